@@ -130,6 +130,7 @@ impl RunningHost {
             deployer.clone(),
             inference.clone(),
             hub.clone(),
+            journal.clone(),
             redis.clone(),
             telemetry::lost_lines,
         );

@@ -54,7 +54,8 @@ pub use answer::{Deployment, EventPage, Gone, Model, Models, Session};
 pub use client::Client;
 pub use error::{Error, Problem};
 pub use message::{
-    Attachment, Attribute, Detection, Detections, Event, Message, Refusal, SessionState, Subscribe,
+    Attachment, Attribute, Detection, Detections, Event, HostPart, HostStatus, Message, Refusal,
+    SessionState, Subscribe,
 };
 pub use request::{Component, Deploy, RefusedState, Request};
 pub use subscriber::Subscriber;

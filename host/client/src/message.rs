@@ -94,11 +94,38 @@ pub enum Message {
     },
     /// The answer to a ping.
     Pong {},
+    /// How the host is: whenever that changes, and first of all where it is not well.
+    Host(HostStatus),
     /// A request was refused, or the connection is about to end.
     Error(Refusal),
     /// A message that this crate does not know, as JSON.
     #[serde(untagged)]
     Unknown(Value),
+}
+
+/// How the host is. It is told without the host's journal, so that a full disk does not silence it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Events that wait for the host's disk, and for their numbers.
+    pub events_waiting: u64,
+    /// Events since the host was started for which there was no room to wait.
+    pub events_lost: u64,
+    /// Pictures of events since then that were not kept, or went early, for want of room.
+    pub pictures_lost: u64,
+    /// `storage`, `clock`, `config`, `inference`, and `redis` where there is one.
+    #[serde(flatten)]
+    pub parts: BTreeMap<String, HostPart>,
+}
+
+/// How a part of the host is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPart {
+    /// `ok`, `degraded` or `failed`.
+    pub state: String,
+    /// Why, for a person; none while it is `ok`.
+    pub reason: Option<String>,
+    /// Since when it is so: RFC 3339 in UTC.
+    pub since: String,
 }
 
 /// The detections of one frame; the list may be empty.
@@ -357,6 +384,13 @@ mod tests {
             (3, [1.0, 2.0, 3.0, 4.5], Some(5))
         );
         assert_eq!(event.detections[0].attributes["colour"].value, "red");
+        let Message::Host(host) =
+            read(json!({"type": "host", "events_waiting": 2, "events_lost": 0,
+            "pictures_lost": 1, "storage": {"state": "failed", "reason": "full", "since": "t"}}))
+        else {
+            panic!("not how the host is")
+        };
+        assert_eq!((host.events_waiting, host.parts["storage"].state.as_str()), (2, "failed"));
         let Message::Error(refusal) =
             read(json!({"type": "error", "code": "after_ahead", "message": "m", "newest": 4}))
         else {

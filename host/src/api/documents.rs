@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::events::EventPage;
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::message::ClientMessage;
+use super::rest::Readiness;
 use crate::analyze::Analysis;
 use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
@@ -68,7 +69,8 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 10] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 11] = [
+        SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
         SchemaGenerator::subschema_for::<ConfigStatus>,
         SchemaGenerator::subschema_for::<EventPage>,

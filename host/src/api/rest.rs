@@ -7,6 +7,8 @@ use axum::extract::State;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::json;
 
 use super::access::Caller;
@@ -14,13 +16,30 @@ use super::control::{Control, Refusal};
 use super::extract::InPath;
 use super::problem::Problem;
 use super::state::ApiState;
+use crate::event::{HostStatus, PartState};
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
 }
 
-/// `GET /readyz`: the cameras have been started.
+/// The answer of `GET /readyz`.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Readiness {
+    status: ReadinessLevel,
+    host: HostStatus,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum ReadinessLevel {
+    Ready,
+    Degraded,
+}
+
+/// `GET /readyz`: the cameras have been started, and their subscribers get detections at least. So
+/// a full disk is `degraded` and no reason to send subscribers elsewhere.
 pub(super) async fn ready<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
 ) -> Result<Response, Problem> {
@@ -28,7 +47,13 @@ pub(super) async fn ready<C: Control>(
     if !state.ready.load(Ordering::Acquire) {
         return Err(Problem::unavailable("starting", "the host is starting its cameras"));
     }
-    Ok(Json(json!({"status": "ready"})).into_response())
+    let host = state.hub.host();
+    if host.inference.state == PartState::Failed {
+        let reason = host.inference.reason.unwrap_or_default();
+        return Err(Problem::unavailable("inference_failed", &reason));
+    }
+    let status = if host.is_well() { ReadinessLevel::Ready } else { ReadinessLevel::Degraded };
+    Ok(Json(Readiness { status, host }).into_response())
 }
 
 /// The only format, whatever the client accepts.

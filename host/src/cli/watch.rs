@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use ocelli_client::{Detection, Error, Message, Subscribe};
+use ocelli_client::{Detection, Error, HostStatus, Message, Subscribe};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::host::{HostArgs, block_on};
@@ -169,9 +169,24 @@ fn line(message: &Message, per_second: Option<f64>) -> Option<String> {
         Message::Lagged { missed, .. } => {
             format!("{missed} messages missed: this terminal was too slow")
         }
+        Message::Host(host) => host_line(host),
         Message::Error(refusal) => format!("error {}: {}", refusal.code, refusal.message),
         _ => return None,
     })
+}
+
+/// What of the host is not well.
+fn host_line(host: &HostStatus) -> String {
+    let parts = host.parts.iter().filter(|(_, part)| part.state != "ok").map(|(name, part)| {
+        let why = part.reason.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        format!("{name} is {}{why}", part.state)
+    });
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() {
+        "host: all is well".to_owned()
+    } else {
+        format!("host: {}", parts.join("; "))
+    }
 }
 
 /// `person 0.87 #7 [12 34 56 78]`, one after the other; the box is left, top, width, height in

@@ -281,6 +281,11 @@ pub struct EventsConfig {
     /// most.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub attachments_mb: u64,
+    /// Free space in MiB on the disk of store.directory, at most 3 % of it, below which attachments
+    /// are deleted, the oldest first; below an eighth of it old events make way for new ones. 0:
+    /// nothing is deleted for want of space.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub reserve_mb: u64,
 }
 
 impl Default for EventsConfig {
@@ -292,6 +297,8 @@ impl Default for EventsConfig {
             attachments_hours: 168,
             // Some hundred thousand crops of persons.
             attachments_mb: 2048,
+            // A day of crops of twenty cameras, which is a night and a morning to make room in.
+            reserve_mb: 512,
         }
     }
 }

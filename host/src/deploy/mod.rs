@@ -88,7 +88,7 @@ impl Deployer {
             Compiler::new(program.to_owned(), &store.compiled(), sandbox, &config.deploy).await?;
         let components = ComponentStore::open(&store.directory.join("components"))?;
         let pipelines = PipelineFolders::new(config);
-        journal.events().set_retention((&config.events).into());
+        journal.events().set_retention(config.into());
         let history = History::new(journal.clone());
         for record in history.close_interrupted().await? {
             report::log(&record);
@@ -150,7 +150,7 @@ impl Deployer {
         let HostBackend { sessions, compiler, .. } = &self.inner.executor.backend;
         sessions.apply_config(&config);
         compiler.configure(&config.deploy);
-        self.inner.journal.events().set_retention((&config.events).into());
+        self.inner.journal.events().set_retention((&*config).into());
         self.inner.config.send_replace(Arc::clone(&config));
         self.note_applied(problems, waiting.unwrap_or_default());
         cameras.apply(&config).await

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::SystemTime;
 
 use ocelli_protocol::worker::FrameResult;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::convert::{self, InvalidResult};
+use super::host::HostStatus;
 use super::queue::{HubCounts, MessageQueue};
 use super::subscriber::Subscriber;
 use super::wire::{self, Detections, EncodedMessage, Event, ServerMessage, SessionState};
@@ -28,8 +30,16 @@ struct HubInner {
     // serialised.
     topics: Mutex<Topics>,
     next_subscriber: AtomicU64,
+    host: Mutex<HostState>,
     // A leaf: locked under any of the others.
     counts: Arc<Mutex<HubCounts>>,
+}
+
+/// How the host is, and who is told.
+#[derive(Debug)]
+struct HostState {
+    status: HostStatus,
+    subscribers: HashMap<u64, Weak<MessageQueue>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +90,10 @@ impl Hub {
             events,
             topics: Mutex::default(),
             next_subscriber: AtomicU64::new(0),
+            host: Mutex::new(HostState {
+                status: HostStatus::new(SystemTime::now()),
+                subscribers: HashMap::new(),
+            }),
             counts: Arc::default(),
         });
         let hub = Arc::downgrade(&shared);
@@ -161,7 +175,7 @@ impl Hub {
     }
 
     /// Notes what the session is doing and tells all subscribers, behind the events that were
-    /// published before. `reason` is for a person and holds no credential.
+    /// published before, or at once while the disk takes no events. `reason` is for a person and holds no credential.
     pub fn publish_state(&self, session: &str, state: SessionState, reason: Option<String>) {
         let topic = self.live_topic(session);
         let tell = move || {
@@ -172,7 +186,7 @@ impl Hub {
                 ServerMessage::Session { session, state, reason: reason.as_deref() }.encode()
             });
         };
-        self.shared.events.after_pending(session, Box::new(tell));
+        self.shared.events.after_pending_while_kept(session, Box::new(tell));
     }
 
     /// Drops what the hub knows of a session that is gone for good. Its subscribers stay: they
@@ -200,11 +214,39 @@ impl Hub {
         self.shared.events.after_pending(session, Box::new(part));
     }
 
-    /// A new subscriber that listens to nothing yet.
+    /// A new subscriber that listens to nothing yet. It is told how the host is where that is not
+    /// well.
     pub fn subscriber(&self) -> Subscriber {
         let id = self.shared.next_subscriber.fetch_add(1, Ordering::Relaxed);
         self.shared.counts.lock().subscribers += 1;
-        Subscriber::new(self.clone(), id, MessageQueue::new(Arc::clone(&self.shared.counts)))
+        let queue = Arc::new(MessageQueue::new(Arc::clone(&self.shared.counts)));
+        let mut host = self.shared.host.lock();
+        if !host.status.is_well() {
+            queue.push_host(ServerMessage::Host { host: &host.status }.encode());
+        }
+        host.subscribers.insert(id, Arc::downgrade(&queue));
+        drop(host);
+        Subscriber::new(self.clone(), id, queue)
+    }
+
+    /// How the host is.
+    pub fn host(&self) -> HostStatus {
+        self.shared.host.lock().status.clone()
+    }
+
+    /// Changes how the host is, and tells every subscriber of it where it differs. Needs no disk.
+    pub fn update_host(&self, change: impl FnOnce(&mut HostStatus)) {
+        let mut host = self.shared.host.lock();
+        let mut status = host.status.clone();
+        change(&mut status);
+        if status == host.status {
+            return;
+        }
+        host.status = status;
+        let told = ServerMessage::Host { host: &host.status }.encode();
+        for queue in host.subscribers.values().filter_map(Weak::upgrade) {
+            queue.push_host(told.clone());
+        }
     }
 
     /// How many listen, and what was lost so far.
@@ -308,7 +350,8 @@ impl Hub {
     }
 
     /// A subscriber is gone.
-    pub(super) fn count_gone(&self) {
+    pub(super) fn forget_subscriber(&self, id: u64) {
+        self.shared.host.lock().subscribers.remove(&id);
         self.shared.counts.lock().subscribers -= 1;
     }
 

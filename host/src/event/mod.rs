@@ -10,6 +10,8 @@
 //!   earlier ones, reads them from there (`catch_up`).
 //! - **Changes of state and answers** are kept nowhere else and never skipped. A subscriber with
 //!   more than [`MAX_ANSWERS`] of them waiting is closed.
+//! - **How the host is** ([`HostStatus`]) goes to every subscriber whenever it changes, without the
+//!   journal; of several that wait the newest takes the place of the others.
 //!
 //! Events and changes of state of one session come in the order in which they were published, but
 //! that one which reads from the journal hears of changes of state at once. Detections do not wait
@@ -17,6 +19,7 @@
 
 mod catch_up;
 mod convert;
+mod host;
 mod hub;
 mod queue;
 mod subscriber;
@@ -24,6 +27,7 @@ mod time;
 mod wire;
 
 pub use convert::{InvalidResult, detections, event};
+pub use host::{HostStatus, PartState, PartStatus};
 pub use hub::{Hub, SubscriberHold};
 pub use queue::{HubCounts, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
 pub use subscriber::{SubscribeOptions, Subscriber};

@@ -121,6 +121,20 @@ impl MessageQueue {
         open
     }
 
+    /// Adds how the host is. One that waits unread is no longer so: the new one takes its place.
+    pub(super) fn push_host(&self, told: EncodedMessage) {
+        let mut waiting = self.waiting.lock();
+        let unread = waiting.ordered.iter_mut().find(|message| message.told.kind == told.kind);
+        let Some(unread) = unread else {
+            drop(waiting);
+            self.push(told);
+            return;
+        };
+        let (before, now) = (unread.told.text.len(), told.text.len());
+        unread.told = told;
+        waiting.answer_bytes = waiting.answer_bytes.saturating_sub(before) + now;
+    }
+
     /// Takes events of a session from now on; with `after`, those that follow this number out of
     /// the journal first.
     pub(super) fn open_lane(&self, session: &Arc<str>, after: Option<u64>) {

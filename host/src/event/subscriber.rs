@@ -41,8 +41,8 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    pub(super) fn new(hub: Hub, id: u64, queue: MessageQueue) -> Self {
-        Self { hub, id, queue: Arc::new(queue), sessions: Mutex::default() }
+    pub(super) fn new(hub: Hub, id: u64, queue: Arc<MessageQueue>) -> Self {
+        Self { hub, id, queue, sessions: Mutex::default() }
     }
 
     /// Listens to a session, whether it exists or not. `subscribed` with the session's present
@@ -121,7 +121,7 @@ impl Drop for Subscriber {
         let sessions = std::mem::take(&mut *self.sessions.lock());
         sessions.iter().for_each(|session| self.hub.part(self.id, session));
         self.hub.leave_all(self.id);
-        self.hub.count_gone();
+        self.hub.forget_subscriber(self.id);
     }
 }
 

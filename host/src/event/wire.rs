@@ -9,6 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::host::HostStatus;
 use super::time::rfc3339;
 use crate::shape::{DIGEST, TIME};
 
@@ -110,6 +111,12 @@ pub enum ServerMessage<'a> {
         /// How many, since the last that it got.
         #[schemars(range(min = 1))]
         missed: u64,
+    },
+    /// How the host is, whenever that changes; first of all where it is not well.
+    Host {
+        /// Each part.
+        #[serde(flatten)]
+        host: &'a HostStatus,
     },
     /// Something that the client sent was not done, or the connection is about to end.
     Error {

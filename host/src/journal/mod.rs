@@ -30,6 +30,7 @@ mod readers;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -38,7 +39,7 @@ pub use deployments::DeploymentRow;
 pub use error::JournalError;
 use events::EventJournal;
 pub use readers::ReaderRow;
-use writer::JournalJob;
+use writer::{FailingReason, JournalJob};
 
 /// Jobs that may wait for the writer: those of a second in which fifty sessions write with each
 /// frame, and the disk does not answer.
@@ -114,6 +115,7 @@ const KIND: DatabaseSpec = DatabaseSpec {
 pub struct Journal {
     jobs: mpsc::Sender<JournalJob>,
     events: EventJournal,
+    failing: FailingReason,
 }
 
 impl Journal {
@@ -123,8 +125,9 @@ impl Journal {
         let folder = file::folder(folder)?;
         let (connection, _) = file::open(&folder, FILE, &KIND)?;
         let (jobs, queue) = mpsc::channel(QUEUE);
-        writer::start(connection, queue)?;
-        Ok(Self { jobs, events: EventJournal::open(&folder)? })
+        let failing = FailingReason::default();
+        writer::start(connection, queue, Arc::clone(&failing))?;
+        Ok(Self { jobs, events: EventJournal::open(&folder)?, failing })
     }
 
     /// A journal for tests and for `ocelli probe`, in a folder that goes with the last clone of its events.
@@ -138,6 +141,11 @@ impl Journal {
     /// The journal of events.
     pub fn events(&self) -> &EventJournal {
         &self.events
+    }
+
+    /// Why stores and deployments cannot be written, while they cannot.
+    pub fn failing(&self) -> Option<String> {
+        self.failing.lock().clone()
     }
 
     /// Waits until everything that was asked for so far is on the disk.

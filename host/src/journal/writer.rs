@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use rusqlite::Connection;
+use parking_lot::Mutex;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -15,8 +16,14 @@ const SPACING: Duration = Duration::from_millis(100);
 /// Writes of one commit at most, so that a caller does not wait for a flood of others.
 const BATCH: usize = 256;
 
+/// Between two looks whether a journal that could not be written can be written again.
+const PROBE: Duration = Duration::from_secs(1);
+
 type Write = Box<dyn FnOnce(&Connection) -> rusqlite::Result<()> + Send>;
 type Read = Box<dyn FnOnce(&Connection) + Send>;
+
+/// Why the journal cannot be written, while it cannot.
+pub(super) type FailingReason = Arc<Mutex<Option<String>>>;
 
 /// What became of a write. One error fails all writes of a commit.
 type Committed = Result<(), Arc<rusqlite::Error>>;
@@ -34,10 +41,11 @@ pub(super) enum JournalJob {
 pub(super) fn start(
     connection: Connection,
     queue: mpsc::Receiver<JournalJob>,
+    failing: FailingReason,
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("starting the journal")?;
-    let writer = JournalWriter { connection, batch: None, last_commit: None, failing: false };
+    let writer = JournalWriter { connection, batch: None, last_commit: None, failing };
     let thread = std::thread::Builder::new().name("journal".to_owned());
     thread.spawn(move || runtime.block_on(writer.run(queue))).context("starting the journal")?;
     Ok(())
@@ -56,14 +64,23 @@ struct JournalWriter {
     /// Some while a transaction is open.
     batch: Option<WriteBatch>,
     last_commit: Option<Instant>,
-    /// Whether the last commit failed: a disk that stays full is one line in the log.
-    failing: bool,
+    /// Why the last commit failed: a disk that stays full is one line in the log.
+    failing: FailingReason,
 }
 
 impl JournalWriter {
     async fn run(mut self, mut queue: mpsc::Receiver<JournalJob>) {
         loop {
             let job = match &self.batch {
+                None if self.failing.lock().is_some() => {
+                    match tokio::time::timeout(PROBE, queue.recv()).await {
+                        Ok(job) => job,
+                        Err(_) => {
+                            self.probe();
+                            continue;
+                        }
+                    }
+                }
                 None => queue.recv().await,
                 Some(batch) if batch.writes >= BATCH => {
                     self.commit();
@@ -108,10 +125,15 @@ impl JournalWriter {
                         batch.waiting.extend(done);
                     }
                 }
-                Err(error) => match done {
-                    Some(done) => drop(done.send(Err(Arc::new(error)))),
-                    None => self.failed(1, &error),
-                },
+                Err(error) => {
+                    if done.is_none() || error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                        self.failed(1, &error);
+                    }
+                    if let Some(done) = done {
+                        // The caller may be gone.
+                        let _ = done.send(Err(Arc::new(error)));
+                    }
+                }
             },
         }
     }
@@ -134,11 +156,7 @@ impl JournalWriter {
         let committed = self.connection.execute_batch("COMMIT").map_err(Arc::new);
         self.last_commit = Some(Instant::now());
         match &committed {
-            Ok(()) => {
-                if std::mem::take(&mut self.failing) {
-                    tracing::info!(target: "ocelli::journal", "the journal is written again");
-                }
-            }
+            Ok(()) => self.works(),
             Err(error) => {
                 self.failed(batch.writes, error);
                 // An error here says that there is no transaction any more.
@@ -151,8 +169,26 @@ impl JournalWriter {
         }
     }
 
+    /// Tries whether the file can be written: who would have written it may have given up.
+    fn probe(&mut self) {
+        let version = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let rewrite = || {
+            let version = self.connection.query_row("PRAGMA user_version", [], version)?;
+            self.connection.pragma_update(None, "user_version", version)
+        };
+        if rewrite().is_ok() {
+            self.works();
+        }
+    }
+
+    fn works(&mut self) {
+        if self.failing.lock().take().is_some() {
+            tracing::info!(target: "ocelli::journal", "the journal is written again");
+        }
+    }
+
     fn failed(&mut self, writes: usize, error: &rusqlite::Error) {
-        if !std::mem::replace(&mut self.failing, true) {
+        if self.failing.lock().replace(error.to_string()).is_none() {
             tracing::error!(
                 target: "ocelli::journal",
                 "the journal cannot be written, {writes} changes are lost, and so are those that \

@@ -437,13 +437,8 @@ fn overload(load: Load, threshold: u64) -> Verdict {
 }
 
 fn disk(rooms: &[DiskSpace], threshold: u64) -> Verdict {
-    let shares = rooms.iter().map(|room| (room.free_percent(), room));
-    let Some((percent, room)) = shares.min_by(|one, other| one.0.total_cmp(&other.0)) else {
-        return Verdict::Unchanged;
-    };
-    let threshold = threshold as f64;
-    let message =
-        format!("{} MiB free for {}, {percent:.1} % of the disk", room.free >> 20, room.folder);
+    let Some(room) = DiskSpace::least(rooms) else { return Verdict::Unchanged };
+    let (percent, threshold, message) = (room.free_percent(), threshold as f64, room.describe());
     // Below 100 whatever the threshold is, so that an empty disk clears every alert.
     let clears = (threshold + DISK_CLEARS).min((threshold + 100.0) / 2.0);
     Verdict::of(percent < threshold, percent >= clears, percent, message)

@@ -90,7 +90,7 @@ impl Exposition {
         let status = monitor.inference.status();
         let inferring = super::inference_usage(&status);
         let mut seen = monitor.seen.lock();
-        let MonitorState { alerts, workers, inference } = &mut *seen;
+        let MonitorState { alerts, workers, inference, .. } = &mut *seen;
         let inference = inference.update(&inferring);
         let workers = workers.look(&observations);
         let active: Vec<Vec<Alert>> = observations

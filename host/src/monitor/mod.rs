@@ -11,6 +11,7 @@
 
 mod alerts;
 mod exposition;
+mod host;
 mod process;
 
 use std::path::{Path, PathBuf};
@@ -26,10 +27,12 @@ use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::event::Hub;
 use crate::inference::{InferenceHandle, InferenceStatus};
+use crate::journal::Journal;
 use crate::redis::Redis;
 use crate::session::{Observation, Sessions};
 use alerts::{Alert, AlertChange, AlertTracker, SessionReading};
 use exposition::Exposition;
+use host::{HostReading, HostWatch};
 use process::{ProcessUsage, RoleCpuTotal, WorkerUsageTracker};
 
 /// Between two looks at the sessions: thresholds are given in seconds.
@@ -51,6 +54,7 @@ struct MonitorInner {
     deployer: Deployer,
     inference: InferenceHandle,
     hub: Hub,
+    journal: Journal,
     redis: Redis,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The folders that the host writes to.
@@ -70,6 +74,7 @@ struct MonitorState {
     alerts: AlertTracker,
     workers: WorkerUsageTracker,
     inference: RoleCpuTotal,
+    host: HostWatch,
 }
 
 impl Monitor {
@@ -82,6 +87,7 @@ impl Monitor {
         deployer: Deployer,
         inference: InferenceHandle,
         hub: Hub,
+        journal: Journal,
         redis: Redis,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
@@ -95,6 +101,7 @@ impl Monitor {
             deployer,
             inference,
             hub,
+            journal,
             redis,
             lost_lines: Box::new(lost_lines),
             rooms: Mutex::new(disk_spaces(&folders)),
@@ -140,7 +147,7 @@ impl MonitorInner {
         let observations = self.sessions.observe();
         let rooms = self.rooms.lock().clone();
         let mut seen = self.seen.lock();
-        let MonitorState { alerts, workers, inference } = &mut *seen;
+        let MonitorState { alerts, workers, inference, .. } = &mut *seen;
         // So that little of a process's CPU time is lost when it dies.
         inference.update(&inference_usage(&self.inference.status()));
         let workers = workers.look(&observations);
@@ -160,10 +167,40 @@ impl MonitorInner {
                 session.show_alerts(active);
             }
         }
+        let reading = self.host_reading(seen.alerts.host(Alert::Disk));
+        self.hub.update_host(|host| {
+            seen.host.take_in(host, &reading, Instant::now(), SystemTime::now());
+        });
         drop(seen);
         for change in changes {
             self.report(&change, &observations);
         }
+    }
+
+    /// What is known of the host itself, without asking a disk.
+    fn host_reading(&self, disk_alert: bool) -> HostReading {
+        let rooms = self.rooms.lock();
+        HostReading {
+            events: self.hub.events().health(),
+            stores: self.journal.failing(),
+            disk: disk_alert.then(|| DiskSpace::least(&rooms).map(DiskSpace::describe)).flatten(),
+            config: self.config_fault(),
+            inference_serves: self.inference.status().serves,
+            redis: self.redis.metrics(),
+        }
+    }
+
+    /// Why the file of the config is not in force as it is, without what it says.
+    fn config_fault(&self) -> Option<String> {
+        let status = self.deployer.config_status();
+        if let Some(refused) = status.refused {
+            let errors = refused.problems.len();
+            return Some(format!(
+                "the file has errors ({errors}), the config before it is in force"
+            ));
+        }
+        let faults = status.problems.len();
+        (faults > 0).then(|| format!("faults of single cameras, or of what they name: {faults}"))
     }
 
     fn measure_disks(&self) {
@@ -199,6 +236,17 @@ struct DiskSpace {
 }
 
 impl DiskSpace {
+    /// The one with the least room.
+    fn least(rooms: &[Self]) -> Option<&Self> {
+        rooms.iter().min_by(|one, other| one.free_percent().total_cmp(&other.free_percent()))
+    }
+
+    /// Its room, for a person.
+    fn describe(&self) -> String {
+        let (mib, percent) = (self.free >> 20, self.free_percent());
+        format!("{mib} MiB free for {}, {percent:.1} % of the disk", self.folder)
+    }
+
     /// Of what the host could use, in percent.
     fn free_percent(&self) -> f64 {
         if self.size == 0 { 100.0 } else { self.free as f64 * 100.0 / self.size as f64 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use jiff::ToSpan;
-use ocelli_testkit::skip::skip;
+use ocelli_testkit::small_disk::SmallDisk;
 use tracing::Level;
 
 use super::queue::LogEntry;
@@ -350,51 +349,25 @@ fn trouble_is_told_on_the_console_once_a_minute() {
     assert!(told[2].ends_with("log lines lost since the start: 121\n"), "{told:?}");
 }
 
-/// A file system of some KiB, unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// None, and the test is skipped, where this process may not mount.
-    fn mount(at: &Path) -> Option<Self> {
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(at.to_owned())),
-            refused => {
-                skip(&format!(
-                    "a disk that fills up cannot be tried, mounting one is refused: {refused:?}"
-                ));
-                None
-            }
-        }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[test]
 fn a_disk_that_fills_up_and_is_cleared_has_whole_lines_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(folder.path()) else { return };
-    let (mut files, lost, console) = open(&disk.0, ROTATION);
+    let Some(disk) = SmallDisk::mount(folder.path(), 64) else { return };
+    let (mut files, lost, console) = open(disk.path(), ROTATION);
     let line = "x".repeat(999);
     for _ in 0..200 {
         files.write(&entry("cam", false, &line));
     }
     let gone = lost.load(Ordering::Relaxed);
     assert!(gone > 300, "{gone}");
-    for text in listed(&disk.0).values() {
+    for text in listed(disk.path()).values() {
         let whole = |kept: &str| kept == line || kept.contains(" ocelli::telemetry: ");
         assert!(text.ends_with('\n') && text.lines().all(whole), "half a line is left");
     }
     assert_eq!(told(&console).len(), 1);
-    fs::remove_file(disk.0.join("detector_worker_camera_cam.log")).unwrap();
+    fs::remove_file(disk.path().join("detector_worker_camera_cam.log")).unwrap();
     files.write(&entry("cam", false, "a state"));
-    let written = listed(&disk.0);
+    let written = listed(disk.path());
     assert_eq!(lost.load(Ordering::Relaxed), gone);
     for file in [MAIN_LOG, "detector_worker_camera_cam.log"] {
         assert!(written[file].contains("log lines are lost: No space left"), "{file}");

@@ -196,7 +196,8 @@ async fn health_is_at_once_and_readiness_when_the_cameras_have_started() {
     host.http("GET /readyz").await.assert_problem(503, "starting");
     host.server.set_ready();
     let ready = host.http("GET /readyz").await;
-    assert_eq!((ready.status, ready.body), (200, json!({"status": "ready"})));
+    assert_eq!((ready.status, &ready.body["status"]), (200, &json!("ready")));
+    assert_eq!(ready.body["host"]["storage"]["state"], "ok");
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ mod recording;
 mod redis;
 mod resources;
 pub mod skip;
+pub mod small_disk;
 mod versions;
 
 use std::path::{Path, PathBuf};

@@ -9,8 +9,8 @@ use super::*;
 use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
-    AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, Latency,
-    ServerMessage, SessionState, encode_event,
+    AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, HostStatus, Latency,
+    PartState, ServerMessage, SessionState, encode_event,
 };
 
 /// Where a document is for the schemas in it.
@@ -203,6 +203,10 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
     let (detections, seen, told) = (detections(), event(Some(3)), event(None));
     let (id, answer) = (json!([1, null]), json!({"counts": {}}));
     let session = "display-001;cam-001";
+    let now = std::time::SystemTime::now();
+    let mut host = HostStatus::new(now);
+    host.storage.set(PartState::Failed, Some("full".to_owned()), now);
+    host.set_redis(Some((PartState::Degraded, None)), now);
     let gone = ServerMessage::Error {
         code: "events_gone",
         message: "gone",
@@ -223,6 +227,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         ServerMessage::Session { session, state: SessionState::Degraded, reason: Some("gone") },
         ServerMessage::Session { session, state: SessionState::Failed, reason: None },
         ServerMessage::Lagged { session, missed: 4 },
+        ServerMessage::Host { host: &host },
         ServerMessage::error("bad_json", "not JSON", None),
         gone,
     ];
@@ -238,6 +243,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
             | ServerMessage::Detections { .. }
             | ServerMessage::Session { .. }
             | ServerMessage::Lagged { .. }
+            | ServerMessage::Host { .. }
             | ServerMessage::Error { .. } => {}
         }
     }

@@ -636,3 +636,39 @@ proptest! {
         }
     }
 }
+
+/// The messages that wait, by their kinds.
+fn kinds(subscriber: &Subscriber) -> Vec<&'static str> {
+    std::iter::from_fn(|| subscriber.try_next()).map(|told| told.unwrap().kind).collect()
+}
+
+#[tokio::test]
+async fn how_the_host_is_comes_to_every_subscriber_once_and_first_where_it_is_not_well() {
+    let hub = hub();
+    let fail = |waiting: u64| {
+        hub.update_host(|host| {
+            let why = Some("full".to_owned());
+            host.storage.set(super::super::PartState::Failed, why, SystemTime::UNIX_EPOCH);
+            host.events_waiting = waiting;
+        });
+    };
+    let (idle, gone) = (hub.subscriber(), hub.subscriber());
+    assert!(kinds(&idle).is_empty(), "all is well");
+    drop(gone);
+    fail(1);
+    fail(1);
+    fail(2);
+    let told = idle.try_next().unwrap().unwrap();
+    let told: Value = serde_json::from_str(&told.text).unwrap();
+    let expected =
+        json!({"state": "failed", "reason": "full", "since": "1970-01-01T00:00:00.000Z"});
+    assert_eq!((&told["type"], &told["storage"]), (&json!("host"), &expected));
+    assert_eq!(told["events_waiting"], 2, "of those that wait the newest is told");
+    assert!(kinds(&idle).is_empty());
+    let late = hub.subscriber();
+    late.subscribe("cam", ALL);
+    assert_eq!(kinds(&late), ["host", "subscribed"]);
+    hub.update_host(|host| *host = HostStatus::new(SystemTime::UNIX_EPOCH));
+    assert_eq!((kinds(&idle), kinds(&late)), (vec!["host"], vec!["host"]));
+    assert_eq!(hub.shared.host.lock().subscribers.len(), 2, "who is gone is forgotten");
+}

@@ -12,7 +12,12 @@
 //! Commits are `synchronous = FULL` in WAL mode: each is one append to the log and one fsync of it,
 //! and only then is anything of it delivered. So whatever was delivered survives a kill and a
 //! power cut, with its number, and what is found after one is a prefix of what was appended. A
-//! commit that fails takes no number; it is tried again each second until the disk takes it.
+//! commit that fails takes no number; it is tried again each second until the disk takes it. What
+//! comes meanwhile waits in the outboxes, and what they do not hold is counted in its place.
+//! Changes of state do not wait ([`EventJournal::after_pending_while_kept`]).
+//!
+//! Pictures go before events where room is short ([`room`]): the oldest are deleted, and where that
+//! is not enough events are committed without theirs.
 //!
 //! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it
 //! delays no commit and sees all that is committed.
@@ -27,6 +32,7 @@
 mod outbox;
 mod pictures;
 mod reader;
+mod room;
 mod store;
 mod types;
 mod writer;
@@ -45,13 +51,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::JournalError;
 use crate::util::folder::Folder;
-use outbox::{OutboxBatch, Outboxes};
+use outbox::{DeliveryNote, OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
 use store::EventStore;
 pub use types::{
-    Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventQuery, JournalMetrics,
-    JournalPage, RetentionLimits, SequenceRange, StoredEvent,
+    Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
+    JournalMetrics, JournalPage, RetentionLimits, SequenceRange, StoredEvent,
 };
 
 /// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no
@@ -102,8 +108,10 @@ struct JournalState {
     cursors: Cursors,
     /// Told when the cursors are on the disk.
     flushing: Vec<oneshot::Sender<()>>,
-    /// Whether the last commit failed.
-    failing: bool,
+    /// Why the last commit failed.
+    failing: Option<String>,
+    /// Why pictures are not kept, or go early.
+    pictures: Option<String>,
     /// Whether no clone of the journal is left.
     closed: bool,
 }
@@ -201,7 +209,7 @@ impl EventJournal {
             loop {
                 {
                     let state = self.shared().state.lock();
-                    if state.failing || state.closed {
+                    if state.failing.is_some() || state.closed {
                         return false;
                     }
                     if state.outboxes.has_capacity(session) {
@@ -219,11 +227,23 @@ impl EventJournal {
     /// Calls `note` once every event of the session that was appended before is delivered: at once
     /// where none waits. No later event is delivered before it has returned.
     pub fn after_pending(&self, session: &str, note: DeliveryCallback) {
+        self.note(session, DeliveryNote { run: note, overtakes: false });
+    }
+
+    /// As [`after_pending`](Self::after_pending), but that it does not wait for a disk that takes no
+    /// events: it is called before them while commits fail.
+    pub fn after_pending_while_kept(&self, session: &str, note: DeliveryCallback) {
+        self.note(session, DeliveryNote { run: note, overtakes: true });
+    }
+
+    fn note(&self, session: &str, note: DeliveryNote) {
         // Not run under the lock: a note may append events.
         let at_once = self.shared().state.lock().outboxes.behind(session, note);
         if let Some((note, batch)) = at_once {
             note();
             self.shared().done(&batch);
+        } else {
+            self.shared().wake.notify_all();
         }
     }
 
@@ -303,7 +323,7 @@ impl EventJournal {
                 if state.closed {
                     return Err(JournalError::Ended);
                 }
-                if state.failing {
+                if state.failing.is_some() {
                     return Err(JournalError::Failing);
                 }
             }
@@ -316,6 +336,19 @@ impl EventJournal {
         self.shared().state.lock().flushing.push(done);
         self.shared().wake.notify_all();
         written.await.map_err(|_| JournalError::Ended)
+    }
+
+    /// Whether events and their pictures are kept. Needs no disk.
+    pub fn health(&self) -> EventHealth {
+        let metrics = self.metrics();
+        let state = self.shared().state.lock();
+        EventHealth {
+            failing: state.failing.clone(),
+            pictures: state.pictures.clone(),
+            waiting: state.outboxes.waiting() as u64,
+            lost: metrics.lost,
+            pictures_lost: metrics.pictures_lost,
+        }
     }
 
     /// How the journal stands.

@@ -28,7 +28,14 @@ pub(super) enum OutboxItem {
     Event(EventDraft),
     /// In the place of so many that were lost.
     Lost(u64),
-    Note(DeliveryCallback),
+    Note(DeliveryNote),
+}
+
+/// Something that waits its turn behind events.
+pub(super) struct DeliveryNote {
+    pub(super) run: DeliveryCallback,
+    /// Whether it goes ahead of events that the disk does not take.
+    pub(super) overtakes: bool,
 }
 
 /// What the writer takes from one outbox.
@@ -63,6 +70,8 @@ pub(super) struct Outboxes {
     boxes: HashMap<Arc<str>, Outbox>,
     /// The sessions that have something and that the writer has nothing of.
     turns: VecDeque<Arc<str>>,
+    /// Whether a note that may overtake has come since they were taken.
+    overtaking: bool,
 }
 
 impl Outboxes {
@@ -90,16 +99,56 @@ impl Outboxes {
     pub(super) fn behind(
         &mut self,
         session: &str,
-        note: DeliveryCallback,
+        note: DeliveryNote,
     ) -> Option<(DeliveryCallback, OutboxBatch)> {
         let outbox = self.outbox(session);
         if outbox.is_idle() {
             outbox.in_flight = true;
-            return Some((note, OutboxBatch::new(session.into())));
+            return Some((note.run, OutboxBatch::new(session.into())));
         }
         // It has its turn, or gets it from `done`.
+        let overtakes = note.overtakes;
         outbox.items.push_back(OutboxItem::Note(note));
+        self.overtaking |= overtakes;
         None
+    }
+
+    /// Whether there is a new note that may overtake.
+    pub(super) fn has_overtaking(&self) -> bool {
+        self.overtaking
+    }
+
+    /// The notes that may overtake, in their order, out of the parts that the writer holds and
+    /// cannot write, and of what waits behind them.
+    pub(super) fn take_overtaking(&mut self, held: &mut [OutboxBatch]) -> Vec<DeliveryCallback> {
+        self.overtaking = false;
+        let mut notes = Vec::new();
+        let mut sift = |items: &mut dyn Iterator<Item = OutboxItem>| -> Vec<OutboxItem> {
+            let stays = |item| match item {
+                OutboxItem::Note(DeliveryNote { run, overtakes: true }) => {
+                    notes.push(run);
+                    None
+                }
+                item => Some(item),
+            };
+            items.filter_map(stays).collect()
+        };
+        for part in &mut *held {
+            part.items = sift(&mut std::mem::take(&mut part.items).into_iter());
+        }
+        for (session, outbox) in &mut self.boxes {
+            // One that is in flight and not held has a note that is being run by another thread.
+            if !outbox.in_flight || held.iter().any(|part| part.session == *session) {
+                let items = std::mem::take(&mut outbox.items).into_iter();
+                outbox.items = sift(&mut { items }).into();
+            }
+        }
+        notes
+    }
+
+    /// Events that wait, those included that the writer has.
+    pub(super) fn waiting(&self) -> usize {
+        self.boxes.values().map(|outbox| outbox.events).sum()
     }
 
     /// Something of each session that has something, in turn, as far as one commit goes.

@@ -1,10 +1,12 @@
 //! What the file holds: the streams with their last numbers, their events, and how far sinks have
 //! come.
 
+mod relief;
 mod retention;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -14,7 +16,8 @@ use rusqlite::{
 
 use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
-use super::{Cursors, EventDraft};
+use super::room::{Room, Shortage};
+use super::{Attachment, Cursors, EventDraft};
 use crate::journal::{DatabaseSpec, file};
 use crate::util::folder::Folder;
 
@@ -98,6 +101,8 @@ pub(super) struct EventStore {
     floor: u64,
     next_id: i64,
     pictures: AttachmentFiles,
+    /// The store's, whose disk's room counts.
+    folder: PathBuf,
     /// What all pictures take; one that several streams have counts once.
     picture_bytes: u64,
     /// Folders of pictures that have not been looked through since the start.
@@ -119,7 +124,8 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
     let reading = || format!("{}", path.display());
     let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;
     let pictures = AttachmentFiles::new(folder.clone());
-    Ok((EventStore::load(connection, pictures).with_context(reading)?, reader))
+    let store = EventStore::load(connection, pictures, folder.path().to_owned());
+    Ok((store.with_context(reading)?, reader))
 }
 
 /// The greatest number that can still be read of a damaged file; 0 where none can.
@@ -135,7 +141,11 @@ fn greatest(aside: &Path) -> u64 {
 }
 
 impl EventStore {
-    fn load(connection: Connection, pictures: AttachmentFiles) -> rusqlite::Result<Self> {
+    fn load(
+        connection: Connection,
+        pictures: AttachmentFiles,
+        folder: PathBuf,
+    ) -> rusqlite::Result<Self> {
         let floor =
             connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
         let next_id = "SELECT COALESCE(MAX(id), 0) + 1 FROM streams";
@@ -169,23 +179,41 @@ impl EventStore {
             next_id,
             unswept: pictures::FOLDERS,
             pictures,
+            folder,
             picture_bytes,
         })
     }
 
-    /// Numbers the events of a batch and keeps them, with their pictures and the cursors: on the
-    /// disk when it returns. The first number of each part. After an error nothing of it is kept,
-    /// and no number is taken.
+    /// How many pictures a batch has.
+    pub(super) fn count_pictures(parts: &[OutboxBatch]) -> u64 {
+        attachments(parts).count() as u64
+    }
+
+    /// Writes the pictures of a batch: on the disk when it returns. After an error none is there
+    /// that was not before.
+    pub(super) fn write_pictures(&self, parts: &[OutboxBatch]) -> io::Result<()> {
+        let written = self.pictures.write(attachments(parts));
+        if written.is_err() {
+            for Attachment { digest, .. } in attachments(parts) {
+                if matches!(retention::is_named(&self.connection, digest), Ok(false)) {
+                    // What stays is found when the folders are looked through again.
+                    let _ = self.pictures.remove(digest);
+                }
+            }
+        }
+        written
+    }
+
+    /// Numbers the events of a batch and keeps them, with the cursors and, where they are written,
+    /// what there is to know of their pictures: on the disk when it returns. The first number of
+    /// each part. After an error nothing of it is kept, and no number is taken.
     pub(super) fn commit(
         &mut self,
         parts: &[OutboxBatch],
         cursors: &Cursors,
         now_ms: i64,
-    ) -> anyhow::Result<Vec<u64>> {
-        let drafts = || parts.iter().flat_map(|part| &part.items).filter_map(OutboxItem::draft);
-        // A picture is there before an event names it.
-        let pictures = drafts().flat_map(|draft| &draft.attachments);
-        self.pictures.write(pictures).context("writing an attachment")?;
+        pictures: bool,
+    ) -> rusqlite::Result<Vec<u64>> {
         // Taken over once they are committed.
         let (mut streams, mut next_id) = (Vec::new(), self.next_id);
         let mut picture_bytes = self.picture_bytes;
@@ -204,7 +232,10 @@ impl EventStore {
             };
             firsts.push(stream.last + 1);
             for draft in events {
-                add(&transaction, &mut stream, draft, now_ms, &mut picture_bytes)?;
+                add(&transaction, &mut stream, draft, now_ms)?;
+                if pictures {
+                    attach(&transaction, &mut stream, draft, now_ms, &mut picture_bytes)?;
+                }
             }
             transaction
                 .prepare_cached("UPDATE streams SET last = ?, used = ?, bytes = ? WHERE id = ?")?
@@ -217,6 +248,11 @@ impl EventStore {
         self.streams.extend(streams);
         (self.next_id, self.picture_bytes) = (next_id, picture_bytes);
         Ok(firsts)
+    }
+
+    /// What is to go so that so many bytes stay free on the disk.
+    pub(super) fn shortage(&self, reserve: u64) -> Shortage {
+        Room::of(&self.folder).map_or(Shortage::default(), |room| room.shortage(reserve))
     }
 
     pub(super) fn pictures(&self) -> &AttachmentFiles {
@@ -234,6 +270,12 @@ impl EventStore {
             |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
         Ok(pragma("page_count")?.saturating_sub(pragma("freelist_count")?) * pragma("page_size")?)
     }
+}
+
+/// The pictures of a batch.
+fn attachments(parts: &[OutboxBatch]) -> impl Iterator<Item = &Attachment> {
+    let drafts = parts.iter().flat_map(|part| &part.items).filter_map(OutboxItem::draft);
+    drafts.flat_map(|draft| &draft.attachments)
 }
 
 /// The oldest event that is kept of a stream: its number, and when it was appended.
@@ -266,10 +308,9 @@ fn add(
     stream: &mut EventStream,
     draft: &EventDraft,
     now_ms: i64,
-    picture_bytes: &mut u64,
 ) -> rusqlite::Result<()> {
     let seq = stream.last + 1;
-    let EventDraft { kind, time_ms, body, attachments } = draft;
+    let EventDraft { kind, time_ms, body, .. } = draft;
     transaction
         .prepare_cached(
             "INSERT INTO events (stream, seq, kept, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)",
@@ -278,7 +319,18 @@ fn add(
     stream.last = seq;
     stream.oldest = stream.oldest.or(Some((seq, now_ms)));
     stream.bytes += (kind.len() + body.len() + EVENT_BYTES) as u64;
-    for attachment in attachments {
+    Ok(())
+}
+
+/// Notes the pictures of an event.
+fn attach(
+    transaction: &Transaction<'_>,
+    stream: &mut EventStream,
+    draft: &EventDraft,
+    now_ms: i64,
+    picture_bytes: &mut u64,
+) -> rusqlite::Result<()> {
+    for attachment in &draft.attachments {
         let known =
             "SELECT COUNT(*), COALESCE(SUM(stream = ?), 0) FROM attachments WHERE digest = ?";
         let (all, own): (u64, u64) = transaction

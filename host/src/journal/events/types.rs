@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 
-use crate::config::EventsConfig;
+use crate::config::Config;
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,18 +102,41 @@ pub struct RetentionLimits {
     pub attachment_hours: u64,
     /// Bytes of all attachments.
     pub attachment_bytes: u64,
+    /// Bytes that stay free on the disk: attachments go for it, and at last old events. 0: nothing
+    /// goes for want of room.
+    pub reserve_bytes: u64,
+    /// Whether events that no sink has yet stay, however little room there is.
+    pub unconfirmed: bool,
 }
 
-impl From<&EventsConfig> for RetentionLimits {
-    fn from(config: &EventsConfig) -> Self {
+impl From<&Config> for RetentionLimits {
+    fn from(config: &Config) -> Self {
         let bytes = |mb: u64| mb.saturating_mul(1 << 20);
+        let events = &config.events;
         Self {
-            hours: config.keep_hours,
-            bytes: bytes(config.keep_mb),
-            attachment_hours: config.attachments_hours,
-            attachment_bytes: bytes(config.attachments_mb),
+            hours: events.keep_hours,
+            bytes: bytes(events.keep_mb),
+            attachment_hours: events.attachments_hours,
+            attachment_bytes: bytes(events.attachments_mb),
+            reserve_bytes: bytes(events.reserve_mb),
+            unconfirmed: config.redis.is_some(),
         }
     }
+}
+
+/// Whether events and their pictures are kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventHealth {
+    /// Why commits fail; then events wait, and are numbered when the disk takes them again.
+    pub failing: Option<String>,
+    /// Why pictures are not kept, or go early.
+    pub pictures: Option<String>,
+    /// Events that wait.
+    pub waiting: u64,
+    /// Events since the start for which there was no room to wait.
+    pub lost: u64,
+    /// Pictures since the start that were not kept, or went early.
+    pub pictures_lost: u64,
 }
 
 /// How the journal stands.
@@ -125,6 +148,8 @@ pub struct JournalMetrics {
     pub lost: u64,
     /// Commits since then that failed.
     pub failures: u64,
+    /// Pictures since then that were not kept, or went early, for want of room.
+    pub pictures_lost: u64,
     /// What the events take on the disk.
     pub bytes: u64,
     /// What the attachments take.

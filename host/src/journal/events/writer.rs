@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::outbox::{OutboxBatch, OutboxItem};
+use super::room::{self, Shortage};
 use super::store::EventStore;
 use super::{Cursors, EventDraft, JournalInner, JournalState, StoredEvent};
 
@@ -20,6 +21,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Between two attempts at a commit that fails.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Attempts at a commit before old events make way for it: a disk that is full for some seconds
+/// costs none.
+const PATIENCE: u32 = 10;
+
 /// Between two steps that delete what is kept no longer.
 const BETWEEN_STEPS: Duration = Duration::from_millis(50);
 
@@ -31,7 +36,8 @@ const STEP_ROWS: usize = 1000;
 /// gone.
 pub(super) fn start(store: EventStore, shared: Arc<JournalInner>) -> anyhow::Result<()> {
     let soon = Instant::now() + BETWEEN_STEPS;
-    let writer = EventWriter { store, shared, step_due: soon, since_step: 0, stuck: false };
+    let writer =
+        EventWriter { store, shared, step_due: soon, since_step: 0, stuck: false, refused: None };
     let thread = std::thread::Builder::new().name("journal-events".to_owned());
     thread.spawn(move || writer.run()).context("starting the journal of events")?;
     Ok(())
@@ -45,6 +51,8 @@ struct EventWriter {
     since_step: usize,
     /// Whether that failed the last time.
     stuck: bool,
+    /// Why the last pictures were not kept.
+    refused: Option<String>,
 }
 
 impl EventWriter {
@@ -69,7 +77,7 @@ impl EventWriter {
                 (cursors, std::mem::take(&mut state.flushing))
             };
             if !parts.is_empty() || !cursors.is_empty() {
-                let Some(firsts) = self.keep(&parts, &cursors) else { return };
+                let Some(firsts) = self.keep(&mut parts, &cursors) else { return };
                 let written = |cursor: &_, seq: &u64| cursors.get(cursor) == Some(seq);
                 self.shared.state.lock().cursors.retain(|cursor, seq| !written(cursor, seq));
                 self.deliver(parts, firsts);
@@ -98,10 +106,11 @@ impl EventWriter {
         (state.outboxes.take(), state.closed)
     }
 
-    /// Notes whether commits fail. Whether they did before.
-    fn set_failing(&self, failing: bool) -> bool {
-        let before = std::mem::replace(&mut self.shared.state.lock().failing, failing);
-        if before != failing {
+    /// Notes why commits fail, if they do. Whether they did before.
+    fn set_failing(&self, failing: Option<String>) -> bool {
+        let now = failing.is_some();
+        let before = std::mem::replace(&mut self.shared.state.lock().failing, failing).is_some();
+        if before != now {
             self.shared.progress.send_modify(|count| *count += 1);
         }
         before
@@ -109,11 +118,11 @@ impl EventWriter {
 
     /// Commits a batch, however often it has to be tried. None: it cannot be, and no clone of the
     /// journal is left.
-    fn keep(&mut self, parts: &[OutboxBatch], cursors: &Cursors) -> Option<Vec<u64>> {
-        loop {
-            let error = match self.store.commit(parts, cursors, (self.shared.now_ms)()) {
+    fn keep(&mut self, parts: &mut [OutboxBatch], cursors: &Cursors) -> Option<Vec<u64>> {
+        for attempt in 1.. {
+            let error = match self.commit(parts, cursors) {
                 Ok(firsts) => {
-                    if self.set_failing(false) {
+                    if self.set_failing(None) {
                         tracing::info!(target: "ocelli::journal", "events are kept again");
                     }
                     return Some(firsts);
@@ -121,18 +130,85 @@ impl EventWriter {
                 Err(error) => error,
             };
             self.shared.metrics.lock().failures += 1;
-            if !self.set_failing(true) {
+            if !self.set_failing(Some(error.to_string())) {
                 tracing::error!(
                     target: "ocelli::journal",
-                    "events cannot be kept: none is told to anyone until they can, and those are \
-                        lost that a session has \
-                     more of than may wait: {error:#}"
+                    "events cannot be kept: they wait until they can, none is told before, and \
+                        those are lost that a session has more of than may wait: {error}"
                 );
             }
-            let mut state = self.shared.state.lock();
-            self.shared.wake.wait_while_for(&mut state, |state| !state.closed, AGAIN);
-            if state.closed {
+            if room::is_database_full(&error) {
+                self.relieve(Shortage { events: attempt >= PATIENCE, ..Shortage::ACUTE });
+            }
+            if !self.wait_to_try_again(parts) {
                 return None;
+            }
+        }
+        None
+    }
+
+    /// Waits, and runs the notes that do not wait with the events. False: no clone of the journal is
+    /// left.
+    fn wait_to_try_again(&self, parts: &mut [OutboxBatch]) -> bool {
+        let until = Instant::now() + AGAIN;
+        loop {
+            let notes = self.shared.state.lock().outboxes.take_overtaking(parts);
+            // Not under the lock: a note may append events.
+            notes.into_iter().for_each(|note| note());
+            let idle = |state: &mut JournalState| !state.closed && !state.outboxes.has_overtaking();
+            let mut state = self.shared.state.lock();
+            let waited = self.shared.wake.wait_while_until(&mut state, idle, until);
+            if state.closed {
+                return false;
+            }
+            if waited.timed_out() {
+                return true;
+            }
+        }
+    }
+
+    /// Tries to commit a batch: with its pictures, or without where there is no room for them.
+    fn commit(&mut self, parts: &[OutboxBatch], cursors: &Cursors) -> rusqlite::Result<Vec<u64>> {
+        let count = EventStore::count_pictures(parts);
+        let mut written = self.store.write_pictures(parts);
+        if written.as_ref().is_err_and(room::is_full) {
+            self.relieve(Shortage { events: false, ..Shortage::ACUTE });
+            written = self.store.write_pictures(parts);
+        }
+        let now_ms = (self.shared.now_ms)();
+        let firsts = self.store.commit(parts, cursors, now_ms, written.is_ok())?;
+        match written {
+            Ok(()) if count == 0 => {}
+            Ok(()) => self.refused = None,
+            Err(error) => {
+                if self.refused.is_none() {
+                    tracing::error!(
+                        target: "ocelli::journal",
+                        "pictures of events cannot be kept, their events are: {error}"
+                    );
+                }
+                self.refused = Some(format!("pictures of events cannot be kept: {error}"));
+                self.shared.metrics.lock().pictures_lost += count;
+            }
+        }
+        Ok(firsts)
+    }
+
+    /// Deletes what is to go for want of room, a step of it. Whether something went.
+    fn relieve(&mut self, shortage: Shortage) -> bool {
+        let keep = *self.shared.keep.lock();
+        if shortage.is_none() || keep.reserve_bytes == 0 {
+            return false;
+        }
+        match self.store.relieve(shortage, keep.unconfirmed, STEP_ROWS) {
+            Ok(gone) => {
+                self.shared.metrics.lock().pictures_lost += gone.pictures;
+                gone.pictures + gone.events > 0
+            }
+            // Tried again with the next step.
+            Err(error) => {
+                tracing::debug!(target: "ocelli::journal", "making room: {error}");
+                false
             }
         }
     }
@@ -151,7 +227,7 @@ impl EventWriter {
                         seq += 1;
                         told += 1;
                     }
-                    OutboxItem::Note(note) => note(),
+                    OutboxItem::Note(note) => (note.run)(),
                     // Was made an event when it was taken.
                     OutboxItem::Lost(_) => {}
                 }
@@ -175,13 +251,19 @@ impl EventWriter {
                 again: {error}");
         }
         self.stuck = failed;
+        let shortage = self.store.shortage(keep.reserve_bytes);
+        let relieved = self.relieve(shortage);
+        let little = "little room on the disk: the oldest pictures of events go";
+        let little = (!shortage.is_none()).then(|| little.to_owned());
+        self.shared.state.lock().pictures = self.refused.clone().or(little);
         let bytes = self.store.bytes();
         let mut metrics = self.shared.metrics.lock();
         // As it was before where it cannot be asked for.
         metrics.bytes = bytes.unwrap_or(metrics.bytes);
         metrics.attachment_bytes = self.store.picture_bytes();
         drop(metrics);
-        self.step_due = Instant::now() + if more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
+        self.step_due =
+            Instant::now() + if relieved || more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
     }
 }
 

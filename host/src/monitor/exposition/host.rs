@@ -193,6 +193,11 @@ impl Exposition {
         )?
         .value(figures.lost)?;
         out.counter(
+            "journal_pictures_lost",
+            "Pictures of events that were not kept, or went early, for want of room",
+        )?
+        .value(figures.pictures_lost)?;
+        out.counter(
             "journal_commit_failures",
             "Times that events could not be written to the disk",
         )?

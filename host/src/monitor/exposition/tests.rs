@@ -127,6 +127,7 @@ fn exposition(sessions: &[&str]) -> Exposition {
             events: 50,
             lost: 3,
             failures: 2,
+            pictures_lost: 6,
             bytes: 4096,
             attachment_bytes: 77,
         },

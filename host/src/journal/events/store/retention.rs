@@ -19,7 +19,7 @@ use crate::journal::events::outbox::EVENT_BYTES;
 pub(super) const STREAMS: usize = 10_000;
 
 /// Pages that stay in the file for the next events, 4 MiB. More are given back to the disk.
-const FREE_PAGES: u64 = 1024;
+pub(super) const FREE_PAGES: u64 = 1024;
 
 /// Pages that one step gives back.
 const STEP_PAGES: u64 = 512;
@@ -27,10 +27,10 @@ const STEP_PAGES: u64 = 512;
 const MS_PER_HOUR: i64 = 3_600_000;
 
 /// A row of the attachments.
-struct AttachmentRow {
-    digest: Digest,
+pub(super) struct AttachmentRow {
+    pub(super) digest: Digest,
     stream: i64,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl EventStore {
@@ -67,7 +67,7 @@ impl EventStore {
             return Ok(false);
         }
         let session = Arc::clone(session);
-        self.forget_events(&session, rows, |_, kept| kept < since)?;
+        self.forget_events(&session, rows, |_, _, kept| kept < since)?;
         Ok(true)
     }
 
@@ -85,7 +85,7 @@ impl EventStore {
             return Ok(false);
         };
         if stream.oldest.is_some() {
-            self.forget_events(&session, rows, |_, _| true)?;
+            self.forget_events(&session, rows, |_, _, _| true)?;
             return Ok(true);
         }
         if stream.pictures > 0 {
@@ -114,17 +114,18 @@ impl EventStore {
             return Ok(false);
         };
         let enough = excess.min(over);
-        let forgotten = self.forget_events(&session, rows, |freed, _| freed < enough)?;
+        let forgotten = self.forget_events(&session, rows, |freed, _, _| freed < enough)?;
         Ok(forgotten > 0)
     }
 
     /// Deletes events of a stream from the oldest on, at most so many, as long as they go: `goes`
-    /// is told how many bytes went before this one, and when it was appended. How many went.
-    fn forget_events(
+    /// is told how many bytes went before this one, its number, and when it was appended. How many
+    /// went.
+    pub(super) fn forget_events(
         &mut self,
         session: &Arc<str>,
         rows: usize,
-        goes: impl Fn(u64, i64) -> bool,
+        goes: impl Fn(u64, u64, i64) -> bool,
     ) -> rusqlite::Result<usize> {
         let Some(stream) = self.streams.get_mut(session) else { return Ok(0) };
         let transaction = self.connection.unchecked_transaction()?;
@@ -136,10 +137,11 @@ impl EventStore {
             let mut events =
                 events.query(params![stream.id, i64::try_from(rows).unwrap_or(i64::MAX)])?;
             while let Some(row) = events.next()? {
-                if !goes(freed, row.get(1)?) {
+                let seq = row.get(0)?;
+                if !goes(freed, seq, row.get(1)?) {
                     break;
                 }
-                (count, last) = (count + 1, row.get(0)?);
+                (count, last) = (count + 1, seq);
                 freed += row.get::<_, u64>(2)? + EVENT_BYTES as u64;
             }
         }
@@ -208,7 +210,7 @@ impl EventStore {
     }
 
     /// Deletes rows, and the files that no other row names.
-    fn forget_pictures(&mut self, rows: &[AttachmentRow]) -> rusqlite::Result<()> {
+    pub(super) fn forget_pictures(&mut self, rows: &[AttachmentRow]) -> rusqlite::Result<()> {
         if rows.is_empty() {
             return Ok(());
         }
@@ -279,7 +281,7 @@ fn since(hours: u64, now_ms: i64) -> Option<i64> {
 }
 
 /// The stream that takes most, and how much more than the next.
-fn largest(
+pub(super) fn largest(
     streams: &HashMap<Arc<str>, EventStream>,
     takes: impl Fn(&EventStream) -> u64,
 ) -> Option<(Arc<str>, u64)> {
@@ -293,13 +295,13 @@ fn largest(
     (most > 0).then(|| (Arc::clone(session), (most - next).max(1)))
 }
 
-fn is_named(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
+pub(super) fn is_named(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM attachments WHERE digest = ?")?
         .exists([digest.bytes()])
 }
 
-fn pictures(
+pub(super) fn pictures(
     connection: &Connection,
     rows: &str,
     which: i64,

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 
+use super::super::room::Shortage;
 use super::super::tests::{all, draft, pictured, sized, told};
 use super::super::*;
 use super::*;
@@ -16,7 +17,9 @@ fn part(session: &str, drafts: Vec<EventDraft>) -> outbox::OutboxBatch {
 }
 
 fn keep(store: &mut EventStore, session: &str, drafts: Vec<EventDraft>, now_ms: i64) -> u64 {
-    store.commit(&[part(session, drafts)], &BTreeMap::new(), now_ms).unwrap()[0]
+    let parts = [part(session, drafts)];
+    store.write_pictures(&parts).unwrap();
+    store.commit(&parts, &BTreeMap::new(), now_ms, true).unwrap()[0]
 }
 
 /// The numbers that are kept of a session.
@@ -119,7 +122,7 @@ fn streams_beyond_the_bound_go_unused_ones_first_and_numbers_never_go_back() {
     for first in (0..retention::STREAMS).step_by(500) {
         let parts: Vec<_> =
             (first..first + 500).map(|n| part(&format!("s{n}"), vec![draft(1)])).collect();
-        store.commit(&parts, &BTreeMap::new(), 10).unwrap();
+        store.commit(&parts, &BTreeMap::new(), 10, true).unwrap();
     }
     assert_eq!(store.streams.len(), retention::STREAMS + 1);
     retain(&mut store, &RetentionLimits::default(), 20);
@@ -263,4 +266,5 @@ async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     assert!(events.cursors("another").await.unwrap().is_empty());
 }
 
+mod full_disk;
 mod recovery;

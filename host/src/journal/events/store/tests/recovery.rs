@@ -127,13 +127,13 @@ fn a_batch_that_finds_no_room_takes_no_number_and_leaves_nothing() {
     bound(&store, pages + 2);
     let large =
         || [part("new", vec![draft(1)]), part("cam", (0..20).map(|_| sized(2000)).collect())];
-    let error = store.commit(&large(), &BTreeMap::new(), 0).unwrap_err();
+    let error = store.commit(&large(), &BTreeMap::new(), 0, true).unwrap_err();
     assert!(format!("{error:#}").contains("full"), "{error:#}");
     assert_eq!(numbers(&store, "cam"), [1]);
     assert!(!store.streams.contains_key("new"));
     consistent(&store);
     bound(&store, 1 << 30);
-    assert_eq!(store.commit(&large(), &BTreeMap::new(), 0).unwrap(), [1, 2]);
+    assert_eq!(store.commit(&large(), &BTreeMap::new(), 0, true).unwrap(), [1, 2]);
     assert_eq!(numbers(&store, "cam"), (1..=21).collect::<Vec<_>>());
     consistent(&store);
 }

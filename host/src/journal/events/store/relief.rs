@@ -1,0 +1,112 @@
+//! What goes where the disk has little room: the oldest pictures, and when there is none old events,
+//! as many as new ones need.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use ocelli_protocol::digest::Digest;
+
+use super::retention::{AttachmentRow, FREE_PAGES, largest, pictures};
+use super::{EventStore, EventStream};
+use crate::journal::events::room::Shortage;
+
+/// Bytes of a page: what SQLite takes by itself.
+const PAGE_BYTES: u64 = 4096;
+
+/// What went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::journal::events) struct Relieved {
+    pub(in crate::journal::events) pictures: u64,
+    pub(in crate::journal::events) events: u64,
+}
+
+impl EventStore {
+    /// One step: at most so many pictures or events. `unconfirmed`: an event that a sink does not
+    /// have yet stays.
+    pub(in crate::journal::events) fn relieve(
+        &mut self,
+        shortage: Shortage,
+        unconfirmed: bool,
+        rows: usize,
+    ) -> rusqlite::Result<Relieved> {
+        // A log that begins anew needs no room of its own. Where it cannot, a reader holds it up.
+        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+        let gone = self.forget_oldest_pictures(shortage.pictures, rows)?;
+        if gone > 0 || !shortage.events || self.picture_bytes > 0 {
+            return Ok(Relieved { pictures: gone, events: 0 });
+        }
+        Ok(Relieved { pictures: 0, events: self.free_pages(unconfirmed, rows)? })
+    }
+
+    /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.
+    /// Their files go first: on a disk that is full to the last byte no row can be deleted before.
+    fn forget_oldest_pictures(&mut self, enough: u64, rows: usize) -> rusqlite::Result<u64> {
+        if enough == 0 {
+            return Ok(0);
+        }
+        let oldest = "SELECT digest, stream, bytes FROM attachments WHERE kept >= ? ORDER BY kept \
+            LIMIT ?";
+        let mut oldest = pictures(&self.connection, oldest, i64::MIN, rows)?;
+        let mut freed = 0;
+        oldest.retain(|picture| {
+            let goes = freed < enough;
+            freed += picture.bytes;
+            goes
+        });
+        for digest in self.unnamed_without(&oldest)? {
+            // Not there any more after a step whose rows could not be deleted.
+            let _ = self.pictures.remove(&digest);
+        }
+        self.forget_pictures(&oldest)?;
+        Ok(oldest.len() as u64)
+    }
+
+    /// The pictures that no other row names than these.
+    fn unnamed_without(&self, rows: &[AttachmentRow]) -> rusqlite::Result<Vec<Digest>> {
+        let mut counts = HashMap::<&Digest, u64>::new();
+        rows.iter().for_each(|row| *counts.entry(&row.digest).or_default() += 1);
+        let all = "SELECT COUNT(*) FROM attachments WHERE digest = ?";
+        let mut all = self.connection.prepare_cached(all)?;
+        let mut unnamed = Vec::new();
+        for (digest, count) in counts {
+            if all.query_row([digest.bytes()], |row| row.get::<_, u64>(0))? == count {
+                unnamed.push(*digest);
+            }
+        }
+        Ok(unnamed)
+    }
+
+    /// Deletes old events of the stream that takes most, unless the file has pages for new ones.
+    fn free_pages(&mut self, unconfirmed: bool, rows: usize) -> rusqlite::Result<u64> {
+        let free: u64 =
+            self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        if free >= FREE_PAGES {
+            return Ok(0);
+        }
+        let confirmed = self.confirmed()?;
+        let has = |session: &str| match unconfirmed {
+            true => confirmed.get(session).copied().unwrap_or(0),
+            false => u64::MAX,
+        };
+        let may_give = |(session, stream): &(&Arc<str>, &EventStream)| {
+            stream.oldest.is_some_and(|(seq, _)| seq <= has(session))
+        };
+        let giving = self.streams.iter().filter(may_give).map(|(_, stream)| stream.id);
+        let giving: HashSet<i64> = giving.collect();
+        let takes = |stream: &EventStream| match giving.contains(&stream.id) {
+            true => stream.bytes,
+            false => 0,
+        };
+        let Some((session, _)) = largest(&self.streams, takes) else { return Ok(0) };
+        let (has, enough) = (has(&session), (FREE_PAGES - free) * PAGE_BYTES);
+        let goes = |freed, seq, _| freed < enough && seq <= has;
+        Ok(self.forget_events(&session, rows, goes)? as u64)
+    }
+
+    /// Up to which number every sink that ever took events of a session has them.
+    fn confirmed(&self) -> rusqlite::Result<HashMap<String, u64>> {
+        let cursors = "SELECT session, MIN(seq) FROM cursors GROUP BY session";
+        let mut cursors = self.connection.prepare_cached(cursors)?;
+        cursors.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+    }
+}
