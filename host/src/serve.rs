@@ -21,7 +21,7 @@ use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Monitored};
 use crate::preflight::{self, Finding};
 
 use crate::redis::Redis;
@@ -124,18 +124,20 @@ impl RunningHost {
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
-        let monitor = Monitor::start(
-            sessions.clone(),
-            analyses.clone(),
-            deployer.clone(),
-            inference.clone(),
-            hub.clone(),
-            journal.clone(),
-            redis.clone(),
-            telemetry::lost_lines,
-        );
+        let monitored = Monitored {
+            sessions: sessions.clone(),
+            analyses: analyses.clone(),
+            deployer: deployer.clone(),
+            inference: inference.clone(),
+            hub: hub.clone(),
+            journal: journal.clone(),
+            redis: redis.clone(),
+            raised: journal.events().raised_alerts().await?,
+        };
+        let monitor = Monitor::start(monitored, telemetry::lost_lines);
         let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
+        monitor.set_complete();
         let deploying = tokio::spawn(deployer.clone().watch_pipelines());
         // Earlier connections wait until here: a client that gets an answer finds every configured
         // session.

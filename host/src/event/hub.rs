@@ -174,6 +174,12 @@ impl Hub {
         lives
     }
 
+    /// As [`publish_event`](Self::publish_event), of a session that may have ended or never was:
+    /// none is made by it.
+    pub fn record_event(&self, session: &str, event: Event) {
+        self.append(session, convert::draft(event, Vec::new()));
+    }
+
     /// Notes what the session is doing and tells all subscribers, behind the events that were
     /// published before, or at once while the disk takes no events. `reason` is for a person and holds no credential.
     pub fn publish_state(&self, session: &str, state: SessionState, reason: Option<String>) {

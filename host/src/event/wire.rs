@@ -14,7 +14,7 @@ use super::time::rfc3339;
 use crate::shape::{DIGEST, TIME};
 
 /// The kind of the event by which the host tells that an alert was raised or cleared.
-pub const ALERT: &str = "alert";
+pub const ALERT: &str = crate::journal::events::ALERT_KIND;
 
 /// What a session is doing. The session manager owns the transitions.
 #[derive(

@@ -12,10 +12,15 @@
 //! | `restarts` | so many within an hour | half as many within an hour |
 //! | `source_down` | down for so long | up |
 //! | `disk` | less room than the threshold | two points more than the threshold |
+//! | `clock` | the system's clock has jumped | it is back, or has held for a while |
 //! | `overload`, `host_overload` | such a part of a minute's frames is skipped | four fifths of it |
 //!
 //! `no_results` and `source_down` are raised after a time, which is all the calm that they need. A
-//! session that has stopped or is gone takes its alerts with it, untold.
+//! session that has stopped or is gone has its alerts cleared. An alert of the host's is told to each
+//! session by itself, also to one that comes while it is raised.
+//!
+//! What the journal says is raised at the start of the host ([`AlertTracker::restore`]) is raised:
+//! it clears as any other, but not before the session has shown how it is, and is not raised anew.
 
 mod load;
 
@@ -29,6 +34,7 @@ use super::DiskSpace;
 use super::process::WorkerUsage;
 use crate::config::AlertsConfig as Thresholds;
 use crate::event::{ALERT, Clock, Event, SessionState, unix_ns};
+use crate::journal::events::ClockJump;
 use crate::session::Observation;
 use load::{FrameLoad, Load, LoadWindow};
 
@@ -41,6 +47,13 @@ const DISK_CLEARS: f64 = 2.0;
 
 /// The part of the threshold at which an alert of overload clears.
 const OVERLOAD_CLEARS: f64 = 0.8;
+
+/// Seconds that a clock jumps: the threshold of its alert, which has no setting.
+const CLOCK_THRESHOLD: u64 = 60;
+
+/// How long after the start of the host an alert of an earlier run stays at most without a result of
+/// its session that would say whether it still holds: a worker and a camera are there by then.
+const SETTLES: Duration = Duration::from_secs(60);
 
 /// How far back restarts count.
 const RESTART_WINDOW: Duration = Duration::from_secs(3600);
@@ -68,13 +81,15 @@ pub(super) enum Alert {
     Disk,
     /// Too many of all sessions' frames together: of the host, and so of every session.
     HostOverload,
+    /// The system's clock has jumped: of the host, and so of every session.
+    Clock,
 }
 
 impl Alert {
     pub(super) const ALL: &'static [Self] = Self::VARIANTS;
 
     /// Those of the host, which every session shows.
-    pub(super) const OF_HOST: [Self; 2] = [Self::Disk, Self::HostOverload];
+    pub(super) const OF_HOST: [Self; 3] = [Self::Disk, Self::HostOverload, Self::Clock];
 
     /// Its name in events, in the API and in metrics.
     pub(super) fn name(self) -> &'static str {
@@ -161,9 +176,15 @@ impl AlertChange {
         }
     }
 
-    /// Whether the subscribers of a session are told: of a change of the host's all are.
-    pub(super) fn concerns(&self, session: &str) -> bool {
-        self.session.as_deref().is_none_or(|own| own == session)
+    /// The session whose subscribers are told. None: it is the host's own, which is logged, and
+    /// told by a change for each session.
+    pub(super) fn session(&self) -> Option<&str> {
+        self.session.as_deref()
+    }
+
+    /// Whether it is a session's part in a change of the host's.
+    pub(super) fn is_part(&self) -> bool {
+        self.session.is_some() && Alert::OF_HOST.contains(&self.alert)
     }
 
     /// The event that tells a session's subscribers of it.
@@ -223,6 +244,10 @@ pub(super) struct AlertTracker {
     sessions: BTreeMap<String, SessionAlerts>,
     /// The host's own that are raised.
     host: BTreeSet<Alert>,
+    /// What was last said of them.
+    host_said: BTreeMap<Alert, AlertChange>,
+    /// Whether every session that is to be there is: those that are not are gone.
+    complete: bool,
     /// The frames of all sessions since the start, and of the last minute.
     host_load: FrameLoad,
     host_window: LoadWindow,
@@ -232,6 +257,11 @@ pub(super) struct AlertTracker {
 #[derive(Debug, Default)]
 struct SessionAlerts {
     active: BTreeSet<Alert>,
+    /// Those of `active` that an earlier run of the host has raised.
+    restored: BTreeSet<Alert>,
+    /// When the session was first seen, and whether it has shown how it is since.
+    seen: Option<Instant>,
+    settled: bool,
     results: u64,
     /// Since when results could be expected and none came.
     quiet_since: Option<Instant>,
@@ -243,6 +273,26 @@ struct SessionAlerts {
 }
 
 impl AlertTracker {
+    /// Begins with what the journal says is raised, by sessions and names of alerts.
+    pub(super) fn restore<'a>(&mut self, raised: impl Iterator<Item = (&'a str, &'a str)>) {
+        for (session, name) in raised {
+            let Some(alert) = Alert::ALL.iter().find(|alert| alert.name() == name) else {
+                continue;
+            };
+            let watched = self.sessions.entry(session.to_owned()).or_default();
+            watched.active.insert(*alert);
+            watched.restored.insert(*alert);
+            if Alert::OF_HOST.contains(alert) {
+                self.host.insert(*alert);
+            }
+        }
+    }
+
+    /// From now on a session that is not there is gone, and its alerts with it.
+    pub(super) fn set_complete(&mut self) {
+        self.complete = true;
+    }
+
     /// Takes in what is known now; what has changed by it. To be called every second or so, with
     /// every session. The thresholds may be others than the last time: an alert that is turned off
     /// clears.
@@ -252,15 +302,14 @@ impl AlertTracker {
         thresholds: &Thresholds,
         readings: &[SessionReading<'_>],
         rooms: &[DiskSpace],
+        clock: Option<&ClockJump>,
     ) -> Vec<AlertChange> {
-        let mut changes = Vec::new();
-        let present: BTreeSet<&str> = readings.iter().map(|reading| reading.session).collect();
-        self.sessions.retain(|session, _| present.contains(session.as_str()));
+        let mut changes = self.clear_gone(readings);
         for reading in readings {
             let watched = self.sessions.entry(reading.session.to_owned()).or_default();
             self.host_load = self.host_load.plus(watched.take_in(now, reading));
             if reading.state == SessionState::Stopped {
-                watched.active.clear();
+                changes.extend(watched.clear_all(reading.session, "the session has stopped"));
                 continue;
             }
             let (memory, quiet) = (thresholds.memory_percent.into(), thresholds.no_results_s);
@@ -273,25 +322,83 @@ impl AlertTracker {
                 (Alert::SourceDown, down, source_down(now, reading, down)),
                 (Alert::Overload, load, overload(watched.window.load(now), load)),
             ];
-            let (session, active) = (Some(reading.session), &mut watched.active);
             changes.extend(verdicts.into_iter().filter_map(|(alert, threshold, verdict)| {
-                decide(session, alert, threshold, verdict, active)
+                watched.decide(reading.session, alert, threshold, verdict)
             }));
         }
         let threshold = thresholds.disk_free_percent.into();
         let verdict = disk(rooms, threshold);
-        changes.extend(decide(None, Alert::Disk, threshold, verdict, &mut self.host));
+        self.decide_host(Alert::Disk, threshold, verdict, readings, &mut changes);
         self.host_window.take_in(now, self.host_load);
         let threshold = thresholds.overload_percent.into();
         let verdict = overload(self.host_window.load(now), threshold);
-        changes.extend(decide(None, Alert::HostOverload, threshold, verdict, &mut self.host));
+        self.decide_host(Alert::HostOverload, threshold, verdict, readings, &mut changes);
+        let verdict = match clock {
+            Some(jump) => Verdict::Raise(jump.seconds as f64, jump.message.clone()),
+            None => Verdict::Clear(0.0, "the system's clock holds".into()),
+        };
+        self.decide_host(Alert::Clock, CLOCK_THRESHOLD, verdict, readings, &mut changes);
         changes
+    }
+
+    /// Clears the alerts of sessions that are gone.
+    fn clear_gone(&mut self, readings: &[SessionReading<'_>]) -> Vec<AlertChange> {
+        let present: BTreeSet<&str> = readings.iter().map(|reading| reading.session).collect();
+        let mut changes = Vec::new();
+        self.sessions.retain(|session, watched| {
+            // At the start sessions come one after the other.
+            let may_come = !self.complete && watched.seen.is_none();
+            if present.contains(session.as_str()) || may_come {
+                return true;
+            }
+            changes.extend(watched.clear_all(session, "the session is gone"));
+            false
+        });
+        changes
+    }
+
+    /// Decides on an alert of the host's, and tells each session that believes otherwise.
+    fn decide_host(
+        &mut self,
+        alert: Alert,
+        threshold: u64,
+        verdict: Verdict,
+        readings: &[SessionReading<'_>],
+        changes: &mut Vec<AlertChange>,
+    ) {
+        let was = self.host.clone();
+        if let Some(said) = said(None, alert, threshold, verdict) {
+            match said.raised {
+                true => self.host.insert(alert),
+                false => self.host.remove(&alert),
+            };
+            if was != self.host {
+                changes.push(said.clone());
+            }
+            self.host_said.insert(alert, said);
+        }
+        let raised = self.host.contains(&alert);
+        let Some(said) = self.host_said.get(&alert).filter(|said| said.raised == raised) else {
+            return;
+        };
+        for reading in readings.iter().filter(|one| one.state != SessionState::Stopped) {
+            let Some(watched) = self.sessions.get_mut(reading.session) else { continue };
+            let changed = match raised {
+                true => watched.active.insert(alert),
+                false => watched.active.remove(&alert),
+            };
+            if changed {
+                let message = watched.message(alert, raised, &said.message);
+                let session = Some(reading.session.to_owned());
+                changes.push(AlertChange { session, message, ..said.clone() });
+            }
+        }
     }
 
     /// The alerts of a session that are raised now, the host's among them.
     pub(super) fn active(&self, session: &str) -> impl Iterator<Item = Alert> {
         let own = self.sessions.get(session).map(|watched| &watched.active);
-        own.into_iter().flatten().chain(&self.host).copied()
+        own.into_iter().flatten().copied()
     }
 
     /// Whether an alert of the host's own is raised.
@@ -300,13 +407,12 @@ impl AlertTracker {
     }
 }
 
-/// The change that a verdict makes of what is raised. A threshold of 0 turns the alert off.
-fn decide(
+/// What a verdict says, as a change that may be none. A threshold of 0 turns the alert off.
+fn said(
     session: Option<&str>,
     alert: Alert,
     threshold: u64,
     verdict: Verdict,
-    active: &mut BTreeSet<Alert>,
 ) -> Option<AlertChange> {
     let (raised, value, message) = match verdict {
         _ if threshold == 0 => (false, 0.0, "the alert is turned off".into()),
@@ -314,18 +420,66 @@ fn decide(
         Verdict::Clear(value, message) => (false, value, message),
         Verdict::Unchanged => return None,
     };
-    let changed = if raised { active.insert(alert) } else { active.remove(&alert) };
     let (session, value) = (session.map(str::to_owned), (value * 10.0).round() / 10.0);
-    changed.then_some(AlertChange { session, alert, raised, value, threshold, message })
+    Some(AlertChange { session, alert, raised, value, threshold, message })
 }
 
 impl SessionAlerts {
+    /// The change that a verdict makes of what is raised.
+    fn decide(
+        &mut self,
+        session: &str,
+        alert: Alert,
+        threshold: u64,
+        verdict: Verdict,
+    ) -> Option<AlertChange> {
+        let mut change = said(Some(session), alert, threshold, verdict)?;
+        let waits = !self.settled && threshold > 0 && self.restored.contains(&alert);
+        if !change.raised && waits {
+            return None;
+        }
+        let changed = match change.raised {
+            true => self.active.insert(alert),
+            false => self.active.remove(&alert),
+        };
+        change.message = self.message(alert, change.raised, &change.message);
+        changed.then_some(change)
+    }
+
+    /// What is said of a change: of one that an earlier run of the host began, that too.
+    fn message(&mut self, alert: Alert, raised: bool, message: &str) -> String {
+        match !raised && self.restored.remove(&alert) {
+            true => format!("{message}; it was raised before the host was restarted"),
+            false => message.to_owned(),
+        }
+    }
+
+    /// Clears everything of a session that has ended.
+    fn clear_all(&mut self, session: &str, why: &str) -> Vec<AlertChange> {
+        let active = std::mem::take(&mut self.active);
+        let clear = |alert| AlertChange {
+            session: Some(session.to_owned()),
+            alert,
+            raised: false,
+            value: 0.0,
+            threshold: 0,
+            message: self.message(alert, false, why),
+        };
+        active.into_iter().map(clear).collect()
+    }
+
     /// Notes what later evaluations need. Returns the frames since the last one.
     fn take_in(&mut self, now: Instant, reading: &SessionReading<'_>) -> FrameLoad {
         if reading.restarts < self.restarts || reading.results < self.results {
-            // Another session under the same name.
-            *self = Self::default();
+            // Another session under the same name, whose alerts are what was told of the first.
+            let (active, restored) =
+                (std::mem::take(&mut self.active), std::mem::take(&mut self.restored));
+            *self = Self { active, restored, seen: self.seen, settled: true, ..Self::default() };
         }
+        let seen = *self.seen.get_or_insert(now);
+        self.settled |= reading.results > 0
+            || reading.state == SessionState::Failed
+            || now.saturating_duration_since(seen) >= SETTLES;
         let new = reading.restarts - self.restarts;
         self.restarts = reading.restarts;
         if new > 0 {

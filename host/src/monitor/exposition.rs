@@ -79,7 +79,7 @@ pub(super) struct Exposition {
     lost_lines: u64,
     rooms: Vec<DiskSpace>,
     /// The host's own alerts, and whether each is raised.
-    host_alerts: [(Alert, bool); 2],
+    host_alerts: [(Alert, bool); 3],
 }
 
 impl Exposition {

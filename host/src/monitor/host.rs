@@ -45,6 +45,11 @@ impl HostWatch {
         let (state, reason) = storage(reading);
         host.storage.set(state, reason, wall);
         let events = &reading.events;
+        let (state, reason) = match &events.clock {
+            Some(jump) => (PartState::Degraded, Some(jump.message.clone())),
+            None => (PartState::Ok, None),
+        };
+        host.clock.set(state, reason, wall);
         (host.events_waiting, host.events_lost) = (events.waiting, events.lost);
         host.pictures_lost = events.pictures_lost;
 

@@ -3,7 +3,7 @@
 //!
 //! A task looks at everything once a second and hands what it sees to the alerts' state machine
 //! (`alerts`). What changes is logged, shown in the sessions' status, and published as an event of
-//! the session. Metrics ([`Monitor::metrics`]) are made when they are asked for.
+//! the session. How the host is (`host`) is told without the journal. Metrics ([`Monitor::metrics`]) are made when they are asked for.
 //!
 //! Sessions are seen by a copy of their numbers, and processes by `/proc`, on threads that may
 //! block: neither an alert nor a scrape, however often, makes a session wait. Disks are looked at
@@ -48,6 +48,19 @@ pub struct Monitor {
     shared: Arc<MonitorInner>,
 }
 
+/// What a monitor looks at.
+pub struct Monitored {
+    pub sessions: Sessions,
+    pub analyses: Analyses,
+    pub deployer: Deployer,
+    pub inference: InferenceHandle,
+    pub hub: Hub,
+    pub journal: Journal,
+    pub redis: Redis,
+    /// The alerts that the journal says are raised, by session.
+    pub raised: Vec<(Arc<str>, String)>,
+}
+
 struct MonitorInner {
     sessions: Sessions,
     analyses: Analyses,
@@ -82,15 +95,13 @@ impl Monitor {
     /// that is turned off clears within a second. `lost_lines` says how many log lines could not be
     /// written so far. To be called within a tokio runtime.
     pub fn start(
-        sessions: Sessions,
-        analyses: Analyses,
-        deployer: Deployer,
-        inference: InferenceHandle,
-        hub: Hub,
-        journal: Journal,
-        redis: Redis,
+        monitored: Monitored,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
+        let Monitored { sessions, analyses, deployer, inference, hub, journal, redis, raised } =
+            monitored;
+        let mut seen = MonitorState::default();
+        seen.alerts.restore(raised.iter().map(|(session, alert)| (&**session, alert.as_str())));
         let config = deployer.watch_config();
         let now = Arc::clone(&config.borrow());
         let folders =
@@ -107,12 +118,18 @@ impl Monitor {
             rooms: Mutex::new(disk_spaces(&folders)),
             folders,
             config,
-            seen: Mutex::default(),
+            seen: Mutex::new(seen),
             scraping: tokio::sync::Mutex::default(),
         });
         tokio::spawn(every(INTERVAL, Arc::downgrade(&shared), MonitorInner::evaluate));
         tokio::spawn(every(DISK_INTERVAL, Arc::downgrade(&shared), MonitorInner::measure_disks));
         Self { shared }
+    }
+
+    /// From now on a session that is not there is gone, and its alerts clear: to be called when the
+    /// configured ones have been started.
+    pub fn set_complete(&self) {
+        self.shared.seen.lock().alerts.set_complete();
     }
 
     /// The metrics as they are now, in the OpenMetrics text format.
@@ -157,7 +174,9 @@ impl MonitorInner {
             .map(|(observation, worker)| SessionReading::new(observation, worker))
             .collect();
         let config = Arc::clone(&self.config.borrow());
-        let changes = alerts.evaluate(Instant::now(), &config.alerts, &readings, &rooms);
+        let clock = self.hub.events().health().clock;
+        let now = Instant::now();
+        let changes = alerts.evaluate(now, &config.alerts, &readings, &rooms, clock.as_ref());
         for observation in &observations {
             let status = &observation.status;
             let active: Vec<&str> = alerts.active(&status.id).map(Alert::name).collect();
@@ -208,14 +227,17 @@ impl MonitorInner {
         *self.rooms.lock() = rooms;
     }
 
-    /// Logs a change and publishes it: the host's to the subscribers of every session.
+    /// Logs a change and tells it to its session's subscribers, through the journal. The session may
+    /// be gone.
     fn report(&self, change: &AlertChange, observations: &[Observation]) {
-        change.log();
-        let concerned = observations.iter().map(|observation| &observation.status);
-        for status in concerned.filter(|status| change.concerns(&status.id)) {
-            let event = change.event(&status.deployment, SystemTime::now());
-            self.hub.publish_event_if_exists(&status.id, event);
+        if !change.is_part() {
+            change.log();
         }
+        let Some(session) = change.session() else { return };
+        let status = observations.iter().map(|observation| &observation.status);
+        let status = status.into_iter().find(|status| status.id == session);
+        let deployment = status.map_or("", |status| &status.deployment);
+        self.hub.record_event(session, change.event(deployment, SystemTime::now()));
     }
 }
 

@@ -65,7 +65,7 @@ pub struct SessionStatus {
     pub limits: LimitCounts,
     /// The alerts that are raised now.
     // Their names belong to the monitor, which is above the sessions; its tests hold them to these.
-    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "overload", "disk", "host_overload"]}))]
+    #[schemars(extend("items" = {"type": "string", "enum": ["memory", "no_results", "restarts", "source_down", "overload", "disk", "host_overload", "clock"]}))]
     pub alerts: Vec<&'static str>,
     /// What the kernel enforces on the worker; null before the worker has reported it.
     pub sandbox: Option<Confinement>,

@@ -22,6 +22,12 @@
 //! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it
 //! delays no commit and sees all that is committed.
 //!
+//! # Age
+//!
+//! Events and pictures age by a clock of the journal's own ([`age_clock`]), which no setting of the
+//! system's moves: none is deleted because the clock was set. What is to be told of a clock that has
+//! jumped is in [`EventJournal::health`].
+//!
 //! # Numbers
 //!
 //! The numbers of a session never go back. The file knows the last of each stream. Where a stream
@@ -29,6 +35,7 @@
 //! file was damaged and begun anew the floor is the milliseconds since 1970, as no session has had
 //! that many events.
 
+mod age_clock;
 mod outbox;
 mod pictures;
 mod reader;
@@ -40,8 +47,9 @@ mod writer;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use anyhow::Context;
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 use parking_lot::{Condvar, Mutex};
@@ -51,12 +59,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::JournalError;
 use crate::util::folder::Folder;
+pub use age_clock::ClockJump;
+use age_clock::{AgeClock, ClockReading, boot_id};
 use outbox::{DeliveryNote, OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
 use store::EventStore;
 pub use types::{
-    Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
+    ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
     JournalMetrics, JournalPage, RetentionLimits, SequenceRange, StoredEvent,
 };
 
@@ -96,8 +106,7 @@ struct JournalInner {
     deliver: OnceLock<DeliveryHandler>,
     keep: Mutex<RetentionLimits>,
     metrics: Mutex<JournalMetrics>,
-    /// Milliseconds since 1970.
-    now_ms: WallClock,
+    clocks: Clocks,
 }
 
 /// What waits for the writer.
@@ -112,6 +121,8 @@ struct JournalState {
     failing: Option<String>,
     /// Why pictures are not kept, or go early.
     pictures: Option<String>,
+    /// What is to be told of the system's clock.
+    clock: Option<ClockJump>,
     /// Whether no clone of the journal is left.
     closed: bool,
 }
@@ -119,7 +130,7 @@ struct JournalState {
 /// How far sinks have come, by sink and session.
 type Cursors = BTreeMap<(&'static str, Arc<str>), u64>;
 
-type WallClock = Box<dyn Fn() -> i64 + Send + Sync>;
+type Clocks = Box<dyn Fn() -> ClockReading + Send + Sync>;
 
 impl JournalInner {
     /// The events of a batch were delivered, or its note was run.
@@ -136,19 +147,14 @@ impl fmt::Debug for EventJournal {
     }
 }
 
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 impl EventJournal {
     /// Opens the journal in this folder, or begins one.
     pub(super) fn open(folder: &Folder) -> anyhow::Result<Self> {
-        let (store, reader) = store::open(folder, now_ms())?;
-        Self::start(store, reader, Box::new(now_ms))
+        let (store, reader) = store::open(folder, ClockReading::now().wall)?;
+        Self::start(store, reader, Box::new(ClockReading::now))
     }
 
-    fn start(store: EventStore, reader: Connection, clock: WallClock) -> anyhow::Result<Self> {
+    fn start(store: EventStore, reader: Connection, clocks: Clocks) -> anyhow::Result<Self> {
         let pictures = store.pictures().clone();
         let shared = Arc::new(JournalInner {
             state: Mutex::default(),
@@ -157,10 +163,12 @@ impl EventJournal {
             deliver: OnceLock::new(),
             keep: Mutex::default(),
             metrics: Mutex::default(),
-            now_ms: clock,
+            clocks,
         });
         let reads = reader::start(reader)?;
-        writer::start(store, Arc::clone(&shared))?;
+        let record = store.clock_record().context("reading the events' clock")?;
+        let clock = AgeClock::resume(record, boot_id(), (shared.clocks)());
+        writer::start(store, clock, Arc::clone(&shared))?;
         let owner = Arc::new(JournalOwner { shared, folder: OnceLock::new() });
         Ok(Self { owner, reads, pictures })
     }
@@ -263,6 +271,11 @@ impl EventJournal {
         self.read(reader::sessions).await
     }
 
+    /// The alerts that the events of each session say are raised, by the alerts' names.
+    pub async fn raised_alerts(&self) -> Result<Vec<(Arc<str>, String)>, JournalError> {
+        self.read(reader::raised).await
+    }
+
     /// How far a sink has come with each session: the number of the last event that it has taken.
     pub async fn cursors(&self, sink: &'static str) -> Result<Vec<(Arc<str>, u64)>, JournalError> {
         // First those that are not written yet: what is written meanwhile is read.
@@ -345,6 +358,7 @@ impl EventJournal {
         EventHealth {
             failing: state.failing.clone(),
             pictures: state.pictures.clone(),
+            clock: state.clock.clone(),
             waiting: state.outboxes.waiting() as u64,
             lost: metrics.lost,
             pictures_lost: metrics.pictures_lost,

@@ -111,6 +111,15 @@ pub(super) fn cursors(
     rows.collect()
 }
 
+/// The alerts that are raised, with their sessions.
+pub(super) fn raised(connection: &Connection) -> rusqlite::Result<Vec<(Arc<str>, String)>> {
+    let raised = "SELECT session, alert FROM raised JOIN streams ON id = stream ORDER BY session, \
+        alert";
+    let mut raised = connection.prepare_cached(raised)?;
+    let rows = raised.query_map([], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
+    rows.collect()
+}
+
 /// The sessions that have a picture.
 pub(super) fn owners(connection: &Connection, digest: &Digest) -> rusqlite::Result<Vec<Arc<str>>> {
     let mut owners = connection.prepare_cached(

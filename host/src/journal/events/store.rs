@@ -13,11 +13,13 @@ use anyhow::Context;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
+use serde::Deserialize;
 
+use super::age_clock::{ClockReading, ClockRecord, unix_ms};
 use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
 use super::room::{Room, Shortage};
-use super::{Attachment, Cursors, EventDraft};
+use super::{ALERT_KIND, Attachment, Cursors, EventDraft};
 use crate::journal::{DatabaseSpec, file};
 use crate::util::folder::Folder;
 
@@ -28,7 +30,8 @@ const FILE: &str = "events.db";
 const GREATEST: u64 = 1 << 53;
 
 const KIND: DatabaseSpec = DatabaseSpec {
-    migrations: &["
+    migrations: &[
+        "
         -- One row: numbers of new streams begin above `floor`.
         CREATE TABLE numbering (floor INTEGER NOT NULL);
         INSERT INTO numbering VALUES (0);
@@ -45,7 +48,7 @@ const KIND: DatabaseSpec = DatabaseSpec {
         CREATE TABLE events (
             stream INTEGER NOT NULL,
             seq INTEGER NOT NULL,
-            -- When it was appended.
+            -- When it was appended, by the clock of age.
             kept INTEGER NOT NULL,
             -- When it happened.
             time INTEGER NOT NULL,
@@ -68,7 +71,38 @@ const KIND: DatabaseSpec = DatabaseSpec {
             seq INTEGER NOT NULL,
             PRIMARY KEY (sink, session)
         ) WITHOUT ROWID;
-    "],
+    ",
+        "
+        -- One row: the time by which events age, and the system's clocks then, in milliseconds.
+        CREATE TABLE age_clock (
+            age INTEGER NOT NULL,
+            wall INTEGER NOT NULL,
+            boot INTEGER NOT NULL,
+            boot_id TEXT NOT NULL
+        );
+    ",
+        "
+        -- The alerts that a session's events say are raised.
+        CREATE TABLE raised (
+            stream INTEGER NOT NULL,
+            alert TEXT NOT NULL,
+            PRIMARY KEY (stream, alert)
+        ) WITHOUT ROWID;
+        INSERT INTO raised (stream, alert)
+            SELECT stream, alert FROM (
+                SELECT stream, seq, body ->> '$.data.alert' AS alert,
+                    body ->> '$.data.raised' AS raised
+                FROM (
+                    SELECT stream, seq, CASE WHEN json_valid(body) THEN body END AS body
+                    FROM events WHERE kind = 'alert'
+                )
+                WHERE body ->> '$.frame' IS NULL
+            )
+            WHERE alert IS NOT NULL
+            GROUP BY stream, alert
+            HAVING MAX(seq) = MAX(CASE WHEN raised THEN seq END);
+    ",
+    ],
     pragmas: &[
         // Before anything is written: the file gives back what is deleted.
         ("auto_vacuum", "INCREMENTAL"),
@@ -115,7 +149,7 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
     let path = folder.path().join(FILE);
     let (connection, aside) = file::open(folder, FILE, &KIND)?;
     if let Some(aside) = aside {
-        let floor = greatest(&aside).max(now_ms.unsigned_abs());
+        let floor = greatest(&aside).unwrap_or_else(|| written(&aside)).max(now_ms.unsigned_abs());
         connection
             .execute("UPDATE numbering SET floor = ?", [floor])
             .context("writing the floor")?;
@@ -128,8 +162,15 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
     Ok((store.with_context(reading)?, reader))
 }
 
-/// The greatest number that can still be read of a damaged file; 0 where none can.
-fn greatest(aside: &Path) -> u64 {
+/// When a file was written, in milliseconds since 1970: the clock may have been set back since the
+/// numbers above an earlier floor were given.
+fn written(file: &Path) -> u64 {
+    let written = std::fs::metadata(file).and_then(|file| file.modified());
+    written.map_or(0, |time| unix_ms(time).unsigned_abs())
+}
+
+/// The greatest number that can still be read of a damaged file; none where none can.
+fn greatest(aside: &Path) -> Option<u64> {
     let read = || -> rusqlite::Result<u64> {
         // It stays as it was found.
         let connection = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -137,7 +178,7 @@ fn greatest(aside: &Path) -> u64 {
             MAX(floor) FROM numbering))";
         connection.query_row(greatest, [], |row| row.get(0))
     };
-    read().ok().filter(|number| *number < GREATEST).unwrap_or(0)
+    read().ok().filter(|number| *number < GREATEST)
 }
 
 impl EventStore {
@@ -255,6 +296,32 @@ impl EventStore {
         Room::of(&self.folder).map_or(Shortage::default(), |room| room.shortage(reserve))
     }
 
+    /// The clock as the file keeps it. One that was written before there was any kept the system's
+    /// clock in its place.
+    pub(super) fn clock_record(&self) -> rusqlite::Result<Option<ClockRecord>> {
+        let kept = "SELECT age, wall, boot, boot_id FROM age_clock";
+        let kept = self.connection.query_row(kept, [], |row| {
+            let at = ClockReading { wall: row.get(1)?, boot: row.get(2)? };
+            Ok(ClockRecord { age: row.get(0)?, at, boot_id: row.get(3)? })
+        });
+        let last = || self.streams.values().map(|stream| stream.used).max();
+        Ok(kept.optional()?.or_else(|| {
+            let last = last()?;
+            let at = ClockReading { wall: last, boot: 0 };
+            Some(ClockRecord { age: last, at, boot_id: String::new() })
+        }))
+    }
+
+    /// Keeps the clock.
+    pub(super) fn save_clock(&self, record: &ClockRecord) -> rusqlite::Result<()> {
+        let ClockRecord { age, at, boot_id } = record;
+        let transaction = self.connection.unchecked_transaction()?;
+        transaction.execute("DELETE FROM age_clock", [])?;
+        let keep = "INSERT INTO age_clock (age, wall, boot, boot_id) VALUES (?, ?, ?, ?)";
+        transaction.execute(keep, params![age, at.wall, at.boot, boot_id])?;
+        transaction.commit()
+    }
+
     pub(super) fn pictures(&self) -> &AttachmentFiles {
         &self.pictures
     }
@@ -319,7 +386,29 @@ fn add(
     stream.last = seq;
     stream.oldest = stream.oldest.or(Some((seq, now_ms)));
     stream.bytes += (kind.len() + body.len() + EVENT_BYTES) as u64;
-    Ok(())
+    if kind == ALERT_KIND { note_alert(transaction, stream.id, body) } else { Ok(()) }
+}
+
+/// Notes what an event says of an alert. One of a pipeline's own has a frame, and is none.
+fn note_alert(transaction: &Transaction<'_>, stream: i64, body: &str) -> rusqlite::Result<()> {
+    #[derive(Deserialize)]
+    struct AlertBody {
+        frame: Option<u64>,
+        data: AlertData,
+    }
+
+    #[derive(Deserialize)]
+    struct AlertData {
+        alert: String,
+        raised: bool,
+    }
+
+    let Ok(AlertBody { frame: None, data }) = serde_json::from_str(body) else { return Ok(()) };
+    let note = match data.raised {
+        true => "INSERT OR IGNORE INTO raised (stream, alert) VALUES (?, ?)",
+        false => "DELETE FROM raised WHERE stream = ? AND alert = ?",
+    };
+    transaction.prepare_cached(note)?.execute(params![stream, data.alert]).map(drop)
 }
 
 /// Notes the pictures of an event.

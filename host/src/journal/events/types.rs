@@ -5,7 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 
+use super::ClockJump;
 use crate::config::Config;
+
+/// The kind of the events by which the host tells that an alert was raised or cleared.
+pub const ALERT_KIND: &str = "alert";
 
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +135,8 @@ pub struct EventHealth {
     pub failing: Option<String>,
     /// Why pictures are not kept, or go early.
     pub pictures: Option<String>,
+    /// What is to be told of the system's clock, while it is news.
+    pub clock: Option<ClockJump>,
     /// Events that wait.
     pub waiting: u64,
     /// Events since the start for which there was no room to wait.

@@ -7,6 +7,7 @@ use anyhow::Context;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::age_clock::AgeClock;
 use super::outbox::{OutboxBatch, OutboxItem};
 use super::room::{self, Shortage};
 use super::store::EventStore;
@@ -17,6 +18,10 @@ const EVENTS_LOST: &str = "events_lost";
 
 /// Between two looks at what is due when no event comes: cursors, and what is kept no longer.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Between two times that the file keeps the clock: what a power cut may set the age of events back
+/// by, for one write to the disk.
+const SAVE_CLOCK: Duration = Duration::from_secs(60);
 
 /// Between two attempts at a commit that fails.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,10 +39,22 @@ const STEP_ROWS: usize = 1000;
 
 /// Starts the thread. It ends, with everything committed, when the last clone of the journal is
 /// gone.
-pub(super) fn start(store: EventStore, shared: Arc<JournalInner>) -> anyhow::Result<()> {
-    let soon = Instant::now() + BETWEEN_STEPS;
-    let writer =
-        EventWriter { store, shared, step_due: soon, since_step: 0, stuck: false, refused: None };
+pub(super) fn start(
+    store: EventStore,
+    clock: AgeClock,
+    shared: Arc<JournalInner>,
+) -> anyhow::Result<()> {
+    let (soon, save_due) = (Instant::now() + BETWEEN_STEPS, Instant::now());
+    let writer = EventWriter {
+        store,
+        clock,
+        save_due,
+        shared,
+        step_due: soon,
+        since_step: 0,
+        stuck: false,
+        refused: None,
+    };
     let thread = std::thread::Builder::new().name("journal-events".to_owned());
     thread.spawn(move || writer.run()).context("starting the journal of events")?;
     Ok(())
@@ -45,6 +62,9 @@ pub(super) fn start(store: EventStore, shared: Arc<JournalInner>) -> anyhow::Res
 
 struct EventWriter {
     store: EventStore,
+    clock: AgeClock,
+    /// When the file is to keep the clock again.
+    save_due: Instant,
     shared: Arc<JournalInner>,
     /// When it is looked after what is kept no longer.
     step_due: Instant,
@@ -62,7 +82,7 @@ impl EventWriter {
             let (mut parts, closed) = self.take(due.min(self.step_due));
             for item in parts.iter_mut().flat_map(|part| &mut part.items) {
                 if let OutboxItem::Lost(lost) = item {
-                    *item = OutboxItem::Event(events_lost(*lost, (self.shared.now_ms)()));
+                    *item = OutboxItem::Event(events_lost(*lost, (self.shared.clocks)().wall));
                 }
             }
             let ticks = Instant::now() >= due;
@@ -87,6 +107,7 @@ impl EventWriter {
                 let _ = flushing.send(());
             }
             if closed && !self.shared.state.lock().outboxes.has_pending() {
+                self.save_clock();
                 return;
             }
             if Instant::now() >= self.step_due {
@@ -175,8 +196,8 @@ impl EventWriter {
             self.relieve(Shortage { events: false, ..Shortage::ACUTE });
             written = self.store.write_pictures(parts);
         }
-        let now_ms = (self.shared.now_ms)();
-        let firsts = self.store.commit(parts, cursors, now_ms, written.is_ok())?;
+        let age = self.clock.look((self.shared.clocks)());
+        let firsts = self.store.commit(parts, cursors, age, written.is_ok())?;
         match written {
             Ok(()) if count == 0 => {}
             Ok(()) => self.refused = None,
@@ -238,11 +259,43 @@ impl EventWriter {
         self.since_step += told;
     }
 
+    /// Logs what there is to tell of the system's clock, once, and shows it.
+    fn tell_clock(&self) {
+        let told = self.clock.told();
+        let mut state = self.shared.state.lock();
+        let before = std::mem::replace(&mut state.clock, told.clone());
+        drop(state);
+        match (before, told) {
+            (None, Some(jump)) => {
+                tracing::warn!(target: "ocelli::journal", seconds = jump.seconds, "{}", jump.message);
+            }
+            (Some(_), None) => {
+                tracing::info!(target: "ocelli::journal", "the system's clock holds");
+            }
+            _ => {}
+        }
+    }
+
+    /// Has the file keep the clock.
+    fn save_clock(&mut self) {
+        self.save_due = Instant::now() + SAVE_CLOCK;
+        let record = self.clock.record((self.shared.clocks)());
+        // What could not be kept is kept a minute later; a kill before that sets the age back.
+        if let Err(error) = self.store.save_clock(&record) {
+            tracing::debug!(target: "ocelli::journal", "the events' clock is not kept: {error}");
+        }
+    }
+
     /// Deletes some of what is kept no longer.
     fn step(&mut self) {
         let rows = STEP_ROWS.max(2 * std::mem::take(&mut self.since_step));
         let keep = *self.shared.keep.lock();
-        let more = self.store.retain(&keep, (self.shared.now_ms)(), rows);
+        let age = self.clock.look((self.shared.clocks)());
+        self.tell_clock();
+        if Instant::now() >= self.save_due {
+            self.save_clock();
+        }
+        let more = self.store.retain(&keep, age, rows);
         let failed = more.is_err();
         if let Err(error) = &more
             && !self.stuck

@@ -19,6 +19,7 @@ struct Bench {
     load: FrameLoad,
     memory: Option<(u64, u64)>,
     room: f64,
+    clock: Option<ClockJump>,
 }
 
 impl Bench {
@@ -43,12 +44,14 @@ impl Bench {
             load: FrameLoad::default(),
             memory: Some((100, 1000)),
             room: 50.0,
+            clock: None,
         }
     }
 
     /// Lets a second pass, or more, and tells what has changed: `+source_down`, `-source_down`.
     fn after(&mut self, seconds: u64) -> Vec<String> {
-        self.changes(seconds).iter().map(name).collect()
+        // A session's part in a change of the host's is told with that.
+        self.changes(seconds).iter().filter(|change| !change.is_part()).map(name).collect()
     }
 
     fn changes(&mut self, seconds: u64) -> Vec<AlertChange> {
@@ -67,7 +70,8 @@ impl Bench {
         };
         let room =
             DiskSpace { folder: "logs", free: (self.room * 10_000.0) as u64, size: 1_000_000 };
-        self.alerts.evaluate(at(self.now), &self.thresholds, &[reading], &[room])
+        let now = at(self.now);
+        self.alerts.evaluate(now, &self.thresholds, &[reading], &[room], self.clock.as_ref())
     }
 
     /// The same, second by second, with a result in each.
@@ -168,16 +172,20 @@ fn a_session_that_starts_stops_or_has_failed_owes_no_results() {
 }
 
 #[test]
-fn a_session_that_ends_takes_its_alerts_with_it_untold() {
+fn a_session_that_ends_clears_its_alerts() {
     for gone in [false, true] {
         let mut bench = Bench::new();
         (bench.state, bench.source_down) = (SessionState::Degraded, Some(0));
         assert_eq!(bench.after(11), ["+source_down"]);
         if gone {
             let later = bench.begun + Duration::from_secs(12);
-            assert!(bench.alerts.evaluate(later, &bench.thresholds, &[], &[]).is_empty());
+            bench.alerts.set_complete();
+            let changes = bench.alerts.evaluate(later, &bench.thresholds, &[], &[], None);
+            assert_eq!(changes.iter().map(name).collect::<Vec<_>>(), ["-source_down"]);
+            assert_eq!(changes[0].message, "the session is gone");
         } else {
             bench.state = SessionState::Stopped;
+            assert_eq!(bench.after(1), ["-source_down"]);
             assert!(bench.after(1).is_empty());
         }
         assert!(bench.active().is_empty());
@@ -223,7 +231,8 @@ fn the_memory_that_is_nearest_to_its_limit_counts() {
             memory("something without a limit", 9 << 40, 0),
         ],
     };
-    let changes = AlertTracker::default().evaluate(begun, &Thresholds::default(), &[reading], &[]);
+    let mut alerts = AlertTracker::default();
+    let changes = alerts.evaluate(begun, &Thresholds::default(), &[reading], &[], None);
     let [change] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!((change.alert, change.value, change.threshold), (Alert::Memory, 97.7, 90));
     assert_eq!(change.message, "the pipeline's linear memory: 250 MiB of 256 MiB");
@@ -295,8 +304,9 @@ fn a_full_disk_is_the_hosts_alert_and_every_sessions() {
         bench.results += 1;
         told.extend(bench.changes(1));
     }
-    let [change] = told.as_slice() else { panic!("{told:?}") };
+    let [change, part] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((change.session.as_deref(), change.alert, change.value), (None, Alert::Disk, 4.9));
+    assert_eq!(*part, AlertChange { session: Some(SESSION.to_owned()), ..change.clone() });
     assert_eq!(bench.active(), ["disk"]);
     assert!(bench.alerts.host(Alert::Disk));
     bench.room = 7.0;
@@ -397,12 +407,7 @@ proptest! {
                 overload_percent: 50,
             };
             let rooms = [DiskSpace { folder: "store", free: moment.room, size: 100 }];
-            let changes = alerts.evaluate(now, &thresholds, &readings, &rooms);
-            // The end of a session is the end of its alerts.
-            let lives = |session: &str| {
-                readings.iter().any(|reading| reading.session == session && reading.state != SessionState::Stopped)
-            };
-            raised.retain(|(session, _)| session.as_deref().is_none_or(lives));
+            let changes = alerts.evaluate(now, &thresholds, &readings, &rooms, None);
             for change in changes {
                 let key = (change.session.clone(), change.alert);
                 let new = if change.raised { raised.insert(key) } else { raised.remove(&key) };
@@ -410,10 +415,7 @@ proptest! {
                 prop_assert!(change.value.is_finite() && !change.message.is_empty());
             }
             for session in names {
-                let told = |alert: &Alert| match alert {
-                    alert if Alert::OF_HOST.contains(alert) => raised.contains(&(None, *alert)),
-                    alert => raised.contains(&(Some(session.to_owned()), *alert)),
-                };
+                let told = |alert: &Alert| raised.contains(&(Some(session.to_owned()), *alert));
                 let expected: Vec<Alert> = Alert::ALL.iter().copied().filter(told).collect();
                 prop_assert_eq!(alerts.active(session).collect::<Vec<_>>(), expected);
             }
@@ -459,4 +461,79 @@ async fn an_alert_is_an_event_without_a_frame() {
             r#""message":"no pictures for 12 s","raised":true,"threshold":10,"value":12.5}}"#
         )
     );
+}
+
+/// What is told to a session, with the message.
+fn told_to(changes: &[AlertChange], session: &str) -> Vec<(String, String)> {
+    let own = changes.iter().filter(|change| change.session.as_deref() == Some(session));
+    own.map(|change| (name(change), change.message.clone())).collect()
+}
+
+#[test]
+fn an_alert_of_an_earlier_run_that_holds_no_more_is_cleared_once_the_session_shows_it() {
+    let mut bench = Bench::new();
+    bench.alerts.restore([(SESSION, "source_down"), (SESSION, "of another version")].into_iter());
+    bench.state = SessionState::Starting;
+    assert!(bench.after(1).is_empty(), "nothing is known yet");
+    assert_eq!(bench.active(), ["source_down"]);
+    bench.state = SessionState::Running;
+    bench.results = 1;
+    let told = told_to(&bench.changes(1), SESSION);
+    let message = "the source delivers; it was raised before the host was restarted";
+    assert_eq!(told, [("-source_down".to_owned(), message.to_owned())]);
+    // From here on as ever.
+    (bench.state, bench.source_down) = (SessionState::Degraded, Some(bench.now));
+    assert_eq!(bench.after(10), ["+source_down"]);
+    bench.source_down = None;
+    let told = told_to(&bench.changes(1), SESSION);
+    assert_eq!(told, [("-source_down".to_owned(), "the source delivers".to_owned())]);
+}
+
+#[test]
+fn an_alert_of_an_earlier_run_that_still_holds_is_not_raised_twice() {
+    let mut bench = Bench::new();
+    bench.alerts.restore([(SESSION, "source_down"), (SESSION, "restarts")].into_iter());
+    (bench.state, bench.source_down) = (SessionState::Degraded, Some(0));
+    let told: Vec<String> = (0..300).flat_map(|_| bench.after(1)).collect();
+    assert_eq!(told, ["-restarts"], "cleared when the session had its time, {told:?}");
+    assert_eq!(bench.active(), ["source_down"]);
+}
+
+#[test]
+fn alerts_of_sessions_that_did_not_come_back_are_cleared_when_all_have_been_started() {
+    let mut bench = Bench::new();
+    bench.alerts.restore([("removed", "source_down"), ("removed", "disk")].into_iter());
+    assert!(told_to(&bench.changes(1), "removed").is_empty(), "it may still come");
+    bench.alerts.set_complete();
+    let told = told_to(&bench.changes(1), "removed");
+    let why = "the session is gone; it was raised before the host was restarted";
+    let expected = ["-source_down", "-disk"].map(|name| (name.to_owned(), why.to_owned()));
+    assert_eq!(told, expected);
+    assert!(told_to(&bench.changes(1), "removed").is_empty());
+}
+
+#[test]
+fn an_alert_of_the_hosts_is_told_to_a_session_that_comes_while_it_is_raised() {
+    let mut bench = Bench::new();
+    bench.alerts.restore([("another", "disk")].into_iter());
+    bench.room = 3.0;
+    let changes = bench.changes(1);
+    assert_eq!(changes.len(), 1, "the host's own was told before the restart: {changes:?}");
+    assert_eq!(told_to(&changes, SESSION)[0].0, "+disk");
+    bench.room = 50.0;
+    assert_eq!(bench.with_results(1), ["-disk"]);
+}
+
+#[test]
+fn a_clock_that_has_jumped_is_an_alert_until_it_holds() {
+    let mut bench = Bench::new();
+    bench.with_results(1);
+    bench.clock = Some(ClockJump { seconds: -7200, message: "set back".into() });
+    bench.results += 1;
+    let changes = bench.changes(1);
+    assert_eq!((changes[0].value, changes[0].threshold), (-7200.0, 60));
+    assert_eq!(told_to(&changes, SESSION), [("+clock".to_owned(), "set back".to_owned())]);
+    assert!(bench.with_results(5).is_empty());
+    bench.clock = None;
+    assert_eq!(bench.with_results(1), ["-clock"]);
 }

@@ -97,6 +97,7 @@ impl EventStore {
         transaction.execute("UPDATE numbering SET floor = ?", [floor])?;
         transaction.execute("DELETE FROM streams WHERE id = ?", [stream.id])?;
         transaction.execute("DELETE FROM attachments WHERE stream = ?", [stream.id])?;
+        transaction.execute("DELETE FROM raised WHERE stream = ?", [stream.id])?;
         transaction.execute("DELETE FROM cursors WHERE session = ?", [&*session])?;
         transaction.commit()?;
         self.floor = floor;

@@ -66,6 +66,17 @@ fn consistent(store: &EventStore) {
     }
 }
 
+/// Waits until the journal is as wanted.
+async fn until(events: &EventJournal, what: &str, wanted: impl Fn(&EventHealth) -> bool) {
+    let begun = std::time::Instant::now();
+    let mut tick = tokio::time::interval(Duration::from_millis(10));
+    while !wanted(&events.health()) {
+        tick.tick().await;
+        let health = events.health();
+        assert!(begun.elapsed() < Duration::from_secs(20), "not {what}: {health:?}");
+    }
+}
+
 #[test]
 fn events_that_are_too_old_go_and_numbers_go_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -266,5 +277,7 @@ async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     assert!(events.cursors("another").await.unwrap().is_empty());
 }
 
+mod alerts;
+mod clock;
 mod full_disk;
 mod recovery;

@@ -13,17 +13,6 @@ const RESERVE: RetentionLimits = RetentionLimits {
     unconfirmed: false,
 };
 
-/// Waits until the journal is as wanted.
-async fn until(events: &EventJournal, what: &str, wanted: impl Fn(&EventHealth) -> bool) {
-    let begun = std::time::Instant::now();
-    let mut tick = tokio::time::interval(Duration::from_millis(10));
-    while !wanted(&events.health()) {
-        tick.tick().await;
-        let health = events.health();
-        assert!(begun.elapsed() < Duration::from_secs(20), "not {what}: {health:?}");
-    }
-}
-
 #[tokio::test]
 async fn a_disk_that_is_full_to_the_last_byte_costs_pictures_and_no_event() {
     let folder = tempfile::tempdir().unwrap();

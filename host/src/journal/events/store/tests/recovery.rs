@@ -51,7 +51,8 @@ fn of_a_log_that_is_cut_anywhere_whole_commits_are_found_and_numbering_goes_on_b
 
 #[test]
 fn a_damaged_file_is_put_aside_and_numbers_go_on_above_all_that_were_given() {
-    let now = 1_800_000_000_000;
+    // After the file's own time, which counts where the clock is behind it.
+    let now = 4_000_000_000_000;
     for damage in [0..100, 8192..20_000] {
         let folder = tempfile::tempdir().unwrap();
         let mut store = open_at(folder.path(), 0);
@@ -145,7 +146,9 @@ async fn what_cannot_be_kept_is_told_to_nobody_and_what_was_lost_has_its_place()
     store.connection.busy_timeout(Duration::ZERO).unwrap();
     let failures = Connection::open(folder.path().join(store::FILE)).unwrap();
     failures.busy_timeout(Duration::from_secs(10)).unwrap();
-    let events = EventJournal::start(store, reader, Box::new(|| 77)).unwrap();
+    let events =
+        EventJournal::start(store, reader, Box::new(|| ClockReading { wall: 77, boot: 0 }))
+            .unwrap();
     let told = told(&events);
     events.append("cam", draft(1));
     events.flush().await.unwrap();
@@ -261,4 +264,17 @@ async fn a_kill_loses_nothing_that_was_told_and_numbers_go_on() {
             );
         }
     }
+}
+
+#[test]
+fn numbers_do_not_go_back_where_the_clock_was_set_back_before_the_file_was_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(open_at(folder.path(), 0));
+    let path = folder.path().join(store::FILE);
+    std::fs::write(&path, vec![0x5a; 10_000]).unwrap();
+    let written = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let mut store = open_at(folder.path(), 5000);
+    let first = keep(&mut store, "cam", vec![draft(1)], 5000);
+    assert!(u128::from(first) > written, "{first}: a damaged file before gave numbers by its time");
 }
