@@ -96,10 +96,14 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     }
 }
 
-/// The faults of components and settings, of cameras whose entries have changed.
+/// The faults of components and settings, of cameras whose entries have changed, or that do not run
+/// as theirs say.
 async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
     let running = deployer.config();
-    let changed = |camera: &Camera| !running.cameras.contains(camera);
+    let drifts = deployer.drifts();
+    let changed = |camera: &Camera| {
+        !running.cameras.contains(camera) || drifts.contains_key(&camera.id)
+    };
     match Programs::find() {
         Ok(programs) => {
             let compiler = deployer.compiler();

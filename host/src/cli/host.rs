@@ -97,9 +97,11 @@ impl HostArgs {
                     }
                 }
             };
-            while to_end && answer["state"] == "probation" {
+            let on_probation =
+                |record: &Value| record.get("state").is_some_and(|state| state == "probation");
+            while to_end && on_probation(&answer) {
                 tokio::time::sleep(LOOK).await;
-                let number = answer["number"].as_u64();
+                let number = answer.get("number").and_then(Value::as_u64);
                 if let Some(record) = progress.record(number).await? {
                     answer = record;
                 }

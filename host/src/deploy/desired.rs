@@ -27,8 +27,8 @@ struct DriftNote {
     entry: Option<(String, Map<String, Value>)>,
 }
 
-/// The notes by the cameras' names: at most one of each configured camera, and of cameras that the
-/// config has dropped meanwhile, until they are cleared.
+/// The notes by the cameras' names: at most one of each camera. Those of cameras that the config has
+/// dropped go with the next reload.
 #[derive(Debug, Default)]
 pub(super) struct DriftNotes(Mutex<BTreeMap<String, DriftNote>>);
 
@@ -56,9 +56,14 @@ impl DriftNotes {
         self.0.lock().insert(session.to_owned(), note);
     }
 
-    /// The camera runs as its entry says, or has none any more.
+    /// The camera runs as its entry says.
     pub(super) fn clear(&self, session: &str) {
         self.0.lock().remove(session);
+    }
+
+    /// Forgets cameras that the config does not have.
+    pub(super) fn retain(&self, cameras: &[Camera]) {
+        self.0.lock().retain(|id, _| cameras.iter().any(|camera| camera.id == *id));
     }
 
     /// What is noted of this entry.

@@ -152,16 +152,19 @@ impl Deployer {
         compiler.configure(&config.deploy);
         self.inner.journal.events().set_retention((&*config).into());
         self.inner.config.send_replace(Arc::clone(&config));
-        self.note_applied(problems, waiting.unwrap_or_default());
+        self.note_applied(problems, waiting.unwrap_or_default(), *running != *config);
         cameras.apply(&config).await
     }
 
-    fn note_applied(&self, problems: Vec<ShownProblem>, waiting: Vec<String>) {
+    /// Notes that a config was read and is in force. `is_other`: it was not before.
+    fn note_applied(&self, problems: Vec<ShownProblem>, waiting: Vec<String>, is_other: bool) {
         let mut reloads = self.inner.reloads.lock();
-        let figures = reloads.figures;
-        let figures = ReloadFigures { applied: figures.applied + 1, is_refused: false, ..figures };
-        let applied = record::now();
-        *reloads = ReloadState { applied, problems, waiting, refused: None, figures };
+        if is_other {
+            reloads.applied = record::now();
+            reloads.figures.applied += 1;
+        }
+        reloads.figures.is_refused = false;
+        (reloads.problems, reloads.waiting, reloads.refused) = (problems, waiting, None);
     }
 
     /// Notes that a config was read and not applied.
@@ -214,6 +217,7 @@ impl Deployer {
     /// changes or the host is started again.
     pub async fn end(&self, id: &str) -> Result<(), SessionError> {
         let Executor { backend, state, .. } = &*self.inner.executor;
+        backend.sessions.find(id)?;
         if state.sessions.configured(id) {
             state.notes.ended(id);
         }

@@ -81,8 +81,8 @@ fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
 /// Why a recording cannot be read.
 fn fault_of_file(path: &Path) -> Option<String> {
     let shown = path.display();
-    let error = match std::fs::File::open(path).and_then(|file| file.metadata()) {
-        Ok(about) if about.is_file() => return None,
+    let error = match path.metadata() {
+        Ok(about) if about.is_file() => access(path, Access::READ_OK).err()?.into(),
         Ok(_) => return Some(format!("{shown} is not a regular file")),
         Err(error) => error,
     };

@@ -104,10 +104,8 @@ impl Cameras {
         // First, so that others can have their places among `max_concurrent_sessions`.
         let removed: Vec<ConfiguredCamera> =
             changes.removed.iter().filter_map(|id| self.by_name.remove(id)).collect();
-        for one in &removed {
-            self.executor.state.sessions.remove(&one.camera.id);
-            self.executor.state.notes.clear(&one.camera.id);
-        }
+        removed.iter().for_each(|one| self.executor.state.sessions.remove(&one.camera.id));
+        self.executor.state.notes.retain(&config.cameras);
         let removed = removed.iter().filter(|one| one.session.handle.is_alive());
         let stopped = join_all(removed.map(|one| self.stop(&one.camera.id))).await.len();
         let untouched = config.cameras.len() - plan.len();
