@@ -101,9 +101,8 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
 async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
     let running = deployer.config();
     let drifts = deployer.drifts();
-    let changed = |camera: &Camera| {
-        !running.cameras.contains(camera) || drifts.contains_key(&camera.id)
-    };
+    let changed =
+        |camera: &Camera| !running.cameras.contains(camera) || drifts.contains_key(&camera.id);
     match Programs::find() {
         Ok(programs) => {
             let compiler = deployer.compiler();

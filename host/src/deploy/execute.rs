@@ -4,8 +4,10 @@
 //! [`Executor::deploy`] is for a session that runs; a session that is made or whose worker is
 //! replaced comes to [`Executor::execute`] at once, with a [`Placement::Fresh`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +28,9 @@ use crate::session::rollout::{
     MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, Step, SwapRequest,
 };
 use crate::session::{DriftKind, RunningVersion, SessionError, SessionHandle, Spec};
+
+/// A check takes milliseconds: what takes longer compiles, or waits for its turn to.
+const LONGEST_CHECK: Duration = Duration::from_millis(500);
 
 type Answer = oneshot::Sender<Result<Record, DeployError>>;
 
@@ -222,7 +227,7 @@ impl<B: DeployBackend> Executor<B> {
         }
         let (reports, received) = mpsc::channel(REPORT_CAPACITY);
         let started = async {
-            let prepared = self.prepare(&mut active.record, source).await?;
+            let prepared = self.prepare(&mut active, source).await?;
             match fresh {
                 None => self.start_beside(&mut active, &prepared, refused_state, reports).await,
                 Some(fresh) => self.start_fresh(&mut active, &prepared, *fresh, reports).await,
@@ -248,10 +253,20 @@ impl<B: DeployBackend> Executor<B> {
 
     async fn prepare(
         &self,
-        record: &mut Record,
+        active: &mut Active,
         source: ComponentSource,
     ) -> Result<PreparedComponent, ExecuteError> {
-        match self.backend.prepare(&record.pipeline, source).await {
+        let pipeline = active.record.pipeline.clone();
+        let mut preparing = pin!(self.backend.prepare(&pipeline, source));
+        let prepared = match tokio::time::timeout(LONGEST_CHECK, &mut preparing).await {
+            Ok(prepared) => prepared,
+            Err(_) => {
+                self.step(active, Step::Compile).await;
+                preparing.await
+            }
+        };
+        let record = &mut active.record;
+        match prepared {
             Ok(prepared) => {
                 record.step = Step::Compile;
                 record.compile_ms = prepared.report.compile_ms;
