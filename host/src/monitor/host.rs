@@ -107,13 +107,13 @@ fn storage(reading: &HostReading) -> (PartState, Option<String>) {
 mod tests {
     use super::*;
 
-    struct Bench {
+    struct HostBench {
         watch: HostWatch,
         host: HostStatus,
         begun: Instant,
     }
 
-    impl Bench {
+    impl HostBench {
         fn new() -> Self {
             let host = HostStatus::new(SystemTime::UNIX_EPOCH);
             Self { watch: HostWatch::default(), host, begun: Instant::now() }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_takes_no_events_is_told_with_its_reason_and_what_waits_until_it_does() {
-        let mut bench = Bench::new();
+        let mut bench = HostBench::new();
         assert!(bench.look(0, &well()).is_well());
         let events = EventHealth {
             failing: Some("database or disk is full".into()),
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_process_or_a_connection_that_is_replaced_at_once_is_not_told() {
-        let mut bench = Bench::new();
+        let mut bench = HostBench::new();
         let redis = Some(RedisMetrics { up: false, behind: 4, ..RedisMetrics::default() });
         let down = HostReading { inference_serves: false, redis, ..HostReading::default() };
         assert!(bench.look(0, &down).is_well());

@@ -9,7 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::AnalyzeConfig;
-use ocelli::event::{Clock, Detections, Event, Hub, Latency, SessionState};
+use ocelli::event::{Clock, Detections, Event, Hub, Latency, PartState, SessionState};
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -198,6 +198,21 @@ async fn health_is_at_once_and_readiness_when_the_cameras_have_started() {
     let ready = host.http("GET /readyz").await;
     assert_eq!((ready.status, &ready.body["status"]), (200, &json!("ready")));
     assert_eq!(ready.body["host"]["storage"]["state"], "ok");
+    let fail = |storage, inference| {
+        host.hub.update_host(|host| {
+            let now = std::time::SystemTime::now();
+            host.storage.set(storage, Some("full".to_owned()), now);
+            host.inference.set(inference, Some("no process runs models".to_owned()), now);
+        });
+    };
+    fail(PartState::Failed, PartState::Ok);
+    let degraded = host.http("GET /readyz").await;
+    assert_eq!((degraded.status, &degraded.body["status"]), (200, &json!("degraded")));
+    assert_eq!(degraded.body["host"]["storage"]["reason"], "full");
+    let mut client = host.client().await;
+    assert_eq!(client.next().await.unwrap()["type"], "host", "a client hears of it first of all");
+    fail(PartState::Ok, PartState::Failed);
+    host.http("GET /readyz").await.assert_problem(503, "inference_failed");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ mod reload;
 mod rogues;
 mod sandbox;
 mod start;
+mod storage;
 mod streams;
 mod subscribers;
 
