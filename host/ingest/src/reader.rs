@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use ocelli_protocol::ingest::{
     Damage, IngestFault, IngestFaultKind, IngestStep, IngestUnit, StreamInfo,
 };
-use ocelli_protocol::rtsp::MAX_PICTURE;
+use ocelli_protocol::rtsp::{MAX_PICTURE, PICTURE_BUDGET};
 use ocelli_protocol::wire::MAX_PAYLOAD;
 use ocelli_protocol::worker::Codec;
 use rustix::io::Errno;
@@ -16,8 +16,15 @@ pub use crate::demuxer::Watch;
 use crate::demuxer::{AvError, Demuxer};
 use crate::fault::fault;
 use crate::log::{self, one_line};
+use crate::network::allow;
 use crate::network::last_refusal;
 use crate::orientation::of_matrix;
+
+/// Bytes that a camera may send before it has answered PLAY. libavformat reads answers one by one.
+const ANSWERS_BUDGET: u64 = 1 << 20;
+
+/// Bytes that a camera may send until its stream is known: libavformat looks at 5 MB of pictures.
+const PROBE_BUDGET: u64 = 2 * PICTURE_BUDGET;
 
 /// Formats of streams without container, by the ending of a file's name.
 const RAW: [(&str, &CStr); 7] = [
@@ -97,8 +104,10 @@ impl Reader {
     /// Opens an `rtsp://` URL.
     pub fn open_camera(url: &str, udp: bool, watch: Watch) -> Result<Self, IngestFault> {
         log::take();
+        allow(ANSWERS_BUDGET);
         let demuxer = Demuxer::open_camera(url, udp, watch)
             .map_err(|error| failed(IngestStep::Open, error))?;
+        allow(PROBE_BUDGET);
         Self::probe(demuxer, true)
     }
 

@@ -30,9 +30,6 @@ const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 /// perhaps twice.
 const OPEN_READS: u32 = 4;
 
-/// Bytes that a camera may send until its stream is known: libavformat looks at 5 MB of pictures.
-const OPEN_BUDGET: u64 = 2 * PICTURE_BUDGET;
-
 /// The descriptors that a reader inherits.
 pub struct Inherited {
     /// Stream socket to the host.
@@ -75,7 +72,6 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let clock = Rc::new(Clock::new(Duration::from_millis(open.read_timeout_ms.into())));
     let reader = match &open.input {
         Input::Camera { url, udp } => {
-            allow(OPEN_BUDGET);
             Reader::open_camera(url, *udp, watch_camera(clock.clone(), host.clone()))
         }
         Input::File { ending } => Reader::open_file(file, ending, watch_file(clock.clone())),

@@ -14,7 +14,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use futures_util::StreamExt;
@@ -49,6 +49,10 @@ const POLL_AGAIN: Duration = Duration::from_millis(50);
 /// Once a keepalive was not answered, the library repeats that error whenever no packet is there.
 /// This long a pause keeps that from filling a core, and a packet waits half of it on average.
 const AFTER_ERROR: Duration = Duration::from_millis(20);
+
+/// Reports that are passed on have at least this long between them: a camera sends one in some
+/// seconds, and more of them say no more.
+const BETWEEN_REPORTS: Duration = Duration::from_millis(50);
 
 /// How long the process goes on for TEARDOWN. Cameras with few session slots need it; a dead one
 /// answers never.
@@ -183,6 +187,7 @@ impl CameraSession {
     /// Sends what comes until the camera ends it.
     async fn stream(&mut self, mut session: Demuxed, index: usize) -> anyhow::Result<()> {
         let mut parameters = Vec::new();
+        let mut reported = None::<Instant>;
         loop {
             let Ok(item) = timeout(POLL_AGAIN, session.next()).await else { continue };
             match item {
@@ -195,7 +200,12 @@ impl CameraSession {
                     }
                     self.picture(frame).await?;
                 }
-                Some(Ok(CodecItem::Rtcp(packet))) => self.reports(&packet).await?,
+                Some(Ok(CodecItem::Rtcp(packet))) => {
+                    if reported.is_none_or(|at| at.elapsed() >= BETWEEN_REPORTS) {
+                        reported = Some(Instant::now());
+                        self.reports(&packet).await?;
+                    }
+                }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     self.host.send(&FromReader::Error(reader_error(&error)), &[]).await?;

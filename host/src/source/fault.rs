@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use ocelli_protocol::rtsp::{ANSWER_BUDGET, MAX_PICTURE, PICTURE_BUDGET, ReaderError};
+use ocelli_protocol::rtsp::{MAX_PICTURE, PICTURE_BUDGET, ReaderError};
 use serde::Serialize;
 use strum::VariantArray;
 
@@ -297,10 +297,10 @@ impl SourceFault {
     /// The camera sent more than its reader takes.
     pub(super) fn too_large(source: &RtspSource, step: SourceStep) -> Self {
         let cause = match step {
-            SourceStep::Describe => format!(
-                "its answer to DESCRIBE takes more than {} KiB, or more memory than a reader has",
-                ANSWER_BUDGET >> 10
-            ),
+            SourceStep::Describe => {
+                "its answer is longer than any camera's, or takes more memory than a reader has"
+                    .to_owned()
+            }
             SourceStep::Setup | SourceStep::Play | SourceStep::Stream => format!(
                 "sent {} MiB without a whole picture of at most {} MiB, or what takes more memory \
                  than a reader has",
@@ -315,6 +315,7 @@ impl SourceFault {
     pub(super) fn of_reader(source: &RtspSource, step: SourceStep, error: &IngestError) -> Self {
         match error {
             IngestError::OutOfMemory => Self::too_large(source, step),
+            IngestError::Flood => Self::rtsp(source, SourceFaultKind::TooLarge, step, error),
             error => Self::rtsp(source, SourceFaultKind::Reader, step, error),
         }
     }
@@ -500,6 +501,7 @@ mod tests {
 
     use super::*;
     use crate::config::source::Source;
+    use crate::util::line::MAX_LINE;
 
     fn source(text: &str) -> RtspSource {
         match Source::parse(text, None, None, false).unwrap() {
@@ -605,6 +607,23 @@ mod tests {
         let lost = judge("Error reading from RTSP peer: Connection reset by peer\n\nconn: x");
         let StreamError::Ended(fault) = lost else { panic!("{lost:?}") };
         assert_eq!(fault.kind, SourceFaultKind::Closed);
+    }
+
+    #[test]
+    fn no_text_of_a_camera_makes_a_fault_longer_than_a_line() {
+        let camera = source("rtsp://camera/stream");
+        let sdp = "m=audio 0 RTP/AVP 0\r\n".repeat(200_000);
+        for text in [sdp.clone(), format!("\u{1b}[2J{}", "é".repeat(1 << 20)), "\u{202e}".into()] {
+            for (step, status) in [(SourceStep::Describe, None), (SourceStep::Setup, Some(200))] {
+                let fault = SourceFault::from_text(&camera, step, status, &text);
+                assert!(fault.message.chars().count() <= MAX_LINE);
+                assert!(!fault.message.contains(['\u{1b}', '\n', '\r', '\u{202e}']), "{fault}");
+                let twice = fault.with_message(&text.repeat(2));
+                assert!(twice.message.chars().count() <= MAX_LINE);
+            }
+        }
+        let packet = StreamError::from_text(&camera, None, &sdp);
+        assert!(matches!(packet, StreamError::Ended(fault) if fault.message.len() < 1000));
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod api_tls;
 mod api_websocket;
 mod config_cli;
 mod config_load;
+mod source_attacks;
 mod source_file;
 mod source_odd_cameras;
 mod source_reader;

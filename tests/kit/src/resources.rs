@@ -20,14 +20,22 @@ pub struct ProcessResources {
     pub shared: BTreeMap<u64, u64>,
 }
 
+/// What `/proc` says of a process; empty of one that has ended.
+fn status(pid: u32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default()
+}
+
+/// A figure of it; 0 where it is not there.
+fn number(status: &str, key: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 impl ProcessResources {
     /// Looks at a process.
     pub fn of(pid: u32) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let number = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
-            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
-        };
+        let status = status(pid);
+        let number = |key: &str| number(&status, key);
         let mut held = Self {
             resident_kib: number("VmRSS"),
             peak_kib: number("VmHWM"),
@@ -37,6 +45,11 @@ impl ProcessResources {
         held.look_at_descriptors(pid);
         held.look_at_mappings(pid);
         held
+    }
+
+    /// The most pages in memory that a process ever had, in KiB; 0 of one that has ended.
+    pub fn peak_of(pid: u32) -> u64 {
+        number(&status(pid), "VmHWM")
     }
 
     /// Open descriptors but those of log files: a host keeps a number of them open for sessions

@@ -10,6 +10,7 @@
 )]
 
 mod analyze;
+mod attackers;
 mod bad_sources;
 mod cameras;
 mod client;

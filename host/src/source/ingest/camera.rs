@@ -116,8 +116,7 @@ impl CompatibleReader {
                 item => item?,
             };
             if messages.take(PACE, std::time::Instant::now()).is_err() {
-                let flood = "it floods the host with messages".to_owned();
-                return Err(IngestError::Protocol(flood));
+                return Err(IngestError::Flood);
             }
             let (unit, data) = match item {
                 IngestItem::Unit(unit, data) => (unit, data),

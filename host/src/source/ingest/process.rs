@@ -220,6 +220,9 @@ pub(in crate::source) enum IngestError {
     /// It sent what it may not send.
     #[error("the reader process broke its protocol: {0}")]
     Protocol(String),
+    /// Either the camera or the process itself sends too much.
+    #[error("sends more pictures and packets in a second than are taken")]
+    Flood,
     /// It said nothing for this time.
     #[error("the reader process said nothing for {} s", .0.as_secs_f32())]
     Silent(Duration),

@@ -175,7 +175,7 @@ impl StrictProcess {
             (other, _) => return Err(self.process()?.broke_off(&other)),
         };
         if self.messages.take(PACE, Instant::now()).is_err() {
-            return Err(IngestError::Protocol("it floods the host with messages".to_owned()));
+            return Err(IngestError::Flood);
         }
         Ok(item)
     }

@@ -7,6 +7,7 @@
 
 mod access;
 mod answer;
+mod attack;
 mod connection;
 mod footage;
 mod packet;
@@ -22,6 +23,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 pub use access::Access;
 pub use answer::{Answer, Place, Request};
+pub use attack::{Attack, attacks};
 pub use footage::Footage;
 pub use packet::{Packet, Report};
 pub use script::{Moment, Script};
