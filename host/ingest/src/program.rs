@@ -6,15 +6,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ocelli_protocol::confinement::{Confinement, SandboxCheck};
 use ocelli_protocol::process::ingest as descriptor;
-use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Targets};
-use ocelli_sandbox::{Profile, confine, enter, limit};
+use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Limits, Targets};
+use ocelli_sandbox::{Profile, confine, enter};
 
 use crate::session::{Inherited, inherit};
-
-/// Limits of the check. A reader's own are the host's; that the kernel keeps to them does not
-/// depend on the figure.
-const CHECK_MEMORY: u64 = 256 << 20;
-const CHECK_OPEN_FILES: u64 = 64;
 
 /// The largest of the descriptors that every process has.
 const STANDARD_ERROR: RawFd = 2;
@@ -71,12 +66,12 @@ impl Program {
     fn check(self) -> anyhow::Result<ExitCode> {
         // SAFETY: nothing has been opened yet.
         unsafe { enter(STANDARD_ERROR) }?;
-        let targets =
-            Targets::new(CHECK_MEMORY, CHECK_OPEN_FILES).context("preparing the attempts")?;
-        let confinement = confine(&(self.profile)());
-        limit::memory(CHECK_MEMORY).context("limiting memory")?;
-        limit::open_files(CHECK_OPEN_FILES).context("limiting descriptors")?;
-        let check = SandboxCheck { confinement, attempts: attempt::make_all(&targets) };
+        let targets = Targets::new(Limits::CHECK).context("preparing the attempts")?;
+        let profile = (self.profile)();
+        let confinement = confine(&profile);
+        Limits::CHECK.set().context("setting the limits")?;
+        let attempts = attempt::make_all(&targets, profile.has_threads());
+        let check = SandboxCheck { confinement, attempts };
         println!("{}", serde_json::to_string(&check)?);
         let held = check.attempts.iter().all(|attempt| attempt.refused);
         Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

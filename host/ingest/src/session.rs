@@ -23,6 +23,16 @@ use crate::reader::{Item, Reader, Watch};
 /// each video stream over UDP), and one that the host passes.
 const OPEN_FILES: u64 = 32;
 
+/// Addresses beside private memory, in bytes: the program and its libraries, and what an allocator
+/// reserves.
+const OTHER_ADDRESSES: u64 = 4 << 30;
+
+/// Limits the memory of a reader to so many bytes of its own.
+pub(crate) fn limit_memory(private: u64) -> anyhow::Result<()> {
+    limit::memory(private).context("limiting memory")?;
+    limit::address_space(private.saturating_add(OTHER_ADDRESSES)).context("limiting addresses")
+}
+
 /// How often a camera that sends something, but no picture, is reported to be alive.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -64,7 +74,7 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let mut requests = wire::Reader::new(UnixStream::from(host));
     let (open, _): (Open, _) = requests.read().context("what to read")?;
     let host = Host(Rc::new(RefCell::new(requests.get_ref().try_clone()?)));
-    limit::memory(open.memory).context("limiting memory")?;
+    limit_memory(open.memory)?;
     limit::open_files(OPEN_FILES).context("limiting descriptors")?;
     host.send(&FromIngest::SandboxReport(confinement), &[])?;
     Network::install(network);

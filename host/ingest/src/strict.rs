@@ -39,7 +39,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use crate::network::{Network, allow, is_over_budget};
-use crate::session::Inherited;
+use crate::session::{Inherited, limit_memory};
 
 /// The library does not wake its reader after a request of the server's own: whatever follows waits
 /// until it is asked again. So it is asked again when nothing came for this long; a slow camera
@@ -76,7 +76,7 @@ pub fn run(inherited: Inherited, confine: &dyn Fn() -> Confinement) -> anyhow::R
     let confinement = confine();
     let mut requests = wire::Reader::new(UnixStream::from(host));
     let (open, _): (Open, _) = requests.read().context("what to read")?;
-    limit::memory(open.memory).context("limiting memory")?;
+    limit_memory(open.memory)?;
     limit::open_files(OPEN_FILES).context("limiting descriptors")?;
     let host = requests.get_ref().try_clone()?;
     wire::write(&mut &host, &FromReader::SandboxReport(confinement), &[])?;

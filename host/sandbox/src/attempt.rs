@@ -20,6 +20,8 @@ use rustix::net::{
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, setrlimit};
 
+use crate::limit;
+
 /// The argument with which the attempt to execute starts this very program. A process that reads it
 /// has escaped, and ends with [`EXECUTED_STATUS`].
 pub const EXECUTED: &str = "--sandbox-executed";
@@ -34,14 +36,36 @@ pub struct Targets {
     listener: TcpListener,
     receiver: UdpSocket,
     parent: Pid,
-    memory: u64,
-    open_files: u64,
+    limits: Limits,
+}
+
+/// The limits that the attempts are to find.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of private writable memory.
+    pub memory: u64,
+    /// Bytes of addresses.
+    pub address_space: u64,
+    /// Descriptors.
+    pub open_files: u64,
+}
+
+impl Limits {
+    /// Those of a check. A process's own are the host's or the config's; that the kernel keeps to
+    /// them does not depend on the figures.
+    pub const CHECK: Self = Self { memory: 256 << 20, address_space: 16 << 30, open_files: 64 };
+
+    /// Sets them for this process.
+    pub fn set(&self) -> io::Result<()> {
+        limit::memory(self.memory)?;
+        limit::address_space(self.address_space)?;
+        limit::open_files(self.open_files)
+    }
 }
 
 impl Targets {
-    /// Sockets of loopback that listen, and the names of the rest. `memory` and `open_files` are
-    /// the limits that are to be found: bytes of private memory, and descriptors.
-    pub fn new(memory: u64, open_files: u64) -> io::Result<Self> {
+    /// Sockets of loopback that listen, the names of the rest, and the limits that are to be found.
+    pub fn new(limits: Limits) -> io::Result<Self> {
         Ok(Self {
             program: std::env::current_exe()?,
             folder: std::env::temp_dir(),
@@ -49,8 +73,7 @@ impl Targets {
             receiver: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
             // A parent outside this PID namespace has no number; the first process is as foreign.
             parent: getppid().unwrap_or(Pid::INIT),
-            memory,
-            open_files,
+            limits,
         })
     }
 }
@@ -61,6 +84,9 @@ const DENIED: &[Errno] = &[Errno::PERM, Errno::ACCESS];
 /// An attempt: its name, the errors that mean that confinement refused it, and how it is made.
 /// Other errors come from elsewhere, and say nothing about confinement.
 type Try = (&'static str, &'static [Errno], fn(&Targets) -> io::Result<()>);
+
+/// The attempt that a process with threads of its own does not make.
+const START_THREAD: &str = "start_thread";
 
 const ATTEMPTS: &[Try] = &[
     ("open_file", DENIED, open_file),
@@ -74,10 +100,14 @@ const ATTEMPTS: &[Try] = &[
     ("trace_process", DENIED, trace_process),
     ("signal_process", DENIED, signal_process),
     ("create_shared_memory", DENIED, create_shared_memory),
+    ("map_shared_memory", DENIED, map_shared_memory),
+    ("map_growing_stack", DENIED, map_growing_stack),
     ("write_executable_memory", DENIED, write_executable_memory),
     ("raise_limit", DENIED, raise_limit),
     ("allocate_past_limit", &[Errno::NOMEM], allocate_past_limit),
+    ("map_past_limit", &[Errno::NOMEM], map_past_limit),
     ("open_past_limit", &[Errno::MFILE], open_past_limit),
+    (START_THREAD, DENIED, start_thread),
     // The last: where it succeeds, this program is no more.
     ("execute", DENIED, execute),
 ];
@@ -87,9 +117,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ATTEMPTS.iter().map(|(name, ..)| *name)
 }
 
-/// Makes all attempts in their order. The last one ends the process if it succeeds.
-pub fn make_all(targets: &Targets) -> Vec<Attempt> {
-    ATTEMPTS.iter().map(|attempt| make(attempt, targets)).collect()
+/// Makes all attempts in their order, but to start a thread where the process `has_threads`. The
+/// last one ends the process if it succeeds.
+pub fn make_all(targets: &Targets, has_threads: bool) -> Vec<Attempt> {
+    let made = ATTEMPTS.iter().filter(|(name, ..)| !(has_threads && *name == START_THREAD));
+    made.map(|attempt| make(attempt, targets)).collect()
 }
 
 /// Makes one attempt. `None` if no attempt has that name.
@@ -199,8 +231,18 @@ fn create_shared_memory(_: &Targets) -> io::Result<()> {
     Ok(memfd_create("ocelli-sandbox", MemfdFlags::CLOEXEC).map(drop)?)
 }
 
+/// Without a descriptor: of a process's limits none counts it.
+fn map_shared_memory(_: &Targets) -> io::Result<()> {
+    map(4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED)
+}
+
+/// Grows by itself, and counts as a stack.
+fn map_growing_stack(_: &Targets) -> io::Result<()> {
+    map(4096, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::GROWSDOWN)
+}
+
 fn write_executable_memory(_: &Targets) -> io::Result<()> {
-    map(4096, ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC)
+    map(4096, ProtFlags::READ | ProtFlags::WRITE | ProtFlags::EXEC, MapFlags::PRIVATE)
 }
 
 fn raise_limit(_: &Targets) -> io::Result<()> {
@@ -212,23 +254,35 @@ fn raise_limit(_: &Targets) -> io::Result<()> {
 
 /// As much private memory as the limit allows, on top of what the process has.
 fn allocate_past_limit(targets: &Targets) -> io::Result<()> {
-    map(usize::try_from(targets.memory).unwrap_or(usize::MAX), ProtFlags::READ | ProtFlags::WRITE)
+    let bytes = usize::try_from(targets.limits.memory).unwrap_or(usize::MAX);
+    map(bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE)
+}
+
+/// As many addresses as the limit allows, on top of those in use. Memory that is only read takes
+/// page tables, and nothing that another limit counts.
+fn map_past_limit(targets: &Targets) -> io::Result<()> {
+    let bytes = usize::try_from(targets.limits.address_space).unwrap_or(usize::MAX);
+    map(bytes, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::NORESERVE)
+}
+
+fn start_thread(_: &Targets) -> io::Result<()> {
+    let thread = std::thread::Builder::new().stack_size(64 << 10).spawn(|| {})?;
+    thread.join().map_err(|_| io::Error::other("the thread panicked"))
 }
 
 /// As many descriptors as the limit allows, on top of those that are open.
 fn open_past_limit(targets: &Targets) -> io::Result<()> {
     let opened: Result<Vec<OwnedFd>, Errno> =
-        (0..targets.open_files).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
+        (0..targets.limits.open_files).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
     Ok(opened.map(drop)?)
 }
 
-/// Maps private memory and gives it back at once.
+/// Maps memory without a file and gives it back at once.
 #[allow(unsafe_code)]
-fn map(bytes: usize, protection: ProtFlags) -> io::Result<()> {
+fn map(bytes: usize, protection: ProtFlags, flags: MapFlags) -> io::Result<()> {
     // SAFETY: the kernel chooses a free address; no reference points into the memory that is
     // unmapped.
     unsafe {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         let memory = rustix::mm::mmap_anonymous(std::ptr::null_mut(), bytes, protection, flags)?;
         Ok(rustix::mm::munmap(memory, bytes)?)
     }

@@ -86,11 +86,20 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
 }
 
 /// Closes the last door of a worker, once its component is mapped: from then on nothing is opened
-/// by name, landlock or not, and the list of system calls is final. Does nothing where system calls
-/// are not filtered. It takes effect on all threads.
+/// by name, landlock or not. Does nothing where system calls are not filtered. It takes effect on
+/// all threads.
 pub fn seal(confinement: &Confinement) -> io::Result<()> {
     if confinement.enforced.contains(&Measure::SystemCalls) {
         syscalls::seal().map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// Forbids a worker to start threads, once it has all that it needs; the list of system calls is
+/// final then. Does nothing where system calls are not filtered. It takes effect on all threads.
+pub fn seal_threads(confinement: &Confinement) -> io::Result<()> {
+    if confinement.enforced.contains(&Measure::SystemCalls) {
+        syscalls::seal_threads().map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -22,7 +22,12 @@
 //! signals and abstract sockets from 6.12 (6). With an older landlock, seccomp still keeps a worker
 //! from making a socket, from signalling, and from opening a file after [`seal`]. The other
 //! measures work everywhere. Wasmtime maps compiled code by name only, so a worker may open the one
-//! file that it inherited, through `/proc/self/fd`, until `seal` takes `openat` away.
+//! file that it inherited, through `/proc/self/fd`, until `seal` takes `openat` away. `seal_threads`
+//! takes away the start of threads, once a worker has all of them.
+//!
+//! Memory is bounded by three limits together ([`limit`]): private writable memory, the stack, and
+//! the address space, of which page tables take a 512th. Seccomp keeps a process from memory that
+//! counts against none of them: shared memory of its own, and further stacks.
 //!
 //! The kernel sends the parent-death signal when the *thread* that started the child ends: a host
 //! starts children from threads that last, never from a pool whose threads come and go.
@@ -42,5 +47,5 @@ pub mod limit;
 mod profile;
 mod syscalls;
 
-pub use confine::{confine, enter, seal};
+pub use confine::{confine, enter, seal, seal_threads};
 pub use profile::Profile;

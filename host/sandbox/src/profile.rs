@@ -62,6 +62,11 @@ impl<'a> Profile<'a> {
         Self { kind: ProcessKind::Rtsp, readable: Vec::new(), reopened: None, devices: false }
     }
 
+    /// Whether the process starts threads for as long as it runs.
+    pub fn has_threads(&self) -> bool {
+        self.kind == ProcessKind::Rtsp
+    }
+
     /// The same where models run on a device other than the processor: its driver opens and writes
     /// files and makes calls of its own, of which no list exists. Files and system calls are not
     /// restricted, and are reported as such.

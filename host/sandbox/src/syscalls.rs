@@ -39,9 +39,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_gettid,
     libc::SYS_gettimeofday,
     libc::SYS_lseek,
-    libc::SYS_madvise,
     libc::SYS_membarrier,
-    libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_nanosleep,
     libc::SYS_ppoll,
@@ -75,10 +73,6 @@ const ALLOWED: &[c_long] = &[
 /// Further calls of the compiler, which flushes its output.
 const COMPILE: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 
-/// Further calls of the inference process, which makes shared memory to warm models. A worker must
-/// not: its memory limit does not count shared memory.
-const INFERENCE: &[c_long] = &[libc::SYS_fallocate, libc::SYS_ftruncate, libc::SYS_memfd_create];
-
 /// Further calls of the reader process, whose library makes its own sockets: what they are, and
 /// where they are bound. It neither connects nor listens: the host connects for it.
 const INGEST: &[c_long] =
@@ -95,6 +89,39 @@ const THREAD: c_int = libc::CLONE_VM
     | libc::CLONE_SETTLS
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID;
+
+/// Further flags of private mappings: those of allocators, of stacks and of Wasmtime. Left out are
+/// `MAP_GROWSDOWN`, whose memory counts as a stack and not against a limit, huge pages, and pages
+/// that are locked.
+const PRIVATE_MAPPING: c_int = libc::MAP_ANONYMOUS
+    | libc::MAP_DENYWRITE
+    | libc::MAP_FIXED
+    | libc::MAP_FIXED_NOREPLACE
+    | libc::MAP_NORESERVE
+    | libc::MAP_STACK;
+
+/// Further protections of memory: code that may be jumped to, where the processor distinguishes it
+/// (`PROT_BTI`). Left out is `PROT_GROWSDOWN`.
+const PROTECTION: c_int = if cfg!(target_arch = "aarch64") { 0x10 } else { 0 };
+
+/// Guards of stacks, of Linux 6.13.
+const MADV_GUARD: [c_int; 2] = [102, 103];
+
+/// What allocators and Wasmtime advise. Left out is above all `MADV_REMOVE`: it would take pages of
+/// shared tensors away, for which another process then has to find memory.
+const MADVISE: &[c_int] = &[
+    libc::MADV_NORMAL,
+    libc::MADV_RANDOM,
+    libc::MADV_SEQUENTIAL,
+    libc::MADV_WILLNEED,
+    libc::MADV_DONTNEED,
+    libc::MADV_FREE,
+    libc::MADV_HUGEPAGE,
+    libc::MADV_NOHUGEPAGE,
+    libc::MADV_DONTDUMP,
+    MADV_GUARD[0],
+    MADV_GUARD[1],
+];
 
 /// `PR_GET_AUXV` of Linux 6.4: reads the auxiliary vector.
 const PR_GET_AUXV: c_int = 0x4155_5856;
@@ -135,10 +162,16 @@ pub(crate) fn restrict(kind: ProcessKind) -> Result<(), seccompiler::Error> {
     lists.iter().try_for_each(|list| apply_filter(list))
 }
 
-/// Forbids a worker the calls that map its component, and further filters.
+/// Forbids a worker the calls that map its component.
 pub(crate) fn seal() -> Result<(), seccompiler::Error> {
-    let calls =
-        [libc::SYS_openat, libc::SYS_statx, libc::SYS_seccomp].map(|call| (call, Vec::new()));
+    let calls = [libc::SYS_openat, libc::SYS_statx].map(|call| (call, Vec::new()));
+    let list = refusing(calls, libc::EPERM)?;
+    apply_filter_all_threads(&list)
+}
+
+/// Forbids a worker further threads, once it has all, and further filters.
+pub(crate) fn seal_threads() -> Result<(), seccompiler::Error> {
+    let calls = [libc::SYS_clone, libc::SYS_seccomp].map(|call| (call, Vec::new()));
     let list = refusing(calls, libc::EPERM)?;
     apply_filter_all_threads(&list)
 }
@@ -148,20 +181,14 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
     let (calls, fcntl): (&[c_long], &[c_int]) = match kind {
         ProcessKind::Worker => (&[], &[]),
         ProcessKind::Compile => (COMPILE, &[]),
-        ProcessKind::Inference => (INFERENCE, &[libc::F_ADD_SEALS]),
+        ProcessKind::Inference => (&[], &[]),
         ProcessKind::Ingest | ProcessKind::Rtsp => (INGEST, &[]),
     };
     let mut rules: Rules = ALLOWED.iter().chain(calls).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![masked(0, !libc::CLONE_DETACHED, THREAD)?]);
     rules.insert(libc::SYS_fcntl, any_of(1, FCNTL.iter().chain(fcntl))?);
     rules.insert(libc::SYS_ioctl, vec![masked(1, !0, libc::FIONBIO as c_int)?]);
-    // No memory is writable and executable at the same time. Compiled components are made
-    // executable when they are whole.
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        let (write, execute) = (libc::PROT_WRITE, libc::PROT_EXEC);
-        let either = [0, write, execute].map(|bits| masked(2, write | execute, bits));
-        rules.insert(call, either.into_iter().collect::<Result<_, _>>()?);
-    }
+    restrict_memory(&mut rules)?;
     rules.insert(libc::SYS_prctl, any_of(0, PRCTL)?);
     // The process itself, by number or as 0.
     rules.insert(libc::SYS_prlimit64, vec![number(0, 0)?, number(0, own)?]);
@@ -169,7 +196,7 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
     // `abort` signals its own thread.
     rules.insert(libc::SYS_tgkill, vec![number(0, own)?]);
     if kind == ProcessKind::Worker {
-        // For `seal`: a filter for all threads, which can only take away.
+        // For `seal` and `seal_threads`: a filter for all threads, which can only take away.
         let flags = libc::SECCOMP_FILTER_FLAG_TSYNC as u32;
         let arguments = [condition(0, libc::SECCOMP_SET_MODE_FILTER)?, condition(1, flags)?];
         rules.insert(libc::SYS_seccomp, vec![SeccompRule::new(arguments.into())?]);
@@ -189,6 +216,29 @@ fn rules(kind: ProcessKind, own: u32) -> Result<Rules, BackendError> {
         rules.insert(libc::SYS_statx, vec![masked(2, libc::AT_EMPTY_PATH, libc::AT_EMPTY_PATH)?]);
     }
     Ok(rules)
+}
+
+/// Memory that is bounded: private, or of an open descriptor, which the host has allocated. Shared
+/// memory without a descriptor counts against no limit of a process.
+fn restrict_memory(rules: &mut Rules) -> Result<(), BackendError> {
+    let (write, execute) = (libc::PROT_WRITE, libc::PROT_EXEC);
+    let shared = (!0, libc::MAP_SHARED);
+    let private = (!PRIVATE_MAPPING, libc::MAP_PRIVATE);
+    let (mut maps, mut protects) = (Vec::new(), Vec::new());
+    // No memory is writable and executable at the same time. Compiled components are made
+    // executable when they are whole.
+    for bits in [0, write, execute] {
+        let protection = || bits_are(2, !(libc::PROT_READ | PROTECTION), bits);
+        protects.push(SeccompRule::new(vec![protection()?])?);
+        for (mask, kind) in [shared, private] {
+            maps.push(SeccompRule::new(vec![protection()?, bits_are(3, mask, kind)?])?);
+        }
+    }
+    rules.insert(libc::SYS_mmap, maps);
+    rules.insert(libc::SYS_mprotect, protects);
+    rules.insert(libc::SYS_mremap, vec![masked(3, !libc::MREMAP_MAYMOVE, 0)?]);
+    rules.insert(libc::SYS_madvise, any_of(2, MADVISE)?);
+    Ok(())
 }
 
 /// What a reader process may do with sockets of its own: receive.
@@ -250,15 +300,13 @@ fn any_of<'a>(
 
 /// An argument of which the bits in `mask` are `bits`.
 fn masked(argument: u8, mask: c_int, bits: c_int) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(vec![bits_are(argument, mask, bits)?])
+}
+
+fn bits_are(argument: u8, mask: c_int, bits: c_int) -> Result<SeccompCondition, BackendError> {
     // As unsigned first: a sign would spread over bits that the kernel does not look at.
     let operator = SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()));
-    let bits = u64::from(bits.cast_unsigned());
-    SeccompRule::new(vec![SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        operator,
-        bits,
-    )?])
+    compared(argument, operator, bits.cast_unsigned())
 }
 
 fn number(argument: u8, value: u32) -> Result<SeccompRule, BackendError> {
@@ -334,12 +382,12 @@ mod tests {
                 libc::SYS_unshare,
                 libc::SYS_setns,
                 libc::SYS_mount,
+                libc::SYS_memfd_create,
+                libc::SYS_remap_file_pages,
+                libc::SYS_mlock,
             ] {
                 assert!(!rules.contains_key(&call), "{kind:?}: {call}");
             }
-        }
-        for kind in [ProcessKind::Worker, ProcessKind::Ingest, ProcessKind::Rtsp] {
-            assert!(!rules(kind, 7).unwrap().contains_key(&libc::SYS_memfd_create));
         }
         let ingest = rules(ProcessKind::Ingest, 7).unwrap();
         for call in [libc::SYS_clone, libc::SYS_openat, libc::SYS_statx] {

@@ -21,13 +21,11 @@ use std::process::{Child, Command, ExitCode, Output, Stdio};
 use libtest_mimic::{Arguments, Failed, Trial};
 use ocelli_protocol::confinement::{Attempt, Confinement, Measure};
 use ocelli_protocol::process::ingest;
-use ocelli_sandbox::attempt::{EXECUTED, EXECUTED_STATUS, Targets, make_one, names};
-use ocelli_sandbox::{Profile, confine, enter, limit, seal};
+use ocelli_sandbox::attempt::{EXECUTED, EXECUTED_STATUS, Limits, Targets, make_one, names};
+use ocelli_sandbox::{Profile, confine, enter, seal, seal_threads};
 use ocelli_testkit::skip::skip;
 use rustix::io::Errno;
-
-const MEMORY: u64 = 256 << 20;
-const OPEN_FILES: u64 = 64;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// A test by its name.
 type Test = (&'static str, fn() -> Result<(), Failed>);
@@ -57,7 +55,7 @@ fn trials() -> Vec<Trial> {
             move || succeeds(name),
         ));
     }
-    let tests: [Test; 11] = [
+    let tests: [Test; 12] = [
         (
             "a_reader_cannot_free_the_numbers_that_it_inherited",
             a_reader_cannot_free_the_numbers_that_it_inherited,
@@ -81,6 +79,10 @@ fn trials() -> Vec<Trial> {
         ("a_second_thread_that_escapes_is_reported", a_second_thread_that_escapes_is_reported),
         ("a_hidden_way_to_fork_does_not_exist", a_hidden_way_to_fork_does_not_exist),
         ("every_measure_is_reported_once", every_measure_is_reported_once),
+        (
+            "page_tables_of_memory_that_is_only_read_are_bounded",
+            page_tables_of_memory_that_is_only_read_are_bounded,
+        ),
     ];
     trials.extend(tests.map(|(name, test)| Trial::test(name, test)));
     trials
@@ -90,15 +92,15 @@ fn trials() -> Vec<Trial> {
 fn child(role: &str, rest: &[&str]) {
     match (role, rest) {
         ("free", [name]) => {
-            let targets = Targets::new(MEMORY, OPEN_FILES).unwrap();
+            let targets = Targets::new(Limits::CHECK).unwrap();
             report(&make_one(name, &targets).unwrap());
         }
         ("confined", [kind, name]) => {
-            let targets = Targets::new(MEMORY, OPEN_FILES).unwrap();
+            let targets = Targets::new(Limits::CHECK).unwrap();
             match *kind {
-                "worker" => confined_worker(),
-                _ => confined_reader(),
-            };
+                "worker" => seal_threads(&confined_worker()).unwrap(),
+                _ => drop(confined_reader()),
+            }
             report(&make_one(name, &targets).unwrap());
         }
         ("shown", []) => {
@@ -108,6 +110,12 @@ fn child(role: &str, rest: &[&str]) {
             let _ = std::io::stdin().read(&mut [0]);
         }
         ("work", []) => work(),
+        ("tables", []) => {
+            confined_worker();
+            println!("{}", read_all_addresses());
+            // Until the parent has looked.
+            let _ = std::io::stdin().read(&mut [0]);
+        }
         ("abort", []) => {
             confined_worker();
             std::process::abort();
@@ -192,8 +200,7 @@ fn child(role: &str, rest: &[&str]) {
 /// As `ocelli-worker` does it.
 fn confined_worker() -> Confinement {
     let confinement = confine(&Profile::worker(None));
-    limit::memory(MEMORY).unwrap();
-    limit::open_files(OPEN_FILES).unwrap();
+    Limits::CHECK.set().unwrap();
     seal(&confinement).unwrap();
     confinement
 }
@@ -201,9 +208,32 @@ fn confined_worker() -> Confinement {
 /// As `ocelli-ingest` does it.
 fn confined_reader() -> Confinement {
     let confinement = confine(&Profile::ingest());
-    limit::memory(MEMORY).unwrap();
-    limit::open_files(OPEN_FILES).unwrap();
+    Limits::CHECK.set().unwrap();
     confinement
+}
+
+/// Maps memory that is only read, as much as there may be, and reads of each page table a page. Gives
+/// how much it was, in GiB; a process that is not limited gets 64.
+#[allow(unsafe_code)]
+fn read_all_addresses() -> usize {
+    const STEP: usize = 1 << 30;
+    let (protection, flags) = (ProtFlags::READ, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    (0..64)
+        .take_while(|_| {
+            // SAFETY: a new mapping, which stays, at an address of the kernel's choice; each byte
+            // that is read lies in it.
+            unsafe {
+                let Ok(memory) = mmap_anonymous(std::ptr::null_mut(), STEP, protection, flags)
+                else {
+                    return false;
+                };
+                (0..STEP).step_by(2 << 20).for_each(|place| {
+                    memory.cast::<u8>().add(place).read_volatile();
+                });
+            }
+            true
+        })
+        .count()
 }
 
 /// Threads, memory, sockets, random numbers, waiting and time.
@@ -266,7 +296,7 @@ fn printed(arguments: &[&str]) -> Vec<String> {
 
 fn refused(kind: &str, name: &str) -> Result<(), Failed> {
     let expected = match name {
-        "allocate_past_limit" => "true ENOMEM",
+        "allocate_past_limit" | "map_past_limit" => "true ENOMEM",
         "open_past_limit" => "true EMFILE",
         _ => "true EPERM",
     };
@@ -414,6 +444,20 @@ fn a_reader_cannot_free_the_numbers_that_it_inherited() -> Result<(), Failed> {
 
 fn a_hidden_way_to_fork_does_not_exist() -> Result<(), Failed> {
     assert_eq!(printed(&["clone3"]), [format!("-1 Some({})", libc::ENOSYS)]);
+    Ok(())
+}
+
+fn page_tables_of_memory_that_is_only_read_are_bounded() -> Result<(), Failed> {
+    let mut child: Child = command(&["tables"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let tables = status.lines().find_map(|line| line.strip_prefix("VmPTE:")).unwrap();
+    let tables: u64 = tables.split_whitespace().next().unwrap().parse().unwrap();
+    println!("{} GiB were read: {tables} KiB of page tables", line.trim());
+    assert!(tables << 10 <= Limits::CHECK.address_space / 512 + (1 << 20), "{tables} KiB");
     Ok(())
 }
 

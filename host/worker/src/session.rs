@@ -23,7 +23,7 @@ use ocelli_protocol::process::worker as descriptor;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Start, ToWorker, WorkerMode, WorkerStage};
-use ocelli_sandbox::{limit, seal};
+use ocelli_sandbox::{limit, seal, seal_threads};
 use serde_json::{Map, Value};
 use wasmtime::component::Component;
 
@@ -31,6 +31,7 @@ use crate::arena::Arena;
 use crate::counters::SharedCounters;
 use crate::engine;
 use crate::guest::instance::InstanceFactory;
+use crate::guest::limits::MAX_MEMORIES;
 use crate::guest::state::HostServices;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
@@ -83,7 +84,7 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
             let described = prepare(&host, services, component, &start, &confinement)?;
             match start.mode {
                 WorkerMode::Stream(pacing) => {
-                    stream::serve(reader, described, start, pacing, &host, &counters)
+                    stream::serve(reader, described, start, pacing, &host, &counters, &confinement)
                 }
                 WorkerMode::Describe => {
                     described.check_settings()?;
@@ -92,6 +93,7 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
                 }
                 WorkerMode::Analyze => {
                     let worker = ImageWorker::new(described, &start, &host, &counters)?;
+                    seal_threads(&confinement).map_err(WorkerFailure::at(WorkerStage::Setup))?;
                     host.send(&FromWorker::Ready);
                     worker.serve(reader)
                 }
@@ -101,6 +103,20 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
         failure.report(&host, &counters);
         anyhow::anyhow!("{:?}: {}", failure.stage, failure.message)
     })
+}
+
+/// Addresses that Wasmtime reserves for a linear memory: 4 GiB, and guards around them.
+const MEMORY_ADDRESSES: u64 = (4 << 30) + (128 << 20);
+
+/// Addresses of everything else, in bytes: the program and its libraries, a component's code,
+/// tensors, stacks, and what an allocator reserves for each thread.
+const OTHER_ADDRESSES: u64 = 3 << 30;
+
+/// The addresses of a worker with so much private memory, in bytes. Growth of a linear memory is
+/// tried out beside it. Their page tables take a 512th: 77 MiB with 2 GiB of private memory.
+fn addresses(memory: u64) -> u64 {
+    (MAX_MEMORIES as u64 * MEMORY_ADDRESSES + OTHER_ADDRESSES)
+        .saturating_add(memory.saturating_mul(2))
 }
 
 /// Limits the process, and sets up the services of its instances.
@@ -113,6 +129,8 @@ fn host_services(
     start: &Start,
 ) -> Result<HostServices, WorkerFailure> {
     limit::memory(start.limits.memory).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    limit::address_space(addresses(start.limits.memory))
+        .map_err(WorkerFailure::at(WorkerStage::Setup))?;
     limit::open_files(start.limits.open_files).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let tensors = SharedMemory::map(tensors).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let arena = Arena::new(tensors);

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::camera;
 
 /// What must be refused, and the errors with which it may be.
-const ATTEMPTS: [(&str, &[&str]); 16] = [
+const ATTEMPTS: [(&str, &[&str]); 20] = [
     ("open_file", DENIED),
     ("create_file", DENIED),
     ("connect_tcp", DENIED),
@@ -23,10 +23,14 @@ const ATTEMPTS: [(&str, &[&str]); 16] = [
     ("trace_process", DENIED),
     ("signal_process", DENIED),
     ("create_shared_memory", DENIED),
+    ("map_shared_memory", DENIED),
+    ("map_growing_stack", DENIED),
     ("write_executable_memory", DENIED),
     ("raise_limit", DENIED),
     ("allocate_past_limit", &["ENOMEM"]),
+    ("map_past_limit", &["ENOMEM"]),
     ("open_past_limit", &["EMFILE"]),
+    ("start_thread", DENIED),
 ];
 
 const DENIED: &[&str] = &["EPERM", "EACCES"];

@@ -8,18 +8,16 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ocelli_protocol::confinement::SandboxCheck;
 use ocelli_protocol::process::worker as descriptor;
-use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Targets};
-use ocelli_sandbox::{Profile, confine, enter, limit, seal};
+use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Limits, Targets};
+use ocelli_sandbox::{Profile, confine, enter, limit, seal, seal_threads};
 use ocelli_worker::session::{inherit, run, write_still};
-
-/// Limits of the check. A worker's own are the config's; that the kernel keeps to them does not
-/// depend on the figure.
-const CHECK_MEMORY: u64 = 256 << 20;
-const CHECK_OPEN_FILES: u64 = 64;
 
 /// Private memory of a process that decodes one picture, in bytes: the largest that is decoded
 /// takes 53 MB in the decoder, its pixels 106 MB, and a stream may refer to 16 pictures.
 const STILL_MEMORY: u64 = 1 << 30;
+
+/// Addresses of such a process, in bytes: that memory, the program and its libraries.
+const STILL_ADDRESSES: u64 = STILL_MEMORY + (4 << 30);
 
 /// The largest of the descriptors that every process has.
 const STANDARD_ERROR: RawFd = 2;
@@ -76,7 +74,9 @@ fn still() -> anyhow::Result<ExitCode> {
     unsafe { enter(STANDARD_ERROR) }?;
     let confinement = confine(&Profile::worker(None));
     limit::memory(STILL_MEMORY).context("limiting memory")?;
+    limit::address_space(STILL_ADDRESSES).context("limiting addresses")?;
     seal(&confinement).context("closing the last door")?;
+    seal_threads(&confinement).context("ending the start of threads")?;
     write_still(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -87,12 +87,12 @@ fn still() -> anyhow::Result<ExitCode> {
 fn check() -> anyhow::Result<ExitCode> {
     // SAFETY: nothing has been opened yet.
     unsafe { enter(STANDARD_ERROR) }?;
-    let targets = Targets::new(CHECK_MEMORY, CHECK_OPEN_FILES).context("preparing the attempts")?;
+    let targets = Targets::new(Limits::CHECK).context("preparing the attempts")?;
     let confinement = confine(&Profile::worker(None));
-    limit::memory(CHECK_MEMORY).context("limiting memory")?;
-    limit::open_files(CHECK_OPEN_FILES).context("limiting descriptors")?;
+    Limits::CHECK.set().context("setting the limits")?;
     seal(&confinement).context("closing the last door")?;
-    let check = SandboxCheck { confinement, attempts: attempt::make_all(&targets) };
+    seal_threads(&confinement).context("ending the start of threads")?;
+    let check = SandboxCheck { confinement, attempts: attempt::make_all(&targets, false) };
     println!("{}", serde_json::to_string(&check)?);
     let held = check.attempts.iter().all(|attempt| attempt.refused);
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -20,9 +20,13 @@ pub(super) const MAX_HANDLES: usize = 10_000;
 /// thousand.
 const MAX_TABLE_ELEMENTS: usize = 100_000;
 
-/// Most core instances, memories and tables of one component. Components made of Python use about
-/// forty instances.
+/// Most core instances and tables of one component. Components made of Python use about forty
+/// instances.
 const MAX_INSTANCES: usize = 200;
+
+/// Most linear memories of one component, each of which reserves addresses. One made of a single
+/// program has one or two, and each program that it is composed of adds as many.
+pub(crate) const MAX_MEMORIES: usize = 8;
 
 /// A limit that was run into. As an error it ends the call, and the instance with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,7 +209,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn memories(&self) -> usize {
-        MAX_INSTANCES
+        MAX_MEMORIES
     }
 }
 

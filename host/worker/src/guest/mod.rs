@@ -12,7 +12,7 @@ pub mod instance;
 mod keyvalue;
 #[cfg(test)]
 mod limit_tests;
-mod limits;
+pub(crate) mod limits;
 mod log;
 mod nn;
 #[cfg(test)]

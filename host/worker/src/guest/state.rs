@@ -122,6 +122,8 @@ impl InstanceState {
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
+            // A worker starts no threads once it is sealed.
+            .allow_blocking_current_thread(true)
             .build();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);

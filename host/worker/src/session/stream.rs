@@ -4,8 +4,10 @@
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Pacing, Start, ToWorker, WorkerStage};
+use ocelli_sandbox::seal_threads;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
@@ -29,6 +31,7 @@ pub(super) fn serve(
     pacing: Pacing,
     host: &HostLink,
     counters: &Arc<SharedCounters>,
+    confinement: &Confinement,
 ) -> Result<(), WorkerFailure> {
     described.check_settings()?;
     let DescribedPipeline { factory, mut instance, fields, .. } = described;
@@ -61,6 +64,7 @@ pub(super) fn serve(
         .name("intake".into())
         .spawn(move || intake.run(reader))
         .map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    seal_threads(confinement).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     pipeline.run(&queue, instance).inspect_err(|_| queue.close())?;
     // The intake has closed the queue, and has reported its own error to the host.
     intake

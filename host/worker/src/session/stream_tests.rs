@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::inference::packet_pair;
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{self, Reader};
@@ -143,7 +144,15 @@ impl Host {
                     InstanceFactory::new(component.engine(), &component, services).unwrap();
                 let fields = serde_json::from_str(&start.settings).unwrap();
                 let described = DescribedPipeline::new(factory, fields, &host)?;
-                serve(Reader::new(theirs), described, start, pacing, &host, &counters)
+                serve(
+                    Reader::new(theirs),
+                    described,
+                    start,
+                    pacing,
+                    &host,
+                    &counters,
+                    &Confinement::default(),
+                )
             }
         });
         let from = Reader::new(ours.try_clone().unwrap());
