@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use ocelli_protocol::worker::RequestKind;
 use rustix::process::{Resource, Rlimit};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{Control, DeploymentControl, Refusal, Server, Timing};
-use crate::config::{ConfigFile, listing};
+use crate::config::{ConfigFile, Sandbox, listing};
 use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
@@ -103,7 +103,7 @@ impl RunningHost {
         let offer = ModelCatalog::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
         let hub = Hub::new(journal.events().clone());
-        let groups = control_groups();
+        let groups = control_groups(config.session_processes.sandbox)?;
         let inference =
             InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(programs.readers.clone(), journal.clone(), config);
@@ -197,27 +197,38 @@ fn check_files(file: &ConfigFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The control groups of workers, if the host may make some. To be called before any child is
-/// started.
-fn control_groups() -> Option<ControlGroups> {
+/// The control groups of children, if the host may make some. To be called before any child is
+/// started. Fails where a required sandbox lacks the bound on memory.
+fn control_groups(sandbox: Sandbox) -> anyhow::Result<Option<ControlGroups>> {
+    let required = sandbox == Sandbox::Required;
     match ControlGroups::set_up() {
         Ok(groups) => {
             let folder = groups.folder().display();
             tracing::info!("workers run in control groups of their own below {folder}");
-            if let Some(lacks) = groups.missing_controller() {
+            let lacks = groups.missing_controllers().join(", ");
+            if !lacks.is_empty() {
                 tracing::warn!(
-                    "the control group {folder} has no {lacks} controller: workers' {lacks} is \
-                        not bounded by it"
+                    "the control group {folder} has not all controllers: it does not bound \
+                        workers' {lacks}"
                 );
             }
-            Some(groups)
+            ensure!(
+                !required || groups.bound_memory(),
+                "session_processes.sandbox = \"required\", but the control group {folder} has no \
+                    memory controller; to have it, {CONTROL_GROUPS_REMEDY}"
+            );
+            Ok(Some(groups))
         }
+        Err(reason) if required => bail!(
+            "session_processes.sandbox = \"required\", but workers' memory is not bounded by \
+                control groups: {reason}; to have them, {CONTROL_GROUPS_REMEDY}"
+        ),
         Err(reason) => {
             tracing::warn!(
                 "workers run without control groups: {reason}. To have them, \
                     {CONTROL_GROUPS_REMEDY}"
             );
-            None
+            Ok(None)
         }
     }
 }
@@ -337,8 +348,9 @@ impl DeploymentControl for HostControl {
         &self,
         name: &str,
         component: Bytes,
+        by: &str,
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send {
-        self.deployer.put_pipeline(name, component)
+        self.deployer.put_pipeline(name, component, by)
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// Descriptors of an `ocelli-worker`.
+/// Descriptors of an `ocelli-worker`, and its threads.
 pub mod worker {
     use super::RawFd;
+    /// Most threads. A worker has five: its first, which runs the pipeline, and `heartbeat`, `epoch`,
+    /// `intake` and `hang-up`. The rest is to spare for libraries.
+    pub const MAX_THREADS: u64 = 8;
     /// Stream socket to the host.
     pub const HOST: RawFd = 3;
     /// Sequenced-packet socket to the inference process.
@@ -36,9 +39,11 @@ pub mod ingest {
     pub const FILE: RawFd = 5;
 }
 
-/// Descriptors of an `ocelli-compile`.
+/// Descriptors of an `ocelli-compile`, and its memory.
 pub mod compile {
     use super::RawFd;
+    /// Private memory, in bytes. A component made of CPython takes 342 MB.
+    pub const MEMORY: u64 = 2 << 30;
     /// The component, open for reading.
     pub const COMPONENT: RawFd = 3;
     /// The file that the compiled component is written to.

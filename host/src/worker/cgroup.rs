@@ -1,5 +1,5 @@
-//! Control groups (cgroup v2): bounds on a worker's memory and CPU time that the kernel enforces
-//! from outside the process.
+//! Control groups (cgroup v2): bounds on memory, CPU time and threads of a worker, and of a
+//! compiler, that the kernel enforces from outside the process.
 //!
 //! # Theory of operation
 //!
@@ -9,9 +9,10 @@
 //! itself are not.
 //!
 //! ```text
-//! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory and cpu down
-//!     host/                     the host, the inference process and the compiler, without limits
-//!     worker-0/  worker-1/ ...  one for each worker, removed with it
+//! .../ocelli.service            delegated; its `cgroup.subtree_control` hands memory, cpu and pids
+//!                               down
+//!     host/                     the host and the inference process, without limits
+//!     child-0/  child-1/ ...    one for each worker and each compiler, removed with it
 //! ```
 //!
 //! A group hands controllers down only while it holds no process itself, so
@@ -40,15 +41,15 @@ use crate::util::backoff::BackoffPolicy;
 /// The name of the leaf that the host moves into.
 const HOST: &str = "host";
 
-/// The name of a worker's group without its number.
-const WORKER: &str = "worker-";
+/// The name of a child's group without its number.
+const CHILD: &str = "child-";
 
-/// Bytes by which `memory.max` exceeds the worker's `RLIMIT_DATA`. A group counts what that limit
+/// Bytes by which `memory.max` exceeds the child's `RLIMIT_DATA`. A group counts what that limit
 /// does not: the pages of programs, libraries and compiled components that the worker was the first
 /// to touch (libavcodec 15 MiB, the worker 5 MiB, a component made of Python 30 MiB), page tables
 /// (4 MiB for 2 GiB), stacks and socket buffers (1 MiB). Tensors are counted where they were
 /// allocated, with the host.
-const UNCOUNTED_MEMORY: u64 = 64 << 20;
+pub(super) const UNCOUNTED_MEMORY: u64 = 64 << 20;
 
 /// Microseconds over which CPU time is measured: the kernel's default. A worker that has used up
 /// its share waits for the next period, at most this long.
@@ -119,7 +120,7 @@ pub enum ControlGroupsUnavailable {
 pub const REMEDY: &str =
     "run the host as a systemd service with Delegate=yes, as config/ocelli.service has it";
 
-/// The groups of this host's workers. Cheap to clone.
+/// The groups of this host's children. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ControlGroups {
     inner: Arc<DelegatedGroup>,
@@ -132,38 +133,50 @@ struct DelegatedGroup {
     next: AtomicU64,
 }
 
-/// The controllers that the host's group has: at least one of the two.
+/// The controllers that the host's group has: at least memory or cpu.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Controllers {
     memory: bool,
     cpu: bool,
+    pids: bool,
 }
 
 impl Controllers {
     /// Reads the text of `cgroup.controllers`.
     fn parse(list: &str) -> Option<Self> {
         let has = |name| list.split_whitespace().any(|controller| controller == name);
-        let found = Self { memory: has("memory"), cpu: has("cpu") };
+        let found = Self { memory: has("memory"), cpu: has("cpu"), pids: has("pids") };
         (found.memory || found.cpu).then_some(found)
     }
 
+    /// Each by its name, with whether it is there.
+    fn named(self) -> [(&'static str, bool); 3] {
+        [("memory", self.memory), ("cpu", self.cpu), ("pids", self.pids)]
+    }
+
     /// As it is written to `cgroup.subtree_control`.
-    fn enabling(self) -> &'static str {
-        match (self.memory, self.cpu) {
-            (true, true) => "+memory +cpu",
-            (true, false) => "+memory",
-            _ => "+cpu",
-        }
+    fn enabling(self) -> String {
+        let there = self.named().into_iter().filter(|(_, there)| *there);
+        there.map(|(name, _)| format!("+{name}")).collect::<Vec<_>>().join(" ")
     }
 }
 
-/// What a worker may use.
+/// What a child may use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupLimits {
-    /// The worker's `RLIMIT_DATA` in bytes.
+    /// The child's `RLIMIT_DATA` in bytes.
     pub(crate) memory: u64,
-    /// CPU time in percent of one core.
-    pub(crate) cpu_percent: u32,
+    pub(crate) cpu: CpuLimit,
+    pub(crate) threads: u64,
+}
+
+/// The CPU time of a group.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CpuLimit {
+    /// At most so many percent of one core.
+    Percent(u32),
+    /// All that the others leave, and beside them this part: other groups have 100.
+    Weight(u32),
 }
 
 impl ControlGroups {
@@ -227,19 +240,21 @@ impl ControlGroups {
         &self.inner.folder
     }
 
-    /// The resource that the groups do not bound because the host's group lacks its controller.
-    pub fn missing_controller(&self) -> Option<&'static str> {
-        match self.inner.controllers {
-            Controllers { memory: false, .. } => Some("memory"),
-            Controllers { cpu: false, .. } => Some("cpu"),
-            _ => None,
-        }
+    /// The controllers that the host's group lacks: what they count is not bounded.
+    pub fn missing_controllers(&self) -> Vec<&'static str> {
+        let all = self.inner.controllers.named().into_iter();
+        all.filter(|(_, there)| !there).map(|(name, _)| name).collect()
     }
 
-    /// Makes a group for a worker.
-    pub(crate) fn create(&self, limits: GroupLimits) -> io::Result<WorkerGroup> {
+    /// Whether the groups bound memory.
+    pub fn bound_memory(&self) -> bool {
+        self.inner.controllers.memory
+    }
+
+    /// Makes a group for a child.
+    pub(crate) fn create(&self, limits: GroupLimits) -> io::Result<ControlGroup> {
         let group = self.make_folder()?;
-        let Controllers { memory, cpu } = self.inner.controllers;
+        let Controllers { memory, cpu, pids } = self.inner.controllers;
         if memory {
             group.write("memory.max", limits.memory.saturating_add(UNCOUNTED_MEMORY))?;
             // A worker that is swapped out does not reach its limit: it makes all others wait for
@@ -247,19 +262,26 @@ impl ControlGroups {
             group.write_if_there("memory.swap.max", 0)?;
             group.write_if_there("memory.oom.group", 1)?;
         }
-        if cpu {
-            let quota = u64::from(limits.cpu_percent) * CPU_PERIOD_US / 100;
-            group.write("cpu.max", format_args!("{quota} {CPU_PERIOD_US}"))?;
+        match limits.cpu {
+            CpuLimit::Percent(percent) if cpu => {
+                let quota = u64::from(percent) * CPU_PERIOD_US / 100;
+                group.write("cpu.max", format_args!("{quota} {CPU_PERIOD_US}"))?;
+            }
+            CpuLimit::Weight(weight) if cpu => group.write("cpu.weight", weight)?,
+            CpuLimit::Percent(_) | CpuLimit::Weight(_) => {}
+        }
+        if pids {
+            group.write("pids.max", limits.threads)?;
         }
         Ok(group)
     }
 
-    fn make_folder(&self) -> io::Result<WorkerGroup> {
+    fn make_folder(&self) -> io::Result<ControlGroup> {
         for _ in 0..NUMBERS {
             let number = self.inner.next.fetch_add(1, Ordering::Relaxed);
-            let folder = self.inner.folder.join(format!("{WORKER}{number}"));
+            let folder = self.inner.folder.join(format!("{CHILD}{number}"));
             match fs::create_dir(&folder) {
-                Ok(()) => return Ok(WorkerGroup { folder }),
+                Ok(()) => return Ok(ControlGroup { folder }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(named(&folder, error)),
             }
@@ -267,13 +289,13 @@ impl ControlGroups {
         Err(io::Error::other(format!("{NUMBERS} groups of earlier hosts are in the way")))
     }
 
-    /// Removes groups of an earlier host. Workers die with their host, so the groups are empty. One
+    /// Removes groups of an earlier host. Children die with their host, so the groups are empty. One
     /// that is not belongs to someone else and stays.
     fn remove_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.inner.folder) else { return };
         let folders = entries.flatten().filter(|entry| {
             entry.file_type().is_ok_and(|kind| kind.is_dir())
-                && entry.file_name().to_str().is_some_and(|name| name.starts_with(WORKER))
+                && entry.file_name().to_str().is_some_and(|name| name.starts_with(CHILD))
         });
         for folder in folders.map(|entry| entry.path()) {
             if let Err(error) = fs::remove_dir(&folder) {
@@ -321,13 +343,13 @@ fn is_delegated(own: &locate::OwnGroup) -> bool {
     marked || own.is_view || !rustix::process::geteuid().is_root()
 }
 
-/// A worker's group. Dropping it removes the group as soon as the worker is gone.
+/// A child's group. Dropping it removes the group as soon as the child is gone.
 #[derive(Debug)]
-pub(crate) struct WorkerGroup {
+pub(crate) struct ControlGroup {
     folder: PathBuf,
 }
 
-impl WorkerGroup {
+impl ControlGroup {
     /// Moves a process into the group, with all its threads. May wait some ten milliseconds for the
     /// kernel.
     pub(crate) fn admit(&self, pid: u32) -> io::Result<()> {
@@ -365,7 +387,7 @@ impl WorkerGroup {
     }
 }
 
-impl Drop for WorkerGroup {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
         // The task goes on by itself.
         drop(self.remove());

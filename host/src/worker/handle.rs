@@ -11,6 +11,7 @@ use super::fault::{StartError, WorkerFault};
 use super::handshake::{Handshake, HandshakeState};
 use super::monitor::WorkerMonitor;
 use super::process::{SentCounts, WorkerExit, WorkerProcess, WorkerSender};
+use super::usage::{Usage, UsageLimit};
 use super::validate::{self, LimitExceeded};
 use crate::inference::InferenceAttachment;
 
@@ -22,6 +23,7 @@ pub(crate) struct WorkerHandle {
     sent: Arc<SentCounts>,
     monitor: WorkerMonitor,
     handshake: HandshakeState,
+    usage: UsageLimit,
     /// Bytes, as of the last heartbeat.
     guest_memory: u64,
     /// Each worker has its own: requests and shared memory that another worker left behind cannot
@@ -36,6 +38,7 @@ impl WorkerHandle {
         monitor: WorkerMonitor,
         handshake: HandshakeState,
         attachment: InferenceAttachment,
+        usage: UsageLimit,
     ) -> Self {
         let sent = sender.sent();
         Self {
@@ -44,6 +47,7 @@ impl WorkerHandle {
             sent,
             monitor,
             handshake,
+            usage,
             guest_memory: 0,
             _attachment: attachment,
         }
@@ -62,7 +66,12 @@ impl WorkerHandle {
                     }
                     return Ok((message, payload));
                 }
-                () = self.monitor.check_due() => self.monitor.check_health(self.sent.units())?,
+                () = self.monitor.check_due() => {
+                    self.monitor.check_health(self.sent.units())?;
+                    if let Some(usage) = self.process.pid().and_then(Usage::of) {
+                        self.usage.check(usage)?;
+                    }
+                }
             }
         }
     }

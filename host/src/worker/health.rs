@@ -26,6 +26,12 @@ pub(crate) enum HealthFault {
     /// It has decoded frames and gives no results.
     #[error("health: no result for {:.1} s although frames arrive", .0.as_secs_f64())]
     NoResults(Duration),
+    /// Bytes that it uses, above those that it may use.
+    #[error("limit memory: it uses {} MiB, {} MiB are allowed", .used >> 20, .limit >> 20)]
+    Memory { used: u64, limit: u64 },
+    /// Threads that it has, above those that it may have.
+    #[error("it has {used} threads, {limit} are allowed")]
+    Threads { used: u64, limit: u64 },
     /// It floods the host: messages within a time.
     #[error("it sent {0} messages within {seconds:.1} s", seconds = .1.as_secs_f64())]
     Messages(u64, Duration),

@@ -7,19 +7,29 @@ use std::time::Duration;
 
 use ocelli_protocol::gate::Gate;
 use ocelli_protocol::inference::Priority;
+use ocelli_protocol::process::worker::MAX_THREADS;
 use ocelli_protocol::worker::{Decode, Pacing, Start, ToWorker, WorkerLimits, WorkerMode};
 use serde_json::{Map, Value};
 
-use super::cgroup::{ControlGroups, GroupLimits};
+use super::cgroup::{ControlGroups, CpuLimit, GroupLimits, REMEDY};
 use super::handle::WorkerHandle;
 use super::handshake::HandshakeState;
 use super::health::WorkerHealth;
 use super::limits::WorkerPolicy;
 use super::monitor::WorkerMonitor;
 use super::process::{Programs, WorkerProcess};
-use crate::config::Config;
+use super::usage::UsageLimit;
+use crate::config::{Config, Sandbox};
 use crate::inference::{InferenceHandle, Share};
 use crate::redis::{Redis, keyvalue};
+
+/// Why a worker does not run under a required sandbox.
+fn without_group(cause: &str) -> String {
+    format!(
+        "session_processes.sandbox = \"required\", but the worker's memory is not bounded by a \
+            control group: {cause}; to have them, {REMEDY}"
+    )
+}
 
 /// Starts workers, with the config that is in force at that moment.
 pub struct WorkerLauncher {
@@ -115,16 +125,12 @@ impl WorkerLauncher {
         let gate = Gate::new(mode, standby);
         let (mut process, mut sender) =
             WorkerProcess::start(&self.program, name, gate, &attachment, component, redis)?;
-        if let Some(groups) = &self.groups {
-            let group = GroupLimits { memory: limits.memory, cpu_percent: config.cpu_percent };
-            if let Err(error) = process.enter_group(groups.clone(), group).await {
-                tracing::warn!(
-                    target: "ocelli::session",
-                    session = name,
-                    "no control group: {error}"
-                );
-            }
-        }
+        let group = GroupLimits {
+            memory: limits.memory,
+            cpu: CpuLimit::Percent(config.cpu_percent),
+            threads: MAX_THREADS,
+        };
+        self.enter_group(&mut process, name, group, config.sandbox).await?;
         let heartbeat = WorkerHealth::interval(config.health).as_millis();
         let start = Start {
             session: name.to_owned(),
@@ -142,6 +148,32 @@ impl WorkerLauncher {
         }
         let monitor = WorkerMonitor::new(name, deployment, config.health, limits, mode);
         let handshake = HandshakeState::new(Arc::clone(&self.policy));
-        Ok(WorkerHandle::new(process, sender, monitor, handshake, attachment))
+        let usage = UsageLimit::new(&limits, config.tensor_memory);
+        Ok(WorkerHandle::new(process, sender, monitor, handshake, attachment, usage))
+    }
+
+    /// Puts a worker into a group of its own, where there are groups. Fails only where a required
+    /// sandbox lacks the bound on memory.
+    async fn enter_group(
+        &self,
+        process: &mut WorkerProcess,
+        session: &str,
+        limits: GroupLimits,
+        sandbox: Sandbox,
+    ) -> anyhow::Result<()> {
+        let required = sandbox == Sandbox::Required;
+        let Some(groups) = &self.groups else {
+            anyhow::ensure!(!required, "{}", without_group("there are no control groups"));
+            return Ok(());
+        };
+        anyhow::ensure!(!required || groups.bound_memory(), "{}", without_group("no controller"));
+        match process.enter_group(groups.clone(), limits).await {
+            Err(error) if required => anyhow::bail!(without_group(&error.to_string())),
+            Err(error) => {
+                tracing::warn!(target: "ocelli::session", session, "no control group: {error}");
+            }
+            Ok(()) => {}
+        }
+        Ok(())
     }
 }

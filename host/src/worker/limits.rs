@@ -24,9 +24,9 @@ pub(super) struct WorkerSettings {
     /// Whether pipelines may bring models of their own.
     may_load: bool,
     /// Bytes of shared memory for a worker's tensors.
-    tensor_memory: usize,
+    pub(super) tensor_memory: usize,
     /// Whether a worker that is not fully confined may run.
-    sandbox: Sandbox,
+    pub(super) sandbox: Sandbox,
 }
 
 impl WorkerSettings {

@@ -13,8 +13,9 @@
 //!
 //! [`WorkerHandle::next`] is the one way to a worker's messages. They are read where they are
 //! handled, so that none wait in the host; the [`inbox`] asks the protocol's gate before it reads
-//! one. It logs the worker's log lines, and its [`WorkerMonitor`](monitor::WorkerMonitor) counts messages and checks the worker's health
-//! while none come. Its error, a [`WorkerFault`], means that the worker is of no more use. A worker
+//! one. It logs the worker's log lines, and its [`WorkerMonitor`](monitor::WorkerMonitor) counts
+//! messages and checks the worker's health and what its process uses ([`usage`]) while none come.
+//! Its error, a [`WorkerFault`], means that the worker is of no more use. A worker
 //! may be controlled by its stream or by its pipeline, so [`validate`] bounds each text and each
 //! result that leaves this module.
 //!
@@ -34,8 +35,10 @@ mod process;
 mod sandbox;
 mod still;
 mod trial;
+mod usage;
 mod validate;
 
+pub(crate) use cgroup::{ControlGroup, CpuLimit, GroupLimits};
 pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
 pub(crate) use fault::{StartError, WorkerFault};
 pub(crate) use handle::WorkerHandle;

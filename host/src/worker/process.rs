@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, Command};
 
-use super::cgroup::{ControlGroups, GroupLimits, WorkerGroup};
+use super::cgroup::{ControlGroup, ControlGroups, GroupLimits};
 use super::inbox::{Inbox, InboxError};
 use crate::inference::InferenceAttachment;
 use crate::source::ReaderPrograms;
@@ -61,7 +61,7 @@ impl Programs {
 /// A running worker. It is killed when this is dropped.
 pub(super) struct WorkerProcess {
     child: Child,
-    group: Option<WorkerGroup>,
+    group: Option<ControlGroup>,
     inbox: Inbox<OwnedReadHalf>,
 }
 
@@ -177,7 +177,7 @@ impl WorkerProcess {
             }
         };
         let mut status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let out_of_memory = group.as_ref().is_some_and(WorkerGroup::is_out_of_memory);
+        let out_of_memory = group.as_ref().is_some_and(ControlGroup::is_out_of_memory);
         if out_of_memory {
             status += ": killed by its memory limit (control group)";
         }

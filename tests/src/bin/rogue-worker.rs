@@ -29,9 +29,14 @@ use ocelli_protocol::worker::{
     Attribute, CaptureClock, Counters, Description, Detection, Event, FrameResult, FromWorker,
     LogLevel, Rect, StoreChange, Timestamps, WorkerStage,
 };
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 
 /// What fits into a message beside a text or a list: names, numbers, lengths.
 const ROOM: usize = 1 << 10;
+
+/// Bytes and threads that a rogue takes: more than the test's config allows.
+const HOARD: usize = 512 << 20;
+const CROWD: usize = 500;
 
 fn main() {
     let _ = die_with_parent();
@@ -92,6 +97,8 @@ impl Rogue {
             "answers" => self.answers(),
             "flood" => self.flood(),
             "stderr" => self.stderr(),
+            "hoard" => self.hoard(),
+            "crowd" => self.crowd(),
             _ => panic!("there is no rule {rule:?}"),
         }
     }
@@ -345,6 +352,33 @@ impl Rogue {
             std::io::stderr().write_all(text.as_bytes())?;
         }
         exit(3)
+    }
+
+    /// Shared memory, of which a process's own limit knows nothing, in steps, for as long as it gets
+    /// some.
+    #[allow(unsafe_code)]
+    fn hoard(&mut self) -> Result<()> {
+        const STEP: usize = 16 << 20;
+        self.greet()?;
+        for _ in 0..HOARD / STEP {
+            let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+            // SAFETY: a new mapping, which stays, at an address of the kernel's choice.
+            let memory = unsafe {
+                let memory = mmap_anonymous(std::ptr::null_mut(), STEP, protection, flags)?;
+                std::slice::from_raw_parts_mut(memory.cast::<u8>(), STEP)
+            };
+            memory.fill(1);
+        }
+        self.heartbeats()
+    }
+
+    /// Hundreds of threads.
+    fn crowd(&mut self) -> Result<()> {
+        self.greet()?;
+        for _ in 0..CROWD {
+            std::thread::Builder::new().stack_size(1 << 16).spawn(std::thread::park)?;
+        }
+        self.heartbeats()
     }
 
     fn say(&mut self, message: &FromWorker) -> Result<()> {

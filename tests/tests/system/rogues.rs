@@ -55,11 +55,16 @@ const STORED: &[&str] = &["out of turn", "bytes of memory"];
 const SILENT: &[&str] = &["no sign of life"];
 const IDLE: &[&str] = &["nothing in", "no result", "no sign of life"];
 
-const ROUNDS: [Rules; 5] = [
+const ROUNDS: [Rules; 6] = [
     &[("noise", PROTOCOL), ("order", PROTOCOL), ("finished", ORDER), ("answers", ORDER)],
     &[("absurd", TOO_MUCH), ("heavy", TOO_MUCH), ("stored", STORED), ("again", ORDER)],
     &[("closing", PROTOCOL), ("leaving", CLOSED)],
     &[("flood", FLOOD), ("stderr", &["exit status: 3", "no sign of life"])],
+    // With a control group, the kernel ends the first of them and gives the other no more threads.
+    &[
+        ("hoard", &["limit memory: it uses", "memory limit (control group)"]),
+        ("crowd", &["threads, 8 are allowed", "closed", "Broken pipe", "reset by peer"]),
+    ],
     // These take as long as a health check does.
     &[
         ("lengths", &["exceeds the bound", "an empty message", "no sign of life"]),
@@ -77,7 +82,8 @@ async fn a_worker_that_breaks_the_protocol_ends_its_session_alone() {
     let honest = format!("file:{}", clip("people-576-high.mp4").display());
     let honest =
         camera("honest-0", &honest, &format!("repeat = true\npace = \"realtime\"\n{SLOW}"));
-    let config = "[session_processes]\nhealth_check_interval = 2\nmax_concurrent_sessions = 50\n\
+    let config = "[resource_limits]\nmemory_per_process_mb = 256\nguest_memory_mb = 128\n\
+        [session_processes]\nhealth_check_interval = 2\nmax_concurrent_sessions = 50\n\
         [subscriptions]\ngrace_s = 0\nsources = [\"rtsp://127.0.0.1:*\"]\n";
     let host = Ocelli::start_from(&programs, &(config.to_owned() + &honest)).await;
     let mut client = host.client().await;

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-const LIMITS: GroupLimits = GroupLimits { memory: 2048 << 20, cpu_percent: 150 };
+const LIMITS: GroupLimits =
+    GroupLimits { memory: 2048 << 20, cpu: CpuLimit::Percent(150), threads: 8 };
 
 /// A delegated group as the kernel shows it.
 struct FakeCgroup(TempDir);
@@ -36,10 +37,10 @@ impl FakeCgroup {
         fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 
-    fn workers(&self) -> Vec<String> {
+    fn children(&self) -> Vec<String> {
         let names = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
-        names.retain(|name| name.starts_with(WORKER));
+        names.retain(|name| name.starts_with(CHILD));
         names.sort();
         names
     }
@@ -57,44 +58,60 @@ fn the_host_moves_into_a_leaf_and_hands_the_controllers_down() {
     let imitation = FakeCgroup::new("cpuset cpu io memory pids\n");
     let groups = imitation.take().unwrap();
     assert_eq!(imitation.read("host/cgroup.procs"), "0");
-    assert_eq!(imitation.read("cgroup.subtree_control"), "+memory +cpu");
-    assert_eq!((groups.folder(), groups.missing_controller()), (imitation.0.path(), None));
+    assert_eq!(imitation.read("cgroup.subtree_control"), "+memory +cpu +pids");
+    assert_eq!(groups.folder(), imitation.0.path());
+    assert!(groups.missing_controllers().is_empty() && groups.bound_memory());
 }
 
 #[test]
 fn a_worker_is_bounded_before_it_enters_its_group() {
-    let imitation = FakeCgroup::new("cpu memory");
+    let imitation = FakeCgroup::new("cpu memory pids");
     let group = imitation.take().unwrap().create(LIMITS).unwrap();
-    assert_eq!(imitation.read("worker-0/memory.max"), ((2048_u64 + 64) << 20).to_string());
-    assert_eq!(imitation.read("worker-0/cpu.max"), "150000 100000");
-    assert!(!imitation.0.path().join("worker-0/cgroup.procs").exists());
+    assert_eq!(imitation.read("child-0/pids.max"), "8");
+    assert_eq!(imitation.read("child-0/memory.max"), ((2048_u64 + 64) << 20).to_string());
+    assert_eq!(imitation.read("child-0/cpu.max"), "150000 100000");
+    assert!(!imitation.0.path().join("child-0/cgroup.procs").exists());
     group.admit(4711).unwrap();
-    assert_eq!(imitation.read("worker-0/cgroup.procs"), "4711");
+    assert_eq!(imitation.read("child-0/cgroup.procs"), "4711");
 }
 
 #[test]
 fn the_smallest_share_of_the_processor_is_one_that_the_kernel_takes() {
     let imitation = FakeCgroup::new("cpu memory");
-    let _group =
-        imitation.take().unwrap().create(GroupLimits { cpu_percent: 1, ..LIMITS }).unwrap();
+    let _group = imitation
+        .take()
+        .unwrap()
+        .create(GroupLimits { cpu: CpuLimit::Percent(1), ..LIMITS })
+        .unwrap();
     // The kernel refuses less than a millisecond.
-    assert_eq!(imitation.read("worker-0/cpu.max"), "1000 100000");
+    assert_eq!(imitation.read("child-0/cpu.max"), "1000 100000");
 }
 
 #[test]
 fn a_controller_that_was_not_handed_down_is_named_and_the_other_one_used() {
     for (controllers, enabled, lacks, there, missing) in [
-        ("memory pids", "+memory", "cpu", "memory.max", "cpu.max"),
-        ("cpu", "+cpu", "memory", "cpu.max", "memory.max"),
+        ("memory pids", "+memory +pids", vec!["cpu"], "memory.max", "cpu.max"),
+        ("cpu", "+cpu", vec!["memory", "pids"], "cpu.max", "memory.max"),
+        ("cpu memory", "+memory +cpu", vec!["pids"], "memory.max", "pids.max"),
     ] {
         let imitation = FakeCgroup::new(controllers);
         let groups = imitation.take().unwrap();
         assert_eq!(imitation.read("cgroup.subtree_control"), enabled);
-        assert_eq!(groups.missing_controller(), Some(lacks));
+        assert_eq!(groups.bound_memory(), !lacks.contains(&"memory"));
+        assert_eq!(groups.missing_controllers(), lacks);
         let _group = groups.create(LIMITS).unwrap();
-        let folder = imitation.0.path().join("worker-0");
+        let folder = imitation.0.path().join("child-0");
         assert!(folder.join(there).exists() && !folder.join(missing).exists());
     }
+}
+
+#[test]
+fn a_compiler_has_what_the_others_leave() {
+    let imitation = FakeCgroup::new("cpu memory");
+    let limits = GroupLimits { cpu: CpuLimit::Weight(30), ..LIMITS };
+    let _group = imitation.take().unwrap().create(limits).unwrap();
+    assert_eq!(imitation.read("child-0/cpu.weight"), "30");
+    assert!(!imitation.0.path().join("child-0/cpu.max").exists());
 }
 
 #[test]
@@ -104,7 +121,7 @@ fn a_worker_that_the_kernel_killed_for_its_memory_is_told_from_others() {
     assert!(!group.is_out_of_memory(), "no file");
     let events =
         |kills| format!("low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\noom_group_kill {kills}\n");
-    let file = imitation.0.path().join("worker-0/memory.events");
+    let file = imitation.0.path().join("child-0/memory.events");
     fs::write(&file, events(0)).unwrap();
     assert!(!group.is_out_of_memory());
     fs::write(&file, events(1)).unwrap();
@@ -116,13 +133,13 @@ fn every_worker_has_a_group_of_its_own_which_goes_with_it() {
     let imitation = FakeCgroup::new("cpu memory");
     let groups = imitation.take().unwrap();
     let (one, two) = (groups.create(LIMITS).unwrap(), groups.create(LIMITS).unwrap());
-    assert_eq!(imitation.workers(), ["worker-0", "worker-1"]);
+    assert_eq!(imitation.children(), ["child-0", "child-1"]);
     empty(&one.folder);
     drop(one);
-    assert_eq!(imitation.workers(), ["worker-1"]);
+    assert_eq!(imitation.children(), ["child-1"]);
     empty(&two.folder);
     drop(two);
-    assert!(imitation.workers().is_empty());
+    assert!(imitation.children().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -142,14 +159,14 @@ async fn a_group_whose_worker_still_ends_is_removed_later() {
 #[test]
 fn what_an_earlier_host_left_is_removed_and_what_is_in_use_is_not() {
     let imitation = FakeCgroup::new("cpu memory");
-    for folder in ["worker-0", "worker-1", "worker-1/busy", "other"] {
+    for folder in ["child-0", "child-1", "child-1/busy", "other"] {
         fs::create_dir(imitation.0.path().join(folder)).unwrap();
     }
     let groups = imitation.take().unwrap();
-    assert_eq!(imitation.workers(), ["worker-1"]);
+    assert_eq!(imitation.children(), ["child-1"]);
     assert!(imitation.0.path().join("other").exists());
     let _groups = [groups.create(LIMITS).unwrap(), groups.create(LIMITS).unwrap()];
-    assert_eq!(imitation.workers(), ["worker-0", "worker-1", "worker-2"]);
+    assert_eq!(imitation.children(), ["child-0", "child-1", "child-2"]);
 }
 
 #[test]
@@ -206,7 +223,7 @@ async fn the_kernel_keeps_a_group_while_a_process_is_in_it() {
     if let Err(error) = fs::create_dir(&folder) {
         return skip(&format!("no group can be made here: {}: {error}", folder.display()));
     }
-    let mut group = WorkerGroup { folder: folder.clone() };
+    let mut group = ControlGroup { folder: folder.clone() };
     let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().unwrap();
     let admitted = group.admit(child.id());
     let members = fs::read_to_string(folder.join("cgroup.procs"));
@@ -234,10 +251,14 @@ fn a_delegated_group_of_this_machine_bounds_its_workers() {
     };
     let group = groups.create(LIMITS).unwrap();
     let read = |file: &str| fs::read_to_string(group.folder.join(file)).unwrap();
-    if groups.missing_controller() != Some("memory") {
+    let lacks = groups.missing_controllers();
+    if !lacks.contains(&"memory") {
         assert_eq!(read("memory.max").trim(), (LIMITS.memory + UNCOUNTED_MEMORY).to_string());
     }
-    if groups.missing_controller() != Some("cpu") {
+    if !lacks.contains(&"pids") {
+        assert_eq!(read("pids.max").trim(), "8");
+    }
+    if !lacks.contains(&"cpu") {
         assert_eq!(read("cpu.max").trim(), "150000 100000");
     }
 }
