@@ -113,14 +113,20 @@ impl RunningHost {
             &programs,
             inference.clone(),
             redis.clone(),
-            groups,
+            groups.clone(),
             config,
         ));
         let sessions =
             Sessions::new(Arc::clone(&workers), sources, hub.clone(), journal.clone(), config);
-        let deployer =
-            Deployer::new(sessions.clone(), hub.clone(), journal.clone(), &compiler, config)
-                .await?;
+        let deployer = Deployer::new(
+            sessions.clone(),
+            hub.clone(),
+            journal.clone(),
+            &compiler,
+            groups,
+            config,
+        )
+        .await?;
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));

@@ -25,12 +25,19 @@ use wasmtime::{Config, Engine};
 /// CPython is 40 MB.
 const MAX_COMPONENT: u64 = 128 << 20;
 
-/// Private memory, in bytes. A component made of CPython takes 342 MB.
-const MEMORY: u64 = 2 << 30;
+/// Addresses, in bytes: that memory, the program, and 128 MiB that the allocator reserves for each
+/// thread, of which there is one for each processor.
+const ADDRESSES: u64 = descriptor::MEMORY + (32 << 30);
 
-/// CPU time of all threads together, in seconds. A component made of CPython takes 63 s; the host
-/// gives up after `deploy.compile_timeout_s` by the clock.
-const CPU_TIME: u64 = 600;
+/// CPU time of all threads together, in seconds: for any component, and for each MiB of it. A
+/// component made of CPython, 40 MB, takes 63 s, one of Rust 0.2 s; a slow machine may take six times
+/// as long. The host gives up after `deploy.compile_timeout_s` by the clock.
+const CPU_TIME: u64 = 30;
+const CPU_TIME_PER_MIB: u64 = 10;
+
+/// The niceness of a compiler: cameras go first, and it has a quarter of what a worker has beside
+/// it.
+const NICE: i32 = 5;
 
 /// Descriptors: the standard ones, the component and the output, and a few to spare.
 const OPEN_FILES: u64 = 16;
@@ -132,8 +139,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         let output = (!arguments.check_only).then(|| File::from(inherited(descriptor::OUTPUT)));
         (File::from(inherited(descriptor::COMPONENT)), output)
     };
-    limit::memory(MEMORY).context("limiting memory")?;
-    limit::cpu_time(CPU_TIME).context("limiting CPU time")?;
+    limit::priority(NICE).context("lowering the priority")?;
+    limit::memory(descriptor::MEMORY).context("limiting memory")?;
+    limit::address_space(ADDRESSES).context("limiting addresses")?;
+    let size = component.metadata().context("asking for the component's size")?.len();
+    limit::cpu_time(cpu_time(size)).context("limiting CPU time")?;
     limit::open_files(OPEN_FILES).context("limiting descriptors")?;
     let confinement = confine(&Profile::compile());
     if !confinement.is_complete() {
@@ -152,6 +162,11 @@ fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     println!("{}", serde_json::to_string(&report).context("writing the report")?);
     Ok(if report.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+}
+
+/// The CPU time that a component of so many bytes may take, in seconds.
+fn cpu_time(size: u64) -> u64 {
+    CPU_TIME + size.div_ceil(1 << 20).saturating_mul(CPU_TIME_PER_MIB)
 }
 
 /// Compiles what has passed the check.

@@ -82,10 +82,12 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
 
     /// Checks a component and puts it into the data directory under this name, in the place of the
     /// one before. If the folder is watched, it is then deployed to the sessions that use it.
+    /// `by` asks for it.
     fn put_pipeline(
         &self,
         name: &str,
         component: Bytes,
+        by: &str,
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send;
 }
 
@@ -215,15 +217,18 @@ pub(super) async fn pipelines<C: DeploymentControl>(
 
 pub(super) async fn put_pipeline<C: DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Problem> {
     let component = upload(&state, request).await?;
     if component.is_empty() {
         return Err(Problem::bad("bad_request", "the body is the component: it is empty"));
     }
-    let control = state.control.clone();
-    let pipeline = to_its_end(async move { control.put_pipeline(&name, component).await }).await?;
+    let (by, control) = (by(&caller, &headers), state.control.clone());
+    let put = async move { control.put_pipeline(&name, component, &by).await };
+    let pipeline = to_its_end(put).await?;
     Ok(Json(pipeline).into_response())
 }
 

@@ -189,7 +189,7 @@ async fn compiler(
     };
     let sandbox = config.session_processes.sandbox;
     let compiler =
-        Compiler::new(programs.compile.clone(), &folder, sandbox, &config.deploy).await?;
+        Compiler::new(programs.compile.clone(), &folder, sandbox, None, &config.deploy).await?;
     Ok((compiler, temporary))
 }
 

@@ -12,8 +12,10 @@ use crate::session::{SessionError, SessionHandle, Sessions, Spec};
 pub(super) trait DeployBackend: Send + Sync + 'static {
     fn session(&self, id: &str) -> Option<SessionHandle>;
 
+    /// `caller`: who asks, for the turns of the compiler.
     fn prepare(
         &self,
+        caller: &str,
         pipeline: &str,
         source: ComponentSource,
     ) -> impl Future<Output = Result<PreparedComponent, CompileError>> + Send;
@@ -55,10 +57,11 @@ impl DeployBackend for HostBackend {
 
     async fn prepare(
         &self,
+        caller: &str,
         pipeline: &str,
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {
-        self.compiler.prepare(pipeline, source).await
+        self.compiler.prepare(caller, pipeline, source).await
     }
 
     async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, AdmissionError> {

@@ -7,6 +7,7 @@
 mod cache;
 mod child;
 mod error;
+mod turns;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -27,8 +28,10 @@ use tokio::process::Command;
 use crate::config::{self, Sandbox};
 use crate::session::CompiledPipeline;
 use crate::util::folder::{Folder, open_regular};
+use crate::worker::ControlGroups;
 use cache::CompiledCache;
 use child::{CompilerProcess, trusted};
+use turns::{Begun, CompileTurn, CompileTurns, UnderWay};
 
 pub use error::CompileError;
 
@@ -104,8 +107,8 @@ pub(crate) struct Compiler {
     child: CompilerProcess,
     cache: Arc<CompiledCache>,
     settings: Mutex<Arc<config::DeployConfig>>,
-    /// One compilation at a time: each uses all cores, and the next may find its result.
-    compiling: tokio::sync::Mutex<()>,
+    turns: CompileTurns,
+    under_way: UnderWay,
     checked: Mutex<VecDeque<CachedCheck>>,
 }
 
@@ -123,6 +126,7 @@ impl Compiler {
         program: PathBuf,
         cache: &Path,
         sandbox: Sandbox,
+        groups: Option<ControlGroups>,
         settings: &config::DeployConfig,
     ) -> anyhow::Result<Self> {
         let asked = Command::new(&program)
@@ -146,10 +150,11 @@ impl Compiler {
             )
         })?;
         Ok(Self {
-            child: CompilerProcess { program, sandbox },
+            child: CompilerProcess { program, sandbox, groups },
             cache: Arc::new(cache),
             settings: Mutex::new(Arc::new(settings.clone())),
-            compiling: tokio::sync::Mutex::default(),
+            turns: CompileTurns::default(),
+            under_way: UnderWay::default(),
             checked: Mutex::default(),
         })
     }
@@ -159,12 +164,13 @@ impl Compiler {
         *self.settings.lock() = Arc::new(settings.clone());
     }
 
-    /// Checks a component, and compiles it if the cache lacks it. `pipeline` is for errors and the
-    /// log.
+    /// Checks a component, and compiles it if the cache lacks it. `caller` has one turn of the
+    /// compiler at a time; `pipeline` is for errors and the log.
     ///
     /// Signatures are checked against the config's keys as they are now, for cached code too.
     pub(crate) async fn prepare(
         &self,
+        caller: &str,
         pipeline: &str,
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {
@@ -173,21 +179,39 @@ impl Compiler {
         let path = source.place();
         let taken = blocking(move || take(&source, most)).await;
         let component = taken.map_err(|source| CompileError::file(pipeline, &path, source))?;
-        let mut found = self.cached(&component.digest).await;
-        let _compiling = if found.is_none() {
-            let turn = self.compiling.lock().await;
-            found = self.cached(&component.digest).await;
-            Some(turn)
-        } else {
-            None
-        };
-        let (digest, size, cached) = (component.digest.clone(), component.size, found.is_some());
-        let (compiled, report) = match found {
-            Some(compiled) => (compiled, self.check(pipeline, component, &settings).await?),
-            None => self.compile(pipeline, component, &settings).await?,
+        let (digest, size) = (component.digest.clone(), component.size);
+        let (compiled, report, cached) = match self.find_or_begin(caller, &digest).await {
+            Ok(compiled) => (compiled, self.check(pipeline, component, &settings).await?, true),
+            Err(_turn) => {
+                let (compiled, report) = self.compile(pipeline, component, &settings).await?;
+                (compiled, report, false)
+            }
         };
         let compiled = Arc::new(compiled.into());
         Ok(PreparedComponent { digest, size, compiled, report, cached })
+    }
+
+    /// The compiled code of a component, if the cache has it; otherwise the caller's turn to compile
+    /// it, while nothing else does.
+    async fn find_or_begin(
+        &self,
+        caller: &str,
+        digest: &str,
+    ) -> Result<File, (Begun, CompileTurn)> {
+        loop {
+            self.under_way.end(digest).await;
+            if let Some(compiled) = self.cached(digest).await {
+                return Ok(compiled);
+            }
+            let turn = self.turns.take(caller).await;
+            // Where another caller has begun meanwhile, the turn is for others while this one waits.
+            if let Some(begun) = self.under_way.begin(digest) {
+                return match self.cached(digest).await {
+                    Some(compiled) => Ok(compiled),
+                    None => Err((begun, turn)),
+                };
+            }
+        }
     }
 
     /// The compiled code of a component, if the cache has it whole.
@@ -276,7 +300,9 @@ pub async fn check_component(
         (ComponentSource::Path(file.to_owned()), u64::from(settings.max_component_mb) << 20);
     let taken = blocking(move || take(&source, most)).await;
     let taken = taken.map_err(|source| CompileError::file(&pipeline, file, source))?;
-    CompilerProcess { program, sandbox }.run(&pipeline, taken.bytes, None, settings).await
+    CompilerProcess { program, sandbox, groups: None }
+        .run(&pipeline, taken.bytes, None, settings)
+        .await
 }
 
 /// A component's bytes, which cannot change any more.

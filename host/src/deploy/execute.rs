@@ -256,8 +256,8 @@ impl<B: DeployBackend> Executor<B> {
         active: &mut Active,
         source: ComponentSource,
     ) -> Result<PreparedComponent, ExecuteError> {
-        let pipeline = active.record.pipeline.clone();
-        let mut preparing = pin!(self.backend.prepare(&pipeline, source));
+        let (caller, pipeline) = (active.record.caller(), active.record.pipeline.clone());
+        let mut preparing = pin!(self.backend.prepare(&caller, &pipeline, source));
         let prepared = match tokio::time::timeout(LONGEST_CHECK, &mut preparing).await {
             Ok(prepared) => prepared,
             Err(_) => {

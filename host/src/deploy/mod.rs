@@ -38,6 +38,7 @@ use crate::config::{Config, ShownProblem};
 use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
+use crate::worker::ControlGroups;
 use admission::MemoryBudget;
 use backend::HostBackend;
 use cameras::Cameras;
@@ -74,18 +75,20 @@ struct DeployerInner {
 }
 
 impl Deployer {
-    /// A deployer. Deployments that were under way when the host before it ended are closed.
+    /// A deployer; `groups`: where the compiler gets a control group. Deployments that were under way when the host before it ended are closed.
     pub async fn new(
         sessions: Sessions,
         hub: Hub,
         journal: Journal,
         program: &Path,
+        groups: Option<ControlGroups>,
         config: &Config,
     ) -> anyhow::Result<Self> {
         let store = &config.store;
         let sandbox = config.session_processes.sandbox;
         let compiler =
-            Compiler::new(program.to_owned(), &store.compiled(), sandbox, &config.deploy).await?;
+            Compiler::new(program.to_owned(), &store.compiled(), sandbox, groups, &config.deploy)
+                .await?;
         let components = ComponentStore::open(&store.directory.join("components"))?;
         let pipelines = PipelineFolders::new(config);
         journal.events().set_retention(config.into());
@@ -280,10 +283,11 @@ impl Deployer {
         &self,
         name: &str,
         bytes: bytes::Bytes,
+        by: &str,
     ) -> Result<NamedPipeline, DeployError> {
         pipelines::check_name(name).map_err(DeployError::InvalidName)?;
         let source = ComponentSource::Bytes(bytes.clone());
-        self.inner.executor.backend.compiler.prepare(name, source).await?;
+        self.inner.executor.backend.compiler.prepare(&format!("client {by}"), name, source).await?;
         let (deployer, name) = (self.clone(), name.to_owned());
         let put = tokio::task::spawn_blocking(move || {
             let put = deployer.inner.executor.state.pipelines.put(&name, &bytes);
@@ -318,7 +322,8 @@ impl Deployer {
         let compiled = tokio::spawn(async move {
             let source = deployer.inner.executor.state.pipelines.named(&pipeline)?;
             let compiler = &deployer.inner.executor.backend.compiler;
-            Ok(compiler.prepare(&pipeline, source).await?.compiled_pipeline(&pipeline))
+            let caller = format!("pictures of {pipeline}");
+            Ok(compiler.prepare(&caller, &pipeline, source).await?.compiled_pipeline(&pipeline))
         });
         compiled.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }

@@ -220,6 +220,17 @@ impl Record {
         Self { session: session.to_owned(), cause, by, requested: now(), ..Self::default() }
     }
 
+    /// Who asked for it, for the turns of the compiler: a client, or the session for which the host
+    /// itself did.
+    pub(super) fn caller(&self) -> String {
+        match self.cause {
+            Cause::Request | Cause::Rollback => format!("client {}", self.by),
+            Cause::File | Cause::Config | Cause::Subscription => {
+                format!("session {}", self.session)
+            }
+        }
+    }
+
     /// The outcome; `None` while it is under way.
     pub fn outcome(&self) -> Option<Outcome> {
         match self.state {

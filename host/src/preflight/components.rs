@@ -57,7 +57,7 @@ pub(crate) async fn components(
     for one in &uses {
         if !compiled.contains_key(one.path.as_path()) {
             let source = ComponentSource::Path(one.path.clone());
-            let prepared = compiler.prepare(one.pipeline, source).await;
+            let prepared = compiler.prepare("check", one.pipeline, source).await;
             compiled.insert(&one.path, prepared.map_err(|error| error.to_string()));
         }
     }

@@ -161,6 +161,7 @@ impl DeploymentControl for Double {
         &self,
         name: &str,
         component: Bytes,
+        _: &str,
     ) -> Result<NamedPipeline, DeployError> {
         if *component == *b"bad" {
             let report = Box::new(report());

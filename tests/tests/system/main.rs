@@ -15,6 +15,7 @@ mod bad_sources;
 mod cameras;
 mod client;
 mod clients;
+mod compile;
 mod contamination;
 mod damaged;
 mod delivery;

@@ -274,7 +274,8 @@ impl BringUp {
         let same = wanted.filter(|wanted| record.same_as(&wanted.digest, &wanted.settings));
         let pipeline = same.map_or(&record.pipeline, |wanted| &wanted.pipeline);
         let lease = self.executor.state.components.lease(&record.digest)?;
-        match self.executor.backend.prepare(pipeline, lease.source()).await {
+        let backend = &self.executor.backend;
+        match backend.prepare(&record.caller(), pipeline, lease.source()).await {
             Ok(prepared) => {
                 let compiled = prepared.compiled_pipeline(pipeline);
                 let running = RunningVersion { pipeline: pipeline.clone(), ..record.into() };

@@ -1,6 +1,7 @@
 //! One run of `ocelli-compile`.
 
 use std::fs::File;
+use std::num::NonZero;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -12,17 +13,27 @@ use ocelli_protocol::process::compile as descriptor;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::blocking;
 use super::error::CompileError;
 use crate::config::{self, Sandbox, Signatures};
+use crate::worker::{ControlGroup, ControlGroups, CpuLimit, GroupLimits};
 
 /// Longest message on standard error in bytes: a compiler's message names a function and a reason;
 /// the rest is a backtrace.
 const MAX_WORDS: u64 = 2000;
 
-/// The program and its confinement.
+/// The part of the processor that a compiler has beside others that want it: a worker has 100.
+/// Components compile in a reasonable time on a busy machine, and cameras hardly notice.
+const CPU_WEIGHT: u32 = 30;
+
+/// Threads of a compiler beside one for each processor, to spare.
+const OTHER_THREADS: u64 = 8;
+
+/// The program, its confinement, and where it gets control groups.
 pub(super) struct CompilerProcess {
     pub(super) program: PathBuf,
     pub(super) sandbox: Sandbox,
+    pub(super) groups: Option<ControlGroups>,
 }
 
 impl CompilerProcess {
@@ -38,6 +49,7 @@ impl CompilerProcess {
         let start = |message: String| CompileError::start(pipeline, message);
         let mut command = self.command(component, output, settings).map_err(start)?;
         let mut child = command.spawn().map_err(|error| start(error.to_string()))?;
+        let _group = self.enter_group(pipeline, child.id()).await;
         let (printed, complaint) = (child.stdout.take(), child.stderr.take());
         let ending = async {
             tokio::join!(bounded(printed, MAX_REPORT), bounded(complaint, MAX_WORDS), child.wait())
@@ -52,6 +64,29 @@ impl CompilerProcess {
         };
         let status = status.map_err(|error| start(error.to_string()))?;
         judge(pipeline, status, &printed, &one_line(&complaint))
+    }
+
+    /// Puts the process into a group of its own, where there are groups.
+    async fn enter_group(&self, pipeline: &str, pid: Option<u32>) -> Option<ControlGroup> {
+        let (groups, pid) = (self.groups.clone()?, pid?);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get) as u64;
+        let limits = GroupLimits {
+            memory: descriptor::MEMORY,
+            cpu: CpuLimit::Weight(CPU_WEIGHT),
+            threads: processors + OTHER_THREADS,
+        };
+        // The kernel may take some ten milliseconds over it.
+        let entered = blocking(move || {
+            let group = groups.create(limits)?;
+            group.admit(pid)?;
+            Ok(group)
+        });
+        let entered = entered.await;
+        entered
+            .inspect_err(|error| {
+                tracing::warn!(target: "ocelli::deploy", pipeline, "no control group: {error}");
+            })
+            .ok()
     }
 
     fn command(
@@ -132,13 +167,10 @@ fn signal_name(signal: i32) -> String {
     let named = match signal {
         6 => "SIGABRT (it ran out of the memory that it may use, or found a fault of its own)",
         7 => "SIGBUS",
-        9 => {
-            "SIGKILL (somebody killed it, the machine ran out of memory, or it used too much \
-                processor time)"
-        }
+        9 => "SIGKILL (somebody killed it, or its control group or the machine ran out of memory)",
         11 => "SIGSEGV",
         15 => "SIGTERM",
-        24 => "SIGXCPU (it used too much processor time)",
+        24 => "SIGXCPU (it used more processor time than a component of this size may)",
         31 => "SIGSYS",
         _ => return format!("signal {signal}"),
     };

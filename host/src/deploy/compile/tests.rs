@@ -45,7 +45,8 @@ impl Site {
 
     async fn compiler(&self, settings: &config::DeployConfig) -> Compiler {
         let cache = self.path("cache");
-        Compiler::new(self.path("compiler"), &cache, Sandbox::BestEffort, settings).await.unwrap()
+        let program = self.path("compiler");
+        Compiler::new(program, &cache, Sandbox::BestEffort, None, settings).await.unwrap()
     }
 
     /// The arguments of each run.
@@ -77,11 +78,11 @@ async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
     let site = Site::copying();
     let settings = config::DeployConfig::default();
     let compiler = site.compiler(&settings).await;
-    let first = compiler.prepare("eye", bytes("code")).await.unwrap();
+    let first = compiler.prepare("session one", "eye", bytes("code")).await.unwrap();
     assert_eq!((first.cached, first.size, first.report.compile_ms), (false, 4, Some(2)));
     assert_eq!(first.digest, "5694d08a2e53ffcae0c3103e5ad6f6076abd960eb1f8a56577040bc1028f702b");
     assert_eq!(first.compiled_pipeline("eye").id(), "5694d08a2e53");
-    let again = compiler.prepare("eye", bytes("code")).await.unwrap();
+    let again = compiler.prepare("session one", "eye", bytes("code")).await.unwrap();
     assert_eq!(
         (again.cached, content(&again), again.report.compile_ms),
         (true, "code".into(), None)
@@ -89,7 +90,7 @@ async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
     assert_eq!(site.runs().len(), 1);
 
     let next = site.compiler(&settings).await;
-    assert!(next.prepare("eye", bytes("code")).await.unwrap().cached);
+    assert!(next.prepare("session one", "eye", bytes("code")).await.unwrap().cached);
     let runs = site.runs();
     assert_eq!(runs.len(), 2);
     assert!(!runs[0].contains("--check") && runs[1].contains("--check"), "{runs:?}");
@@ -100,10 +101,37 @@ async fn a_component_is_compiled_once_and_then_found_also_by_the_next_host() {
 async fn two_deployments_of_the_same_bytes_compile_once() {
     let site = Site::copying();
     let compiler = site.compiler(&config::DeployConfig::default()).await;
-    let (one, other) =
-        tokio::join!(compiler.prepare("a", bytes("code")), compiler.prepare("b", bytes("code")));
+    let (one, other) = tokio::join!(
+        compiler.prepare("session one", "a", bytes("code")),
+        compiler.prepare("session two", "b", bytes("code"))
+    );
     assert!(one.unwrap().cached != other.unwrap().cached);
     assert_eq!(site.runs().iter().filter(|run| !run.contains("--check")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_small_component_goes_past_those_that_compile_for_minutes() {
+    let work =
+        format!("read -r kind <&3; case $kind in bomb*) exec sleep 600 ;; esac; echo '{GOOD}'");
+    let site = Site::new(&work);
+    let compiler = site.compiler(&config::DeployConfig::default()).await;
+    let bombs = ["bomb 1\n", "bomb 2\n", "bomb 3\n"];
+    let bombs = bombs.map(|bomb| compiler.prepare("client eve", "bomb", bytes(bomb)));
+    let small = async {
+        while site.runs().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        compiler.prepare("client ann", "eye", bytes("small\n")).await
+    };
+    let passed = async {
+        tokio::select! {
+            bombs = futures_util::future::join_all(bombs) => panic!("they have ended: {bombs:?}"),
+            small = small => small.unwrap(),
+        }
+    };
+    let passed = tokio::time::timeout(Duration::from_secs(60), passed).await;
+    assert!(!passed.expect("it waits for the others").cached);
+    assert_eq!(site.runs().len(), 2, "one of eve's, and ann's");
 }
 
 #[tokio::test]
@@ -128,11 +156,14 @@ async fn an_entry_that_is_not_what_was_compiled_is_compiled_again() {
     for (how, spoil) in spoils {
         let site = Site::copying();
         let compiler = site.compiler(&config::DeployConfig::default()).await;
-        compiler.prepare("eye", bytes("code")).await.unwrap();
+        compiler.prepare("session one", "eye", bytes("code")).await.unwrap();
         spoil(&site.entries()[0]);
-        let again = compiler.prepare("eye", bytes("code")).await.unwrap();
+        let again = compiler.prepare("session one", "eye", bytes("code")).await.unwrap();
         assert_eq!((again.cached, content(&again)), (false, "code".into()), "{how}");
-        assert!(compiler.prepare("eye", bytes("code")).await.unwrap().cached, "{how}");
+        assert!(
+            compiler.prepare("session one", "eye", bytes("code")).await.unwrap().cached,
+            "{how}"
+        );
     }
 }
 
@@ -140,7 +171,7 @@ async fn an_entry_that_is_not_what_was_compiled_is_compiled_again() {
 async fn a_compiler_that_is_killed_midway_is_named_and_leaves_nothing() {
     let site = Site::new("echo half >&4; kill -9 $$");
     let compiler = site.compiler(&config::DeployConfig::default()).await;
-    let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
+    let error = compiler.prepare("session one", "eye", bytes("code")).await.unwrap_err();
     assert!(
         matches!(&error, CompileError::Ended { signal, .. } if signal.starts_with("SIGKILL")),
         "{error}"
@@ -153,7 +184,7 @@ async fn a_compiler_that_hangs_is_ended() {
     let site = Site::new("echo half >&4; exec sleep 600");
     let settings = config::DeployConfig { compile_timeout_s: 1, ..config::DeployConfig::default() };
     let compiler = site.compiler(&settings).await;
-    let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
+    let error = compiler.prepare("session one", "eye", bytes("code")).await.unwrap_err();
     assert!(matches!(error, CompileError::Timeout { seconds: 1, .. }), "{error}");
     assert_eq!(site.entries(), Vec::<PathBuf>::new());
 }
@@ -162,7 +193,7 @@ async fn a_compiler_that_hangs_is_ended() {
 async fn what_is_wrong_comes_back_whole_and_nothing_is_kept() {
     let site = Site::new(&format!("echo '{BAD}'; exit 1"));
     let compiler = site.compiler(&config::DeployConfig::default()).await;
-    let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
+    let error = compiler.prepare("session one", "eye", bytes("code")).await.unwrap_err();
     assert_eq!(error.report().unwrap().problems.len(), 1);
     assert_eq!(
         (error.to_string().as_str(), error.step()),
@@ -181,7 +212,7 @@ async fn a_report_that_does_not_fit_the_exit_status_is_not_believed() {
     ] {
         let site = Site::new(&work);
         let compiler = site.compiler(&config::DeployConfig::default()).await;
-        let error = compiler.prepare("eye", bytes("code")).await.unwrap_err();
+        let error = compiler.prepare("session one", "eye", bytes("code")).await.unwrap_err();
         assert!(matches!(error, CompileError::Start { .. }), "{work}: {error}");
     }
 }
@@ -190,15 +221,15 @@ async fn a_report_that_does_not_fit_the_exit_status_is_not_believed() {
 async fn signatures_are_looked_at_for_what_is_in_the_cache_too() {
     let site = Site::copying();
     let compiler = site.compiler(&config::DeployConfig::default()).await;
-    compiler.prepare("eye", bytes("code")).await.unwrap();
+    compiler.prepare("session one", "eye", bytes("code")).await.unwrap();
     let settings = config::DeployConfig {
         signatures: Signatures::Required,
         trusted_keys: vec!["ssh-ed25519 AAAA".into()],
         ..config::DeployConfig::default()
     };
     compiler.configure(&settings);
-    assert!(compiler.prepare("eye", bytes("code")).await.unwrap().cached);
-    assert!(compiler.prepare("eye", bytes("code")).await.unwrap().cached);
+    assert!(compiler.prepare("session one", "eye", bytes("code")).await.unwrap().cached);
+    assert!(compiler.prepare("session one", "eye", bytes("code")).await.unwrap().cached);
     let runs = site.runs();
     assert_eq!(runs.len(), 2);
     assert!(
@@ -217,7 +248,8 @@ async fn what_is_compiled_are_the_bytes_that_were_read_whatever_becomes_of_the_f
         script.replace("case \"$*\"", &format!("echo other > {}\ncase \"$*\"", file.display()));
     std::fs::write(site.path("compiler"), changing).unwrap();
     let compiler = site.compiler(&config::DeployConfig::default()).await;
-    let prepared = compiler.prepare("eye", ComponentSource::Path(file.clone())).await.unwrap();
+    let prepared =
+        compiler.prepare("session one", "eye", ComponentSource::Path(file.clone())).await.unwrap();
     let pipeline = prepared.compiled_pipeline("eye");
     assert_eq!((content(&prepared).as_str(), pipeline.id()), ("code", "5694d08a2e53"));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "other\n");

@@ -50,6 +50,7 @@ impl DeployBackend for Fake {
 
     async fn prepare(
         &self,
+        _: &str,
         pipeline: &str,
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {

@@ -219,6 +219,7 @@ macro_rules! no_deployments {
                 &self,
                 _: &str,
                 _: bytes::Bytes,
+                _: &str,
             ) -> Result<ocelli::deploy::NamedPipeline, ocelli::deploy::DeployError> {
                 Err(ocelli::deploy::DeployError::Stopping)
             }
