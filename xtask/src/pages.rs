@@ -58,6 +58,8 @@ const FIGURES: &[(&str, &str, &str)] = &[
         "A page ends earlier at {MiB} MiB",
         "host/src/journal/events/reader.rs PAGE_BYTES",
     ),
+    (GUIDE, "- `reserve_mb` ({}, at most", "= events.reserve_mb"),
+    (GUIDE, "at most {} % of the disk)", "host/src/journal/events/room.rs RESERVE_PERCENT"),
     (SUBSCRIBER, "after {} examined events", "host/src/journal/events/reader.rs LOOKED_AT"),
     (SUBSCRIBER, "the newest first, by default {}, at", "host/src/api/deployments.rs LISTED"),
     (SUBSCRIBER, "by default 20, at most {}.", "host/src/api/deployments.rs MAX_LISTED"),
