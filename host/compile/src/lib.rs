@@ -154,7 +154,7 @@ fn version(names: &Names, report: &mut CheckReport) -> Option<&'static Contract>
     let mut versions: Vec<&str> = all.filter_map(|name| named_version(name)).collect();
     versions.sort_unstable();
     versions.dedup();
-    let supported = report.supported.join(" and ");
+    let supported = listed(&report.supported);
     let (kind, message) = match versions.as_slice() {
         [] => {
             let exports = match names.exports.as_slice() {
@@ -193,6 +193,14 @@ fn version(names: &Names, report: &mut CheckReport) -> Option<&'static Contract>
     };
     report.problems.push(problem(kind, one_line(&message)));
     None
+}
+
+/// Words in a row: "a, b and c".
+fn listed(words: &[String]) -> String {
+    match words.split_last() {
+        Some((last, before)) if !before.is_empty() => format!("{} and {last}", before.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 /// The version in the name of an interface of the contract; empty where it has none.
