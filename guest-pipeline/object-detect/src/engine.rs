@@ -4,10 +4,10 @@
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::rate_limiter::RateLimiter;
 use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
-use ocelli_sdk::{Output, log};
+use ocelli_sdk::{Event, Output, log};
 
 use crate::counts::Counts;
-use crate::objects::{MAX_PENDING, Occupancy, detection, label};
+use crate::objects::{MAX_PENDING, Occupancy, detection, label, tracking};
 use crate::settings::{Filter, Settings};
 use crate::track_event::{PendingEvents, TrackEvent, TrackEventKind};
 use crate::zones::Zones;
@@ -20,6 +20,8 @@ pub struct Engine {
     pub(crate) tracker: Tracker,
     pub(crate) zones: Zones,
     pub(crate) pending: PendingEvents,
+    /// Whether the tracks could be relied on, by the last event that said so.
+    pub(crate) reliable: bool,
     /// Whether the log has a line about a failed write of counts since the last one that succeeded.
     uncounted: bool,
 }
@@ -37,6 +39,7 @@ impl Engine {
             tracker,
             zones,
             pending: PendingEvents::default(),
+            reliable: true,
             uncounted: false,
         }
     }
@@ -71,26 +74,45 @@ impl Engine {
             standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);
         let detections =
             reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
-        self.pending.extend(self.zones.end(&update.ended));
-        self.pending
-            .extend(update.ended.iter().map(|track| TrackEvent::new(TrackEventKind::Left, track)));
-        self.pending.extend(
-            update.began.iter().map(|track| TrackEvent::new(TrackEventKind::Entered, track)),
-        );
+        let uncertain = !self.tracker.is_reliable();
+        let mut found = self.zones.end(&update.ended);
+        let of = |kind: TrackEventKind| move |track| TrackEvent::new(kind.clone(), track);
+        found.extend(update.ended.iter().map(of(TrackEventKind::Left)));
+        found.extend(update.began.iter().map(of(TrackEventKind::Entered)));
         if !self.zones.is_empty() {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
             // Each object that enters has to leave again: both events are reserved at once.
-            let taken = self.pending.iter().len() + self.zones.inside().count();
+            let taken = self.pending.iter().len() + found.len() + self.zones.inside().count();
             let free = MAX_PENDING.saturating_sub(taken) / 2;
-            self.pending.extend(self.zones.observe(time, size, &seen, free));
+            found.extend(self.zones.observe(time, size, &seen, free));
         }
+        self.pending.extend(found.into_iter().map(|event| TrackEvent { uncertain, ..event }));
         let events = self.pending.take();
         self.count(&events);
-        Output {
-            detections: Some(detections),
-            events: events.iter().map(TrackEvent::event).collect(),
+        let change = self.reliability_change();
+        let events = change.into_iter().chain(events.iter().map(TrackEvent::event));
+        Output { detections: Some(detections), events: events.collect() }
+    }
+
+    /// The event, and the line of the log, when tracks cease to be reliable or are so again. The
+    /// tracker's measure is one of many looks, so it comes seldom.
+    fn reliability_change(&mut self) -> Option<Event> {
+        let reliable = self.tracker.is_reliable();
+        if std::mem::replace(&mut self.reliable, reliable) == reliable {
+            return None;
         }
+        let pace = self.tracker.pace().unwrap_or_default();
+        let word = tracking(reliable);
+        let text = format!("{word} at {pace:.1} results a second");
+        if reliable {
+            log::info("tracking", &text)
+        } else {
+            log::warn("tracking", &text)
+        }
+        let pace = f64::from((pace * 10.0).round()) / 10.0;
+        let data = serde_json::json!({ "tracking": word, "results_per_second": pace });
+        Some(Event { data: data.to_string(), ..Event::new("tracking") })
     }
 
     /// A store that fails costs the counts and not the events.
@@ -207,5 +229,25 @@ mod tests {
     #[test]
     fn a_frame_that_is_looked_at_has_detections_even_if_there_are_none() {
         assert_eq!(engine("{}").finish(0, SIZE, vec![]).detections.map(|d| d.len()), Some(0));
+    }
+
+    #[test]
+    fn events_of_tracks_that_cannot_be_relied_on_say_so() {
+        let mut engine = engine("{}");
+        // A crowd that walks: in 2.5 s each is where another was.
+        let crowd = |n: u64| {
+            (0..12).map(move |i| candidate((i * 50) as f32 + (n % 3) as f32 * 25.0, 0, 0.8))
+        };
+        let mut events = Vec::new();
+        for n in 0..40u64 {
+            let there = if n < 30 { crowd(n).collect() } else { vec![] };
+            events.extend(engine.finish(n * 25 * FRAME, SIZE, there).events);
+        }
+        let said: Vec<_> = events.iter().filter(|event| event.kind == "tracking").collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert_eq!(said[0].data, r#"{"results_per_second":0.4,"tracking":"unreliable"}"#);
+        let left: Vec<_> = events.iter().filter(|event| event.kind == "left").collect();
+        assert!(!left.is_empty());
+        assert!(left.iter().all(|event| event.data.ends_with(r#","tracking":"unreliable"}"#)));
     }
 }

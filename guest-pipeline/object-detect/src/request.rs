@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::counts::{Counts, LabelCounts, ZoneCounts, label_counts};
 use crate::engine::Engine;
-use crate::objects::{Occupancy, label};
+use crate::objects::{Occupancy, label, tracking};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +37,9 @@ struct Tracks<'a> {
     tracks: Vec<Track<'a>>,
     /// By label; of the tracks above.
     counts: BTreeMap<&'static str, usize>,
+    /// There where they cannot be relied on at the present pace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -118,7 +121,8 @@ fn tracks(engine: &Engine) -> Result<String, String> {
     for track in &tracks {
         *counts.entry(track.label).or_default() += 1;
     }
-    serde_json::to_string(&Tracks { tracks, counts }).map_err(|e| e.to_string())
+    let tracking = (!engine.tracker.is_reliable()).then(|| tracking(false));
+    serde_json::to_string(&Tracks { tracks, counts, tracking }).map_err(|e| e.to_string())
 }
 
 fn counts(engine: &Engine) -> Result<String, String> {
@@ -141,11 +145,16 @@ fn counts(engine: &Engine) -> Result<String, String> {
         let labels = numbers(Some(&zone), labels);
         json!({ "zone": zone, "labels": labels })
     };
-    let mut answer = json!({ "zones": zones.into_iter().map(zone).collect::<Vec<_>>() });
-    if let (Some(answer), Some(objects)) = (answer.as_object_mut(), objects) {
+    let zones: Vec<_> = zones.into_iter().map(zone).collect();
+    let mut answer = Map::new();
+    answer.insert("zones".into(), zones.into());
+    if let Some(objects) = objects {
         answer.insert("objects".into(), numbers(None, objects).into());
     }
-    Ok(answer.to_string())
+    if !engine.tracker.is_reliable() {
+        answer.insert("tracking".into(), tracking(false).into());
+    }
+    Ok(Value::Object(answer).to_string())
 }
 
 #[cfg(test)]
@@ -166,6 +175,7 @@ mod tests {
         let answer: serde_json::Value =
             serde_json::from_str(&query(&engine, r#""tracks""#).unwrap()).unwrap();
         assert_eq!(answer["counts"], serde_json::json!({ "car": 1, "person": 2 }));
+        assert_eq!(answer.get("tracking"), None, "they are reliable");
         assert_eq!(
             answer["tracks"][2],
             serde_json::json!({ "track": 3, "label": "car", "score": 0.75, "box": [100.0, 0.0, 10.0, 20.0],

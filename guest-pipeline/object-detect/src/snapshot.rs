@@ -2,7 +2,7 @@
 //! the frame rate, the tracks in each zone, and the pending events.
 
 use ocelli_sdk::nanodet;
-use ocelli_sdk::track::{TrackInfo, Tracker, TrackerState};
+use ocelli_sdk::track::{Certainty, TrackInfo, Tracker, TrackerState};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
@@ -26,6 +26,9 @@ struct Snapshot<S> {
     version: String,
     next_due: Option<u64>,
     tracker: S,
+    /// Older versions neither write nor read it.
+    #[serde(default)]
+    certainty: Certainty,
     #[serde(default)]
     zones: Vec<zones::ZoneState>,
     #[serde(default)]
@@ -48,6 +51,7 @@ pub fn write(engine: &Engine) -> Vec<u8> {
         version: env!("CARGO_PKG_VERSION").into(),
         next_due: engine.rate_limiter.next(),
         tracker: engine.tracker.state(),
+        certainty: engine.tracker.certainty(),
         zones: engine.zones.state(),
         pending: engine.pending.iter().cloned().collect(),
     };
@@ -96,7 +100,8 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     let exists = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
     let pending = pending(snapshot.pending, exists).map_err(refuse)?;
     let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
-    engine.tracker = tracker;
+    engine.tracker = tracker.with_certainty(snapshot.certainty);
+    engine.reliable = engine.tracker.is_reliable();
     engine.rate_limiter.resume(snapshot.next_due);
     (engine.zones, engine.pending) = (zones, pending);
     Ok(())

@@ -7,7 +7,7 @@ use ocelli_sdk::Event;
 use ocelli_sdk::track::TrackInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{EVENTS_PER_FRAME, MAX_PENDING, detection, label};
+use crate::objects::{EVENTS_PER_FRAME, MAX_PENDING, detection, label, tracking};
 
 /// An event of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub(crate) struct TrackEvent {
     pub(crate) kind: TrackEventKind,
     /// The track at that time.
     pub(crate) track: TrackInfo,
+    /// Whether tracks could not be relied on then: it may be of another object than it says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) uncertain: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,11 +48,14 @@ struct Data<'a> {
     zone: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dwell_s: Option<f64>,
+    /// There where tracks could not be relied on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracking: Option<&'static str>,
 }
 
 impl TrackEvent {
     pub(crate) fn new(kind: TrackEventKind, track: &TrackInfo) -> Self {
-        Self { kind, track: *track }
+        Self { kind, track: *track, uncertain: false }
     }
 
     /// The zone of a zone event.
@@ -69,7 +75,7 @@ impl TrackEvent {
 
     /// As subscribers get it.
     pub(crate) fn event(&self) -> Event {
-        let Self { kind, track } = self;
+        let Self { kind, track, uncertain } = self;
         let (kind, duration, dwell) = match kind {
             TrackEventKind::Entered => ("entered", None, None),
             TrackEventKind::Left => ("left", Some(track.duration()), None),
@@ -84,6 +90,7 @@ impl TrackEvent {
             duration_s: duration.map(|duration| duration.as_secs_f64()),
             zone: self.zone(),
             dwell_s: dwell.map(|dwell| dwell.as_secs_f64()),
+            tracking: uncertain.then(|| tracking(false)),
         };
         Event {
             detections: vec![detection(track.class, track.score, track.bbox, Some(track.id))],

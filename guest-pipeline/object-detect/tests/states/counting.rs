@@ -93,7 +93,8 @@ fn numbers(counts: &Value) -> BTreeMap<(String, String), [u64; 3]> {
 
 /// The same of events.
 fn tell(events: &[Event], told: &mut BTreeMap<(String, String), [u64; 3]>) {
-    for event in events {
+    // What is said of the tracks as a whole counts nothing.
+    for event in events.iter().filter(|event| event.kind != "tracking") {
         let data: Value = serde_json::from_str(&event.data).unwrap();
         let zone = data["zone"].as_str().unwrap_or_default().to_owned();
         let number = told.entry((zone, data["label"].as_str().unwrap().to_owned())).or_default();

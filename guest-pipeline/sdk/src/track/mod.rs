@@ -14,18 +14,24 @@
 //!    track is expected;
 //! 3. unconfirmed tracks with what is left of the detections of high score.
 //!
+//! With few updates a second objects move by more than their size from one to the next, and boxes of
+//! one object no longer overlap. So a fourth assignment pairs all tracks and detections of high
+//! score that are left, by their distance in sizes and time (`reach`). Where several are as near,
+//! that is a guess: [`Tracker::is_reliable`] says when too many of the last pairings were.
+//!
 //! A detection of still higher score that is left begins an unconfirmed track. It is confirmed, and
 //! gets its number, when it is seen again in the next update; otherwise it is dropped in silence. A
 //! confirmed track that is not seen is lost: it is moved on and may be found again, until it has
 //! been out of sight for [`TrackerConfig::lost_for`]; then it ends.
 //!
 //! Where this departs from the authors' program: cost is IoU alone, as in the paper; tracks of the
-//! first frame need confirmation too; a track keeps its class; and since a pipeline skips frames,
-//! durations count in presentation time. The same updates give the same tracks, also across
+//! first frame need confirmation too; a track keeps its class; pairing by distance; and since a
+//! pipeline skips frames, durations count in presentation time. The same updates give the same tracks, also across
 //! [`Tracker::state`] and [`Tracker::resume`].
 
 mod assign;
 mod kalman;
+mod reach;
 
 use std::time::Duration;
 
@@ -34,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use crate::geometry::BBox;
 use assign::assign;
 use kalman::Motion;
+pub use reach::Certainty;
 
 /// Detections that an update looks at, best score first. Assignment takes time with their square; a
 /// picture with more objects than this to follow is beyond the method.
@@ -173,6 +180,13 @@ impl Track {
         (self.bbox, self.score, self.last_seen, self.missed) = (seen.bbox, seen.score, time, 0);
     }
 
+    /// How well a sight at `time` fits by its distance.
+    fn reach(&self, seen: &BBox, time: u64) -> f32 {
+        let unseen = Duration::from_nanos(time.saturating_sub(self.last_seen));
+        let is_known = self.id.is_some();
+        reach::gain(&self.motion.bbox(), &self.bbox, seen, unseen.as_secs_f32(), is_known)
+    }
+
     fn miss(&mut self) {
         self.motion.hold_size();
         self.missed = self.missed.saturating_add(1);
@@ -218,13 +232,15 @@ pub struct TrackerState {
 pub struct Tracker {
     config: TrackerConfig,
     state: TrackerState,
+    certainty: Certainty,
 }
 
 impl Tracker {
     /// A tracker that has seen nothing.
     #[must_use]
     pub fn new(config: TrackerConfig) -> Self {
-        Self { config, state: TrackerState { time: 0, next_id: 1, tracks: Vec::new() } }
+        let state = TrackerState { time: 0, next_id: 1, tracks: Vec::new() };
+        Self { config, state, certainty: Certainty::default() }
     }
 
     /// Goes on from a state that [`Tracker::state`] gave.
@@ -246,7 +262,7 @@ impl Tracker {
         if let Some([id, _]) = ids.array_windows().find(|[a, b]| a == b) {
             return Err(format!("track number {id} is there twice"));
         }
-        Ok(Self { config, state })
+        Ok(Self { config, state, certainty: Certainty::default() })
     }
 
     /// The thresholds of this tracker.
@@ -259,6 +275,32 @@ impl Tracker {
     #[must_use]
     pub fn state(&self) -> &TrackerState {
         &self.state
+    }
+
+    /// What it knows of its own certainty and pace.
+    #[must_use]
+    pub fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+
+    /// The same tracker, which goes on with what another one knew of its certainty and pace.
+    #[must_use]
+    pub fn with_certainty(self, certainty: Certainty) -> Self {
+        Self { certainty, ..self }
+    }
+
+    /// Updates a second, of the last twenty or so. `None` before the second one.
+    #[must_use]
+    pub fn pace(&self) -> Option<f32> {
+        self.certainty.pace()
+    }
+
+    /// Whether the tracks of late can be relied on. They cannot where too much time passes between
+    /// two updates for objects this near to each other: more than a quarter of the last pairings
+    /// could have been others.
+    #[must_use]
+    pub fn is_reliable(&self) -> bool {
+        !self.certainty.is_uncertain()
     }
 
     /// The confirmed tracks that are alive, lost ones too, in order of their numbers.
@@ -284,25 +326,36 @@ impl Tracker {
 
         let mut seen_as: Vec<Option<usize>> = vec![None; tracks.len()];
         let mut used = vec![false; observations.len()];
-        let mut stage = |eligible: &dyn Fn(&Track) -> bool, from: &[usize], least_iou: f32| {
+        let mut stage = |eligible: &dyn Fn(&Track) -> bool,
+                         from: &[usize],
+                         gain: &dyn Fn(&Track, &BBox) -> f32| {
             let rows: Vec<usize> = (0..tracks.len())
                 .filter(|&t| seen_as[t].is_none() && eligible(&tracks[t]))
                 .collect();
             let columns: Vec<usize> = from.iter().copied().filter(|&o| !used[o]).collect();
-            let expected: Vec<BBox> = rows.iter().map(|&t| tracks[t].motion.bbox()).collect();
+            let gains = rows.iter().flat_map(|&t| columns.iter().map(move |&o| (t, o)));
+            let gains = gains.map(|(t, o)| {
+                let (track, seen) = (&tracks[t], &observations[o]);
+                if track.class == seen.class { gain(track, &seen.bbox) } else { 0.0 }
+            });
+            let gains: Vec<f32> = gains.collect();
             let pairs = assign(rows.len(), columns.len(), |row, column| {
-                let observation = &observations[columns[column]];
-                let same_class = tracks[rows[row]].class == observation.class;
-                if same_class { expected[row].iou(&observation.bbox) - least_iou } else { 0.0 }
+                gains[row * columns.len() + column]
             });
             for (row, column) in pairs {
                 seen_as[rows[row]] = Some(columns[column]);
                 used[columns[column]] = true;
             }
         };
-        stage(&|t| t.id.is_some(), &high, config.high_iou);
-        stage(&|t| t.id.is_some() && t.missed == 0, &low, config.low_iou);
-        stage(&|t| t.id.is_none(), &high, config.unconfirmed_iou);
+        let overlap =
+            |least: f32| move |track: &Track, seen: &BBox| track.motion.bbox().iou(seen) - least;
+        stage(&|t| t.id.is_some(), &high, &overlap(config.high_iou));
+        stage(&|t| t.id.is_some() && t.missed == 0, &low, &overlap(config.low_iou));
+        stage(&|t| t.id.is_none(), &high, &overlap(config.unconfirmed_iou));
+        let reach = |track: &Track, seen: &BBox| track.reach(seen, time);
+        stage(&|t| t.missed <= 1, &high, &reach);
+        let (pairs, doubtful) = doubts(tracks, observations, &seen_as, &high, time);
+        self.certainty.look(pairs, doubtful);
 
         let mut began = Vec::new();
         let mut numbers = vec![None; observations.len()];
@@ -350,12 +403,46 @@ impl Tracker {
         match elapsed {
             Some(elapsed) if elapsed <= self.config.lost_for.saturating_mul(HOPELESS) => {
                 let seconds = elapsed.as_secs_f64();
+                self.certainty.wait(seconds as f32);
                 self.state.tracks.iter_mut().for_each(|track| track.motion.predict(seconds));
                 Vec::new()
             }
-            _ => infos(&std::mem::take(&mut self.state.tracks)),
+            _ => {
+                let ended = infos(&std::mem::take(&mut self.state.tracks));
+                self.certainty.look(ended.len(), ended.len());
+                ended
+            }
         }
     }
+}
+
+/// The pairings of a look and how many of them are in doubt: another object is as near as this one
+/// may have come, or one that was there has no pair while a new one has none either.
+// Every index is one of a track or an observation, made from the lengths of these two lists.
+#[allow(clippy::indexing_slicing)]
+fn doubts(
+    tracks: &[Track],
+    observations: &[Observation],
+    seen_as: &[Option<usize>],
+    high: &[usize],
+    time: u64,
+) -> (usize, usize) {
+    let mut taken = vec![false; observations.len()];
+    seen_as.iter().flatten().for_each(|&o| taken[o] = true);
+    let (mut pairs, mut doubtful) = (0, 0);
+    for (track, pair) in tracks.iter().zip(seen_as) {
+        let Some(own) = *pair else { continue };
+        let unseen = Duration::from_nanos(time.saturating_sub(track.last_seen)).as_secs_f32();
+        let others = high.iter().filter(|&&o| o != own && observations[o].class == track.class);
+        let mut others = others.map(|&o| &observations[o].bbox);
+        pairs += 1;
+        doubtful += usize::from(others.any(|other| reach::is_near(&track.bbox, other, unseen)));
+    }
+    let in_sight = |track: &Track| track.id.is_some() && track.missed == 0;
+    let gone = tracks.iter().zip(seen_as).filter(|(t, pair)| in_sight(t) && pair.is_none()).count();
+    let new = high.iter().filter(|&&o| !taken[o]).count();
+    let broken = gone.min(new);
+    (pairs + broken, doubtful + broken)
 }
 
 /// The confirmed tracks among these, in order of their numbers.

@@ -340,3 +340,78 @@ fn a_state_that_no_tracker_makes_is_refused() {
     assert!(spoilt("/tracks/0/motion/x/covariance/0", (-1.0).into()).contains("track 0 of 2"));
     spoilt("/tracks/0/score", serde_json::Value::Null);
 }
+
+/// People that walk through the picture from left to right or back, each in a lane of its own.
+/// Speeds are in pixels a second; a box has 40 x 80 pixels, so its size is 57.
+struct Walkers {
+    /// When each enters, in seconds, its lane's height and its speed.
+    all: Vec<(f32, f32, f32)>,
+}
+
+/// Pixels that a walker passes through.
+const WAY: f32 = 1200.0;
+
+impl Walkers {
+    fn new(count: usize, apart_s: f32, lane: f32) -> Self {
+        let speeds = [60.0, -75.0, 85.0, -50.0];
+        let walker =
+            |n: usize| (n as f32 * apart_s, (n % 4) as f32 * lane, speeds[n % speeds.len()]);
+        Self { all: (0..count).map(walker).collect() }
+    }
+
+    fn at(&self, seconds: f32) -> Vec<Observation> {
+        let place = |&(enters, y, speed): &(f32, f32, f32)| {
+            let way = (seconds - enters) * speed.abs();
+            let x = if speed > 0.0 { way } else { WAY - way };
+            (0.0..=WAY).contains(&way).then(|| at(x, y, 0.8))
+        };
+        self.all.iter().filter_map(place).collect()
+    }
+}
+
+/// Looks at the walkers until they are gone; gives how many tracks began and ended, and in which
+/// share of the looks the tracker said that it can be relied on.
+fn look(walkers: &Walkers, rate: f32, first: f32) -> (usize, usize, f32) {
+    let (mut tracker, mut began, mut ended, mut reliable) = (tracker(), 0, 0, 0);
+    let last = walkers.all.iter().map(|w| w.0).fold(0.0, f32::max) + WAY / 50.0 + 12.0;
+    let looks = ((last - first) * rate) as usize;
+    for n in 0..looks {
+        let seconds = first + n as f32 / rate;
+        let update = tracker.update((f64::from(seconds) * 1e9) as u64, &walkers.at(seconds));
+        began += update.began.len();
+        ended += update.ended.len();
+        reliable += usize::from(tracker.is_reliable());
+    }
+    (began, ended, reliable as f32 / looks as f32)
+}
+
+#[test]
+fn at_any_pace_that_it_holds_each_who_passes_enters_once_and_leaves_once() {
+    // Lanes far apart: who is who is never in doubt.
+    let few = Walkers::new(24, 5.0, 400.0);
+    for rate in [0.4, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0] {
+        for first in [0.0, 0.3 / rate, 0.7 / rate] {
+            let (began, ended, reliable) = look(&few, rate, first);
+            assert_eq!((began, ended), (24, 24), "at {rate} a second from {first} s on");
+            assert_eq!(reliable, 1.0, "at {rate} a second from {first} s on");
+        }
+    }
+}
+
+#[test]
+fn below_the_pace_that_it_holds_the_tracker_says_so() {
+    // How many, seconds from one to the next, and lanes that are near or overlap.
+    let crowds = [(60, 1.0, 70.0), (60, 0.5, 70.0), (60, 1.0, 40.0), (100, 0.4, 50.0)];
+    for (count, apart_s, lane) in crowds {
+        let crowd = Walkers::new(count, apart_s, lane);
+        for rate in [0.4, 0.7, 1.0, 1.4, 2.0, 5.0, 10.0] {
+            let (began, ended, reliable) = look(&crowd, rate, 0.0);
+            let what = format!("{count} each {apart_s} s at {rate} a second: {reliable}");
+            if reliable > 0.5 {
+                assert_eq!((began, ended), (count, count), "{what}");
+            }
+            assert!(rate > 0.7 || reliable < 0.5, "{what}");
+            assert!(rate < 5.0 || reliable > 0.9, "{what}");
+        }
+    }
+}
