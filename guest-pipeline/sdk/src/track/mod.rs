@@ -14,10 +14,11 @@
 //!    track is expected;
 //! 3. unconfirmed tracks with what is left of the detections of high score.
 //!
-//! With few updates a second objects move by more than their size from one to the next, and boxes of
-//! one object no longer overlap. So a fourth assignment pairs all tracks and detections of high
-//! score that are left, by their distance in sizes and time (`reach`). Where several are as near,
-//! that is a guess: [`Tracker::is_reliable`] says when too many of the last pairings were.
+//! With few updates a second objects move by more than their size from one to the next, and boxes
+//! of one object no longer overlap. So a fourth assignment pairs the tracks (lost ones if they were
+//! missed once) and the detections of high score that are left, by their distance in sizes and time
+//! (`reach`). Where several are as near, that is a guess: [`Tracker::is_reliable`] says when too
+//! many of the last pairings were.
 //!
 //! A detection of still higher score that is left begins an unconfirmed track. It is confirmed, and
 //! gets its number, when it is seen again in the next update; otherwise it is dropped in silence. A
@@ -26,8 +27,8 @@
 //!
 //! Where this departs from the authors' program: cost is IoU alone, as in the paper; tracks of the
 //! first frame need confirmation too; a track keeps its class; pairing by distance; and since a
-//! pipeline skips frames, durations count in presentation time. The same updates give the same tracks, also across
-//! [`Tracker::state`] and [`Tracker::resume`].
+//! pipeline skips frames, durations count in presentation time. The same updates give the same
+//! tracks, also across [`Tracker::state`] and [`Tracker::resume`].
 
 mod assign;
 mod kalman;
