@@ -149,7 +149,8 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
     let path = folder.path().join(FILE);
     let (connection, aside) = file::open(folder, FILE, &KIND)?;
     if let Some(aside) = aside {
-        let floor = greatest(&aside).unwrap_or_else(|| written(&aside)).max(now_ms.unsigned_abs());
+        let floor =
+            greatest(&aside).unwrap_or_else(|| written(folder, &aside)).max(now_ms.unsigned_abs());
         connection
             .execute("UPDATE numbering SET floor = ?", [floor])
             .context("writing the floor")?;
@@ -164,9 +165,10 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
 
 /// When a file was written, in milliseconds since 1970: the clock may have been set back since the
 /// numbers above an earlier floor were given.
-fn written(file: &Path) -> u64 {
-    let written = std::fs::metadata(file).and_then(|file| file.modified());
-    written.map_or(0, |time| unix_ms(time).unsigned_abs())
+fn written(folder: &Folder, aside: &Path) -> u64 {
+    let name = aside.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let written = folder.about(name).and_then(|file| file.modified());
+    written.map_or(0, |time| unix_ms(time.into_std()).unsigned_abs())
 }
 
 /// The greatest number that can still be read of a damaged file; none where none can.
