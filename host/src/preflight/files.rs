@@ -32,8 +32,11 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     if let Some(library) = &config.inference.library
         && !library.is_file()
     {
-        let fault =
-            format!("{}: no such file; leave it out for that of `./x setup`", library.display());
+        let shown = library.display();
+        let fault = format!(
+            "ONNX Runtime is not at {shown}: name its library, or leave the key out for that of \
+             `./x setup`"
+        );
         faults.push(("inference.library".into(), fault));
     }
     let folders = [
