@@ -87,7 +87,7 @@ mod tests {
         let of = |errno: Errno| kind_of(AvError(-errno.raw_os_error()), None);
         assert_eq!(of(Errno::CONNREFUSED), IngestFaultKind::Unreachable);
         assert_eq!(of(Errno::CONNRESET), IngestFaultKind::Closed);
-        assert_eq!(of(Errno::NOMEM), IngestFaultKind::Other);
+        assert_eq!(of(Errno::NOMEM), IngestFaultKind::TooLarge);
         assert_eq!(kind_of(AvError::END, None), IngestFaultKind::Closed);
         assert_eq!(kind_of(AvError::STOPPED, None), IngestFaultKind::Timeout);
     }

@@ -22,7 +22,7 @@ use ocelli_protocol::clock;
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::rtsp::{
     ANSWER_BUDGET, FromReader, MAX_PARAMETERS, MAX_PICTURE, MAX_STREAMS, Moment, OfferedStream,
-    Open, PICTURE_BUDGET, Picture, Play, ReaderError, SenderReport, error_text, word,
+    OpenCamera, PICTURE_BUDGET, Picture, Play, ReaderError, SenderReport, error_text, word,
 };
 use ocelli_protocol::wire;
 use ocelli_sandbox::limit;
@@ -75,7 +75,7 @@ pub fn run(inherited: Inherited, confine: &dyn Fn() -> Confinement) -> anyhow::R
         .build()?;
     let confinement = confine();
     let mut requests = wire::Reader::new(UnixStream::from(host));
-    let (open, _): (Open, _) = requests.read().context("what to read")?;
+    let (open, _): (OpenCamera, _) = requests.read().context("what to read")?;
     limit_memory(open.memory)?;
     limit::open_files(OPEN_FILES).context("limiting descriptors")?;
     let host = requests.get_ref().try_clone()?;
@@ -86,10 +86,10 @@ pub fn run(inherited: Inherited, confine: &dyn Fn() -> Confinement) -> anyhow::R
 }
 
 /// One session, and its end for the camera.
-async fn serve(host: UnixStream, open: Open) -> anyhow::Result<()> {
+async fn serve(host: UnixStream, open: OpenCamera) -> anyhow::Result<()> {
     let (mut commands, host) = tokio::net::UnixStream::from_std(host)?.into_split();
     let group = Arc::<SessionGroup>::default();
-    let mut session = CameraSession { open, group: Arc::clone(&group), host: Host(host) };
+    let mut session = CameraSession { open, group: Arc::clone(&group), host: HostSocket(host) };
     let done = session.run(&mut commands).await;
     let stale = group.stale_sessions();
     let _ = timeout(TEARDOWN_LIMIT, group.await_stale_sessions(&stale)).await;
@@ -97,9 +97,9 @@ async fn serve(host: UnixStream, open: Open) -> anyhow::Result<()> {
 }
 
 /// The stream socket to the host.
-struct Host(OwnedWriteHalf);
+struct HostSocket(OwnedWriteHalf);
 
-impl Host {
+impl HostSocket {
     async fn send(&mut self, message: &FromReader, payload: &[u8]) -> anyhow::Result<()> {
         self.0.write_all(&wire::encode(message, payload.len())?).await?;
         Ok(self.0.write_all(payload).await?)
@@ -107,9 +107,9 @@ impl Host {
 }
 
 struct CameraSession {
-    open: Open,
+    open: OpenCamera,
     group: Arc<SessionGroup>,
-    host: Host,
+    host: HostSocket,
 }
 
 impl CameraSession {

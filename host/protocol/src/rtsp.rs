@@ -1,8 +1,8 @@
 //! Messages between the host and the strict reader's process of one camera (`ocelli-rtsp`).
 //!
 //! It has the two sockets of an ingest process, and the network socket is the same
-//! ([`crate::ingest`]). On the **stream socket** the host opens with [`Open`]; the child answers
-//! with [`FromReader::SandboxReport`], then with [`FromReader::Described`] or
+//! ([`crate::ingest`]). On the **stream socket** the host opens with [`OpenCamera`]; the child
+//! answers with [`FromReader::SandboxReport`], then with [`FromReader::Described`] or
 //! [`FromReader::Failed`]. The host's [`Play`] names a stream, upon which the child sends
 //! [`FromReader::SetUp`], [`FromReader::Playing`] and then what comes, up to `Failed` or
 //! [`FromReader::Ended`]. A host that closes the socket ends the session: the child still tells the
@@ -43,7 +43,7 @@ pub const PICTURE_BUDGET: u64 = 12 << 20;
 
 /// The first message to the process: what it reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Open {
+pub struct OpenCamera {
     /// `rtsp://`, without credentials.
     pub url: String,
     /// User name and password.

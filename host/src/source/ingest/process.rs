@@ -141,7 +141,7 @@ impl IngestLauncher {
     pub(super) async fn start_strict(
         &self,
         name: &str,
-        open: &rtsp::Open,
+        open: &rtsp::OpenCamera,
         descriptors: Descriptors,
     ) -> Result<IngestProcess, IngestError> {
         let program = &self.inner.programs.strict;

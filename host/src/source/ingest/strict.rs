@@ -7,8 +7,8 @@ use bytes::Bytes;
 use ocelli_protocol::clock;
 use ocelli_protocol::inference::packet_pair;
 use ocelli_protocol::rtsp::{
-    FromReader, MAX_PARAMETERS, MAX_PICTURE, MAX_STREAMS, Moment, OfferedStream, Open, Picture,
-    Play, ReaderError, SenderReport,
+    FromReader, MAX_PARAMETERS, MAX_PICTURE, MAX_STREAMS, Moment, OfferedStream, OpenCamera,
+    Picture, Play, ReaderError, SenderReport,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -70,7 +70,7 @@ impl StrictLauncher {
         let broker = broker.map_err(IngestError::Start)?;
         let descriptors = Descriptors::of_camera(theirs).map_err(IngestError::Start)?;
         let credentials = source.credentials.as_ref();
-        let open = Open {
+        let open = OpenCamera {
             url: source.url().to_string(),
             credentials: credentials.map(|known| (known.user.clone(), known.password.clone())),
             udp: source.transport == Transport::Udp,
