@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::Redis;
+use super::quota::QuotaExceeded;
 
 /// How long Redis may take over a pipeline's command, at most: it takes less than a millisecond,
 /// and a pipeline that waits processes no frame.
@@ -27,6 +28,9 @@ const SCANNED: usize = 500;
 /// Steps of one listing: keys of others lie between those of the prefix, and each step costs Redis
 /// some 0.1 ms.
 const STEPS: usize = 20;
+
+/// Bytes of the longest number in decimal text.
+const MAX_NUMBER: usize = 20;
 
 /// The worker's end of a socket without a peer.
 pub(crate) fn unserved_socket() -> io::Result<OwnedFd> {
@@ -75,6 +79,8 @@ enum BucketError {
     NotACursor,
     #[error("the sum has more than 64 bits")]
     Overflow,
+    #[error(transparent)]
+    Quota(#[from] QuotaExceeded),
     #[error(
         "values of {value} bytes, {all} together: at most {MAX_VALUE} and {MAX_BYTES} are given"
     )]
@@ -143,15 +149,20 @@ impl RedisBucket {
                 Ok(RedisReply::Exists(exists > 0))
             }
             RedisOperation::List(cursor) => self.list(cursor).await,
-            RedisOperation::Increment { key, delta } if heard => Ok(RedisReply::Number(
-                self.execute_one(cmd("INCRBY").arg(self.key(&key)).arg(delta)).await?,
-            )),
+            RedisOperation::Increment { key, delta } if heard => {
+                self.admit(std::iter::once((key.as_str(), MAX_NUMBER)))?;
+                let number = self.execute_one(cmd("INCRBY").arg(self.key(&key)).arg(delta)).await?;
+                Ok(RedisReply::Number(number))
+            }
             RedisOperation::Increment { key, delta } => {
                 let number: Option<i64> = self.execute_one(cmd("GET").arg(self.key(&key))).await?;
                 let sum = number.unwrap_or(0).checked_add(delta);
                 sum.map(RedisReply::Number).ok_or(BucketError::Overflow)
             }
             RedisOperation::Set(values) => {
+                if heard {
+                    self.admit(values.iter().map(|(key, value)| (key.as_str(), value.len())))?;
+                }
                 let mut set = cmd("MSET");
                 values.iter().for_each(|(key, value)| {
                     set.arg(self.key(key)).arg(&value[..]);
@@ -160,9 +171,21 @@ impl RedisBucket {
             }
             RedisOperation::Delete(keys) => {
                 let delete = cmd("DEL").arg(self.keys(&keys)).to_owned();
-                self.change(!keys.is_empty() && heard, &delete).await
+                let deleted = self.change(!keys.is_empty() && heard, &delete).await?;
+                if heard && let Some(usage) = self.redis.usage.lock().get_mut(&self.prefix) {
+                    usage.remove(&keys);
+                }
+                Ok(deleted)
             }
         }
+    }
+
+    /// Counts keys with the sizes of their values, where the quota has room for them.
+    fn admit<'a>(
+        &self,
+        values: impl Iterator<Item = (&'a str, usize)>,
+    ) -> Result<(), QuotaExceeded> {
+        self.redis.usage.lock().entry(self.prefix.clone()).or_default().admit(values)
     }
 
     async fn change(&self, done: bool, change: &::redis::Cmd) -> Result<RedisReply, BucketError> {
@@ -309,8 +332,24 @@ mod tests {
             let error = granted.answer(operation, true).await.unwrap_err();
             assert_eq!(error.to_string(), "redis is not reachable");
         }
+        // A write that may have reached Redis counts.
+        assert!(granted.redis.usage.lock().contains_key("app[1]:"));
         let unheard = RedisOperation::Set(vec![("k".into(), vec![1])]);
         assert_eq!(granted.answer(unheard, false).await.unwrap(), RedisReply::Done);
+    }
+
+    #[tokio::test]
+    async fn a_full_prefix_is_told_before_redis_is_asked() {
+        let granted = granted();
+        for number in 0..super::super::quota::MAX_KEYS {
+            granted.admit(std::iter::once((number.to_string().as_str(), 1))).unwrap();
+        }
+        let write = |key: &str| RedisOperation::Set(vec![(key.into(), vec![1])]);
+        let error = granted.answer(write("new"), true).await.unwrap_err();
+        assert!(matches!(error, BucketError::Quota(_)), "{error}");
+        let error = granted.answer(write("7"), true).await.unwrap_err();
+        assert!(matches!(error, BucketError::Unreachable(_)), "another value: {error}");
+        granted.answer(write("new"), false).await.unwrap();
     }
 
     #[tokio::test]

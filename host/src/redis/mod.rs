@@ -23,9 +23,11 @@
 mod entry;
 pub(crate) mod keyvalue;
 mod link;
+mod quota;
 mod resume;
 mod sink;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -35,6 +37,7 @@ use tokio::task::JoinHandle;
 use crate::config;
 use crate::journal::events::EventJournal;
 use link::SharedConnection;
+use quota::BucketUsage;
 use sink::EventSink;
 
 /// Redis as the host has it. Cheap to clone; all clones are one.
@@ -44,6 +47,8 @@ pub struct Redis {
     metrics: Arc<Mutex<RedisMetrics>>,
     /// For pipelines: the sink has a connection of its own, so that neither waits for the other.
     link: Arc<SharedConnection>,
+    /// What pipelines keep, by the prefix that they were granted. Each is a key of the config.
+    usage: Arc<Mutex<HashMap<String, BucketUsage>>>,
 }
 
 /// How the sink stands.
@@ -65,7 +70,7 @@ impl Redis {
     /// With these settings; none: nothing is done.
     pub fn new(settings: Option<config::RedisConfig>) -> Self {
         let settings = watch::Sender::new(settings);
-        Self { settings, metrics: Arc::default(), link: Arc::default() }
+        Self { settings, metrics: Arc::default(), link: Arc::default(), usage: Arc::default() }
     }
 
     /// From now on with these settings.
