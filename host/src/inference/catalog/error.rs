@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::graph_file::GraphFault;
+
 /// Why a model cannot be offered.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -22,6 +24,9 @@ pub enum CatalogError {
          damaged or was exchanged; restore it, or correct `sha256` if the new file is meant"
     )]
     Digest { model: String, path: PathBuf, expected: String, found: String },
+    /// The graph's file is none that ONNX Runtime reads.
+    #[error("model {model}: {path}: {fault}")]
+    Graph { model: String, path: PathBuf, fault: GraphFault },
     /// The config sets an option that the model cannot have.
     #[error("{key}: {message}")]
     Options { key: String, message: String },

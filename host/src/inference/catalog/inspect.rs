@@ -9,6 +9,8 @@ use ocelli_protocol::graph::{Inspection, difference};
 use ocelli_protocol::inference::Model;
 
 use super::super::library::{self, Library};
+use super::graph_file::{self, GraphFault};
+use crate::util::folder::open_regular;
 
 /// Maximum length of the output in bytes: 128 tensors with long names.
 const MAX_OUTPUT: u64 = 1 << 20;
@@ -25,6 +27,9 @@ pub enum InspectError {
     /// It is not a file that can be read.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    /// It is none that ONNX Runtime reads.
+    #[error("{path}: {fault}")]
+    Graph { path: PathBuf, fault: GraphFault },
     /// It is no model, or one that takes more memory or time than it may.
     #[error("{0}")]
     Refused(String),
@@ -35,6 +40,8 @@ pub enum InspectError {
 pub struct ModelInspector {
     program: PathBuf,
     library: Library,
+    /// Whether the library is the one whose versions are known.
+    pinned: bool,
 }
 
 impl ModelInspector {
@@ -47,15 +54,15 @@ impl ModelInspector {
             "{} is missing: `./x build` makes it",
             program.display()
         );
-        Ok(Self { program, library: library::find(library)? })
+        Ok(Self { program, pinned: library.is_none(), library: library::find(library)? })
     }
 
     /// The tensors of a model file. Blocks until the process has ended.
     pub fn inspect(&self, file: &Path) -> Result<Inspection, InspectError> {
         let unreadable = |source| InspectError::File { path: file.to_owned(), source };
-        // A pipe or a device would be waited for.
-        if !file.metadata().map_err(unreadable)?.is_file() {
-            return Err(unreadable(std::io::Error::other("it is not a file")));
+        let fault = open_regular(file).and_then(|file| graph_file::fault(file, self.pinned));
+        if let Some(fault) = fault.map_err(unreadable)? {
+            return Err(InspectError::Graph { path: file.to_owned(), fault });
         }
         let start = |source| InspectError::Start { program: self.program.clone(), source };
         let mut complaint = tempfile::tempfile().map_err(start)?;

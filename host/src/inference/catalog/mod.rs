@@ -1,6 +1,7 @@
 //! The models that an operator offers: one folder each, with the graph and its `model.toml`.
 
 mod error;
+mod graph_file;
 mod inspect;
 mod manifest;
 mod model_catalog;
@@ -19,6 +20,7 @@ use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
 use crate::util::folder::Folder;
 
 pub use error::CatalogError;
+pub use graph_file::GraphFault;
 pub use inspect::{InspectError, ModelInspector, mismatch};
 pub use manifest::{Embedding, Manifest, Preprocessing};
 pub(crate) use model_catalog::{CatalogWatcher, ModelCatalog};
@@ -67,7 +69,8 @@ impl Catalog {
         let (mut catalog, mut problems) = (Self::default(), Vec::new());
         for (name, folder) in folders(directory)? {
             let model = folder.map_err(CatalogError::file(&name, &directory.join(&name)));
-            match model.and_then(|folder| load(&name, folder)) {
+            let pinned = config.library.is_none();
+            match model.and_then(|folder| load(&name, folder, pinned)) {
                 Ok(entry) => drop(catalog.entries.insert(name, entry)),
                 Err(error) => problems.push(error),
             }
@@ -193,8 +196,9 @@ fn folders(directory: &Path) -> Result<BTreeMap<String, io::Result<Folder>>, Cat
     Ok(named.collect())
 }
 
-/// Reads a model from its folder, with default options.
-fn load(name: &str, folder: Folder) -> Result<CatalogEntry, CatalogError> {
+/// Reads a model from its folder, with default options. `pinned`: for the library whose versions
+/// are known.
+fn load(name: &str, folder: Folder, pinned: bool) -> Result<CatalogEntry, CatalogError> {
     let path = folder.path().join(MANIFEST);
     let text = folder.read_linked(MANIFEST).and_then(io::read_to_string);
     let text = text.map_err(CatalogError::file(name, &path))?;
@@ -208,7 +212,12 @@ fn load(name: &str, folder: Folder) -> Result<CatalogEntry, CatalogError> {
         return Err(wrong(problem));
     }
     let graph = folder.path().join(&manifest.file);
-    let found = folder.read_linked(&manifest.file).and_then(versions::digest);
+    let file = || folder.read_linked(&manifest.file);
+    let fault = file().and_then(|file| graph_file::fault(file, pinned));
+    if let Some(fault) = fault.map_err(CatalogError::file(name, &graph))? {
+        return Err(CatalogError::Graph { model: name.to_owned(), path: graph, fault });
+    }
+    let found = file().and_then(versions::digest);
     let found = found.map_err(CatalogError::file(name, &graph))?;
     if found != manifest.sha256 {
         let (model, expected) = (name.to_owned(), manifest.sha256);
