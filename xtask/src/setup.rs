@@ -55,8 +55,6 @@ const TO_TEST: &[Need] = &[
     need("redis-server", &["redis-server", "--version"]),
     need("redis-tools", &["redis-cli", "--version"]),
     need("curl", &["curl", "--version"]),
-    // For the clock of the chaos alone: ./x soak.
-    need("libfaketime", &["sh", "-c", "ls /usr/lib/*/faketime/libfaketimeMT.so.1"]),
     need("chromium-headless-shell", &["chromium-headless-shell", "--version"]),
 ];
 

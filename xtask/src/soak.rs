@@ -13,7 +13,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCod
         "==> the soak takes {} on two cores, and what is not built before that",
         takes(arguments)
     );
-    setup::for_testing(workspace)?;
+    setup::everything()?;
     programs::build(workspace)?;
     programs::build_tools(workspace, &["ocelli-soak"])?;
     let mut soak = Command::new(workspace.programs().join("ocelli-soak"));

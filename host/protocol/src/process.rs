@@ -19,6 +19,40 @@ pub mod worker {
     /// Stream socket for the keys of Redis that the session was granted. Without a grant it has no
     /// other end.
     pub const REDIS: RawFd = 7;
+    /// The first of the folders that the session was granted, in the order of the arguments behind
+    /// its name: [`super::GrantedDirectory`].
+    pub const DIRECTORIES: RawFd = 8;
+}
+
+/// Folders that a session may be granted: a descriptor and a rule of landlock each.
+pub const MAX_DIRECTORIES: usize = 8;
+
+/// A folder that a session was granted, as it stands among a worker's arguments. The worker
+/// confines itself by it before it reads a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantedDirectory {
+    /// Its path in the component: absolute.
+    pub guest: String,
+    /// Whether the component may change what is in it.
+    pub write: bool,
+}
+
+impl GrantedDirectory {
+    const READ: &str = "read:";
+    const WRITE: &str = "write:";
+
+    /// The folder as an argument.
+    pub fn argument(&self) -> String {
+        format!("{}{}", if self.write { Self::WRITE } else { Self::READ }, self.guest)
+    }
+
+    /// The folder of an argument. `None`: it is none.
+    pub fn of_argument(argument: &str) -> Option<Self> {
+        let read = argument.strip_prefix(Self::READ).map(|guest| (guest, false));
+        let (guest, write) =
+            read.or(argument.strip_prefix(Self::WRITE).map(|guest| (guest, true)))?;
+        guest.starts_with('/').then(|| Self { guest: guest.to_owned(), write })
+    }
 }
 
 /// Descriptors of an `ocelli-inference`.
@@ -69,4 +103,20 @@ pub unsafe fn inherited(number: RawFd) -> OwnedFd {
 /// a thread that lives as long as the process: never from a pool whose threads come and go.
 pub fn die_with_parent() -> std::io::Result<()> {
     Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_granted_folder_is_the_same_behind_an_argument() {
+        for write in [false, true] {
+            let folder = GrantedDirectory { guest: "/zones of read:/x".into(), write };
+            assert_eq!(GrantedDirectory::of_argument(&folder.argument()), Some(folder));
+        }
+        for argument in ["", "/zones", "read:", "read:zones", "all:/zones", "write"] {
+            assert_eq!(GrantedDirectory::of_argument(argument), None, "{argument}");
+        }
+    }
 }

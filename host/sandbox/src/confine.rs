@@ -54,7 +54,7 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
     let core_dumps = limit::no_core_dumps().map_err(MeasureError::from);
     let domain = domain::restrict(profile);
     let system_calls = match profile.devices {
-        false => syscalls::restrict(profile.kind).map_err(MeasureError::from),
+        false => syscalls::restrict(profile).map_err(MeasureError::from),
         true => Err(MeasureError::Devices),
     };
 
@@ -86,11 +86,12 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
 }
 
 /// Closes the last door of a worker, once its component is mapped: from then on nothing is opened
-/// by name, landlock or not. Does nothing where system calls are not filtered. It takes effect on
-/// all threads.
-pub fn seal(confinement: &Confinement) -> io::Result<()> {
+/// by name, landlock or not. A worker that was granted folders opens their files still, which is
+/// landlock's part: `opens_files`. Does nothing where system calls are not filtered. It takes effect
+/// on all threads.
+pub fn seal(confinement: &Confinement, opens_files: bool) -> io::Result<()> {
     if confinement.enforced.contains(&Measure::SystemCalls) {
-        syscalls::seal().map_err(io::Error::other)?;
+        syscalls::seal(opens_files).map_err(io::Error::other)?;
     }
     Ok(())
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus,
-    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use crate::error::{LandlockError, MeasureError};
@@ -61,7 +61,27 @@ fn apply(profile: &Profile<'_>) -> Result<RestrictionStatus, RulesetError> {
     if let Some(file) = profile.reopened {
         ruleset = ruleset.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
     }
+    for (folder, write) in &profile.directories {
+        ruleset = ruleset.add_rule(PathBeneath::new(folder, of_directory(*write)))?;
+    }
     ruleset.restrict_self()
+}
+
+/// What a process may do in a folder that it was granted.
+fn of_directory(write: bool) -> BitFlags<AccessFs> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    match write {
+        false => read,
+        true => {
+            read | AccessFs::WriteFile
+                | AccessFs::Truncate
+                | AccessFs::MakeReg
+                | AccessFs::MakeDir
+                | AccessFs::RemoveFile
+                | AccessFs::RemoveDir
+                | AccessFs::Refer
+        }
+    }
 }
 
 /// The version that is enforced.

@@ -43,6 +43,17 @@ pub fn priority(nice: i32) -> io::Result<()> {
     Ok(setpriority_process(None, nice)?)
 }
 
+/// Bounds the size of each file that is written, in bytes (`RLIMIT_FSIZE`). A write beyond it is an
+/// error (`EFBIG`).
+#[allow(unsafe_code)]
+pub fn file_size(bytes: u64) -> io::Result<()> {
+    // SAFETY: no function is installed, the signal is ignored. It would end the process.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    set(Resource::Fsize, bytes)
+}
+
 /// The size in bytes at which no core dump is made: smaller than any, so none becomes a file. For a
 /// dump that is piped to a program the kernel ignores the limit, unless it is 1.
 const NO_CORE: u64 = 1;

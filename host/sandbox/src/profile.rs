@@ -11,6 +11,8 @@ pub struct Profile<'a> {
     pub(crate) readable: Vec<PathBuf>,
     /// An open file that may be reopened for reading.
     pub(crate) reopened: Option<BorrowedFd<'a>>,
+    /// Open folders in which files may be opened, and whether they may be changed.
+    pub(crate) directories: Vec<(BorrowedFd<'a>, bool)>,
     /// Whether drivers of devices work in the process.
     pub(crate) devices: bool,
 }
@@ -34,32 +36,66 @@ impl<'a> Profile<'a> {
             kind: ProcessKind::Worker,
             readable: Vec::new(),
             reopened: component,
+            directories: Vec::new(),
             devices: false,
         }
     }
 
+    /// The same for a session that was granted folders, each with whether it may change what is in
+    /// it. Landlock holds the process to them: seccomp does not see which file a call opens. So do
+    /// not use them where [`Measure::Files`](ocelli_protocol::confinement::Measure::Files) is not
+    /// enforced. A link, a pipe, a socket or a device cannot be made, nor anything executed.
+    #[must_use]
+    pub fn with_directories(self, directories: Vec<(BorrowedFd<'a>, bool)>) -> Self {
+        Self { directories, ..self }
+    }
+
     /// The compiler: the descriptors that it inherited, and threads.
     pub fn compile() -> Self {
-        Self { kind: ProcessKind::Compile, readable: Vec::new(), reopened: None, devices: false }
+        Self {
+            kind: ProcessKind::Compile,
+            readable: Vec::new(),
+            reopened: None,
+            directories: Vec::new(),
+            devices: false,
+        }
     }
 
     /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`,
     /// makes memory to warm them, and takes the descriptors of sessions.
     pub fn inference(models: Vec<PathBuf>) -> Self {
-        Self { kind: ProcessKind::Inference, readable: models, reopened: None, devices: false }
+        Self {
+            kind: ProcessKind::Inference,
+            readable: models,
+            reopened: None,
+            directories: Vec::new(),
+            devices: false,
+        }
     }
 
     /// The reader process of one source: no files, sockets that neither connect nor listen. The
     /// descriptors that it inherits stay open and at their numbers, because the one call that can
     /// carry an address is allowed for one of them only.
     pub fn ingest() -> Self {
-        Self { kind: ProcessKind::Ingest, readable: Vec::new(), reopened: None, devices: false }
+        Self {
+            kind: ProcessKind::Ingest,
+            readable: Vec::new(),
+            reopened: None,
+            directories: Vec::new(),
+            devices: false,
+        }
     }
 
     /// The strict reader's process of one camera: the same with threads, of which one resolves
     /// names.
     pub fn rtsp() -> Self {
-        Self { kind: ProcessKind::Rtsp, readable: Vec::new(), reopened: None, devices: false }
+        Self {
+            kind: ProcessKind::Rtsp,
+            readable: Vec::new(),
+            reopened: None,
+            directories: Vec::new(),
+            devices: false,
+        }
     }
 
     /// Whether the process starts threads for as long as it runs.

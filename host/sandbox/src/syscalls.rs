@@ -1,6 +1,7 @@
 //! Seccomp: the system calls that a process may make, and with which arguments.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 
 use libc::{c_int, c_long};
 use ocelli_protocol::process::ingest;
@@ -9,7 +10,7 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter, apply_filter_all_threads,
 };
 
-use crate::profile::ProcessKind;
+use crate::profile::{ProcessKind, Profile};
 
 /// A call's number, and the rules for its arguments, any of which allows it. No rule: any
 /// arguments.
@@ -77,6 +78,30 @@ const COMPILE: &[c_long] = &[libc::SYS_fdatasync, libc::SYS_fsync];
 /// where they are bound. It neither connects nor listens: the host connects for it.
 const INGEST: &[c_long] =
     &[libc::SYS_bind, libc::SYS_getpeername, libc::SYS_getsockname, libc::SYS_getsockopt];
+
+/// Further calls of a worker that reads files of folders that it was granted. Which ones is
+/// landlock's part.
+const READ_DIRECTORIES: &[c_long] = &[
+    libc::SYS_fadvise64,
+    libc::SYS_getdents64,
+    libc::SYS_newfstatat,
+    libc::SYS_openat2,
+    libc::SYS_readlinkat,
+    libc::SYS_statx,
+];
+
+/// Further calls of a worker that may change files of such folders. It makes no links.
+const WRITE_DIRECTORIES: &[c_long] = &[
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_mkdirat,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev2,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+];
 
 /// The flags with which the C library starts a thread. A process started with others would have a
 /// life, a number, or names of its own.
@@ -149,21 +174,24 @@ const FCNTL: &[c_int] = &[
 ];
 
 /// Restricts this thread, and those that it will start, to the calls of its kind.
-pub(crate) fn restrict(kind: ProcessKind) -> Result<(), seccompiler::Error> {
+pub(crate) fn restrict(profile: &Profile<'_>) -> Result<(), seccompiler::Error> {
     let lists = || -> Result<_, BackendError> {
         let own = std::process::id();
         // The kernel takes the stricter answer of two filters, and an error is stricter than leave.
         Ok([
             refusing([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
-            allowing(rules(kind, own)?)?,
+            allowing(with_directories(rules(profile.kind, own)?, &profile.directories))?,
         ])
     };
     let lists: [BpfProgram; 2] = lists()?;
     lists.iter().try_for_each(|list| apply_filter(list))
 }
 
-/// Forbids a worker the calls that map its component.
-pub(crate) fn seal() -> Result<(), seccompiler::Error> {
+/// Forbids a worker the calls that map its component, unless it opens files of folders.
+pub(crate) fn seal(opens_files: bool) -> Result<(), seccompiler::Error> {
+    if opens_files {
+        return Ok(());
+    }
     let calls = [libc::SYS_openat, libc::SYS_statx].map(|call| (call, Vec::new()));
     let list = refusing(calls, libc::EPERM)?;
     apply_filter_all_threads(&list)
@@ -174,6 +202,14 @@ pub(crate) fn seal_threads() -> Result<(), seccompiler::Error> {
     let calls = [libc::SYS_clone, libc::SYS_seccomp].map(|call| (call, Vec::new()));
     let list = refusing(calls, libc::EPERM)?;
     apply_filter_all_threads(&list)
+}
+
+/// The rules of a worker with those calls that its folders need.
+fn with_directories(mut rules: Rules, directories: &[(BorrowedFd<'_>, bool)]) -> Rules {
+    let reads = READ_DIRECTORIES.iter().filter(|_| !directories.is_empty());
+    let writes = WRITE_DIRECTORIES.iter().filter(|_| directories.iter().any(|(_, write)| *write));
+    rules.extend(reads.chain(writes).map(|call| (*call, Vec::new())));
+    rules
 }
 
 /// `own` is the process's number.

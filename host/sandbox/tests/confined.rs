@@ -22,7 +22,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use ocelli_protocol::confinement::{Attempt, Confinement, Measure};
 use ocelli_protocol::process::ingest;
 use ocelli_sandbox::attempt::{EXECUTED, EXECUTED_STATUS, Limits, Targets, make_one, names};
-use ocelli_sandbox::{Profile, confine, enter, seal, seal_threads};
+use ocelli_sandbox::{Profile, confine, enter, limit, seal, seal_threads};
 use ocelli_testkit::skip::skip;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -55,7 +55,7 @@ fn trials() -> Vec<Trial> {
             move || succeeds(name),
         ));
     }
-    let tests: [Test; 12] = [
+    let tests: [Test; 13] = [
         (
             "a_reader_cannot_free_the_numbers_that_it_inherited",
             a_reader_cannot_free_the_numbers_that_it_inherited,
@@ -64,6 +64,10 @@ fn trials() -> Vec<Trial> {
         ("what_a_worker_needs_goes_on_working", what_a_worker_needs_goes_on_working),
         ("an_abort_still_ends_a_confined_process", an_abort_still_ends_a_confined_process),
         ("only_granted_folders_can_be_read", only_granted_folders_can_be_read),
+        (
+            "a_granted_folder_is_all_that_a_worker_opens",
+            a_granted_folder_is_all_that_a_worker_opens,
+        ),
         (
             "what_a_devices_driver_needs_is_left_and_reported_as_missing",
             what_a_devices_driver_needs_is_left_and_reported_as_missing,
@@ -129,6 +133,7 @@ fn child(role: &str, rest: &[&str]) {
             println!("{}", outcome(std::fs::read_to_string(beside)));
             println!("{} {}", outcome(writing), outcome(more));
         }
+        ("directories", [read, write, beside]) => directories(read, write, beside),
         ("driver", [beside]) => {
             let confinement = confine(&Profile::inference(Vec::new()).with_devices());
             println!("{}", outcome(std::fs::read_to_string(beside)));
@@ -148,7 +153,7 @@ fn child(role: &str, rest: &[&str]) {
                     outcome(File::open(name))
                 }
             });
-            seal(&confinement).unwrap();
+            seal(&confinement, false).unwrap();
             closed.send(()).unwrap();
             println!("{} {}", outcome(File::open(name)), early.join().unwrap());
         }
@@ -201,8 +206,79 @@ fn child(role: &str, rest: &[&str]) {
 fn confined_worker() -> Confinement {
     let confinement = confine(&Profile::worker(None));
     Limits::CHECK.set().unwrap();
-    seal(&confinement).unwrap();
+    seal(&confinement, false).unwrap();
     confinement
+}
+
+/// As a worker that was granted two folders and was taken over. Prints each attempt that the kernel
+/// answers otherwise than it should.
+fn directories(read: &str, write: &str, beside: &str) {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+    let folders = [read, write].map(|path| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    });
+    let [read_only, writable] = [folders[0].as_fd(), folders[1].as_fd()];
+    let profile =
+        Profile::worker(None).with_directories(vec![(read_only, false), (writable, true)]);
+    let confinement = confine(&profile);
+    Limits::CHECK.set().unwrap();
+    limit::file_size(1 << 20).unwrap();
+    seal(&confinement, true).unwrap();
+
+    let in_folder = |folder, name: &str, flags: OFlags| {
+        let mode = if flags.contains(OFlags::CREATE) { Mode::RUSR } else { Mode::empty() };
+        let flags = flags | OFlags::NONBLOCK;
+        rustix::fs::openat2(folder, name, flags, mode, ResolveFlags::empty()).map(File::from)
+    };
+    let open = |folder, name, flags| in_folder(folder, name, flags).map(drop);
+    let (reading, writing) = (OFlags::RDONLY, OFlags::WRONLY);
+    let making = writing | OFlags::CREATE | OFlags::EXCL;
+    let allowed = [
+        ("read", open(read_only, "model.onnx", reading)),
+        ("list", open(read_only, ".", reading | OFlags::DIRECTORY)),
+        ("read there", open(writable, "old", reading)),
+        ("write", open(writable, "old", writing | OFlags::TRUNC)),
+        ("make", open(writable, "new", making)),
+        ("make a folder", rustix::fs::mkdirat(writable, "sub", Mode::RWXU)),
+        ("move", rustix::fs::renameat(writable, "new", writable, "sub/new")),
+        ("remove", rustix::fs::unlinkat(writable, "sub/new", rustix::fs::AtFlags::empty())),
+    ];
+    for (what, answer) in allowed {
+        if let Err(error) = answer {
+            println!("{what}: {error:?}");
+        }
+    }
+    let up = format!("../{}", Path::new(beside).file_name().unwrap().to_str().unwrap());
+    let refused = [
+        ("a file beside", open(CWD, beside, reading)),
+        ("a file above", open(read_only, &up, reading)),
+        ("a file behind a link", open(writable, "link", reading)),
+        ("a program", open(CWD, "/bin/sh", reading)),
+        ("its memory", open(CWD, "/proc/self/mem", OFlags::RDWR)),
+        ("to write in the other", open(read_only, "model.onnx", writing)),
+        ("to empty in the other", open(read_only, "model.onnx", reading | OFlags::TRUNC)),
+        ("to make in the other", open(read_only, "new", making)),
+        ("to move to the other", rustix::fs::renameat(writable, "old", read_only, "old")),
+        ("to move out of the other", rustix::fs::renameat(read_only, "model.onnx", writable, "x")),
+        ("to remove in the other", {
+            rustix::fs::unlinkat(read_only, "model.onnx", rustix::fs::AtFlags::empty())
+        }),
+        ("a link", rustix::fs::symlinkat("/etc/passwd", writable, "passwd")),
+        ("a second name", {
+            rustix::fs::linkat(writable, "old", writable, "twice", rustix::fs::AtFlags::empty())
+        }),
+        ("a pipe", rustix::fs::mkfifoat(writable, "pipe", Mode::RWXU)),
+        ("a mode", rustix::fs::chmodat(writable, "old", Mode::RWXU, rustix::fs::AtFlags::empty())),
+    ];
+    for (what, answer) in refused {
+        if !matches!(answer, Err(Errno::PERM | Errno::ACCESS | Errno::XDEV)) {
+            println!("{what}: {answer:?}");
+        }
+    }
+    // A file may not grow beyond its bound, and the process hears of it.
+    let mut file = in_folder(writable, "old", writing).unwrap();
+    let full = file.write_all(&vec![0; (1 << 20) + 1]).map_err(|error| error.raw_os_error());
+    println!("{full:?} {}", file.metadata().unwrap().len());
 }
 
 /// As `ocelli-ingest` does it.
@@ -383,6 +459,20 @@ fn only_granted_folders_can_be_read() -> Result<(), Failed> {
     assert_eq!(lines[2], "error Some(1) error Some(1)", "written to");
     if has_landlock() {
         assert_eq!(lines[1], "error Some(13)", "the file beside");
+    }
+    Ok(())
+}
+
+fn a_granted_folder_is_all_that_a_worker_opens() -> Result<(), Failed> {
+    let (folder, granted, beside) = files();
+    let writable = folder.path().join("writable");
+    std::fs::create_dir(&writable).unwrap();
+    std::fs::write(writable.join("old"), "old").unwrap();
+    std::os::unix::fs::symlink(&beside, writable.join("link")).unwrap();
+    if has_landlock() {
+        let paths = [&granted, &writable, &beside].map(|path| path.to_str().unwrap());
+        let lines = printed(&["directories", paths[0], paths[1], paths[2]]);
+        assert_eq!(lines, [format!("Err(Some({})) {}", libc::EFBIG, 1 << 20)]);
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use ocelli_protocol::inference::Device;
 use ocelli_protocol::key::TrustedKey;
 
 use super::allow::SourcePattern;
+use super::directory;
 use super::document::{Camera, CameraTable, Config, Document};
 use super::error::ConfigProblem;
 use super::inference::InferenceConfig;
@@ -241,6 +242,9 @@ impl Check<'_> {
             }
             if let Some(prefix) = table.redis_prefix() {
                 self.redis_prefix(key("redis_prefix"), prefix, redis);
+            }
+            for (place, fault) in directory::faults(table.directories()) {
+                self.report(key(&format!("directories{place}")), fault);
             }
             match table.source() {
                 Ok(source) => cameras.push(table.with_source(source)),

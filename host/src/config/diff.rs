@@ -151,6 +151,7 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
         ("decode", old.decode != new.decode),
         ("priority", old.priority != new.priority),
         ("redis_prefix", old.redis_prefix != new.redis_prefix),
+        ("directories", old.directories != new.directories),
     ]));
     keys
 }
@@ -308,6 +309,7 @@ mod tests {
                 decode: Default::default(),
                 priority: Default::default(),
                 redis_prefix: None,
+                directories: Vec::new(),
             },
         )
     }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::directory::Directory;
 use super::inference::InferenceConfig;
 use super::redis::RedisConfig;
 use super::sections::{
@@ -68,6 +69,8 @@ pub struct Camera {
     pub priority: Priority,
     /// Prefix of the Redis keys that its pipeline may use. `None`: no access to Redis.
     pub redis_prefix: Option<String>,
+    /// Folders that its pipeline may use.
+    pub directories: Vec<Directory>,
 }
 
 /// A config as it is written: [`Config`] before sources are taken apart. Its keys are those
@@ -151,6 +154,10 @@ pub(super) struct CameraTable {
     /// Left out: no access to Redis.
     #[schemars(length(min = 1, max = 200))]
     redis_prefix: Option<String>,
+    /// Folders that the pipeline may use. Left out: it sees no file.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    directories: Vec<Directory>,
 }
 
 impl Document {
@@ -185,6 +192,10 @@ impl CameraTable {
         self.redis_prefix.as_deref()
     }
 
+    pub(super) fn directories(&self) -> &[Directory] {
+        &self.directories
+    }
+
     /// The source, read from its keys.
     pub(super) fn source(&self) -> Result<Source, SourceError> {
         let options = SourceOptions {
@@ -209,6 +220,7 @@ impl CameraTable {
             decode: self.decode,
             priority: self.priority,
             redis_prefix: self.redis_prefix,
+            directories: self.directories,
         }
     }
 }

@@ -12,6 +12,7 @@
 mod allow;
 mod check;
 pub mod diff;
+mod directory;
 mod document;
 mod error;
 mod file;
@@ -30,6 +31,7 @@ use std::path::Path;
 
 pub use allow::SourcePattern;
 pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id, check_token_name};
+pub use directory::{Directory, DirectoryError};
 pub use document::{Camera, Config};
 pub(crate) use error::listing;
 pub use error::{ConfigError, ConfigProblem, ShownProblem, ValueOrigin};

@@ -50,6 +50,7 @@ pub(super) async fn ensure(
         decode: Default::default(),
         priority: Default::default(),
         redis_prefix: None,
+        directories: Vec::new(),
     };
     let fresh = Placement::Fresh(Box::new(Fresh { spec, session: None, fallback: None }));
     let started = executor.execute(plan, fresh).await.map_err(|failed| failed.error)?;

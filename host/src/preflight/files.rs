@@ -8,7 +8,7 @@ use rustix::fs::{Access, access};
 use super::Finding;
 use crate::api::Server;
 use crate::config::source::{Source, TlsTrust};
-use crate::config::{Camera, Config, ConfigFile};
+use crate::config::{Camera, Config, ConfigFile, DirectoryError};
 use crate::deploy::{find_named, find_pipeline};
 use crate::source::fault_of_authorities;
 
@@ -72,6 +72,16 @@ fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
                 let fault = fault_of_authorities(authorities);
                 findings.extend(fault.map(|fault| finding("ca", fault)));
             }
+        }
+    }
+    // A pipeline must not read the credentials in the config either.
+    let secrets: Vec<_> = file.config.secrets().into_iter().chain([file.path.clone()]).collect();
+    for (place, directory) in camera.directories.iter().enumerate() {
+        if let Err(error) = directory.open(&secrets) {
+            let shared = matches!(error, DirectoryError::Shared { .. });
+            let fault = finding(&format!("directories[{place}].host"), error.to_string());
+            // The worker's start looks at all secrets but the config file.
+            findings.push(Finding { stops_start: shared, ..fault });
         }
     }
     if let Err(error) = find_pipeline(&camera.pipeline, &file.config) {

@@ -278,6 +278,7 @@ mod tests {
             decode: Default::default(),
             priority: Default::default(),
             redis_prefix: None,
+            directories: Vec::new(),
         });
         assert_eq!(session.set_running(Some(version(1))), None);
         assert_eq!(session.set_running(Some(version(1))), None, "nothing has changed");

@@ -7,6 +7,7 @@ use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::Decode;
 use serde_json::{Map, Value};
 
+use crate::config::Directory;
 use crate::config::source::Source;
 
 /// A compiled pipeline, for any number of workers, or why there is none.
@@ -53,4 +54,6 @@ pub struct Spec {
     pub priority: Priority,
     /// The prefix of the Redis keys that its pipeline may use; `None`: it has no access.
     pub redis_prefix: Option<String>,
+    /// The folders that its pipeline may use.
+    pub directories: Vec<Directory>,
 }

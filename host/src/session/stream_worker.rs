@@ -39,6 +39,7 @@ impl StreamWorker {
             decode: spec.decode,
             standby,
             redis_prefix: spec.redis_prefix.as_deref(),
+            directories: &spec.directories,
             store: &store,
         };
         let launch = WorkerLaunch {

@@ -17,9 +17,9 @@ use super::handshake::HandshakeState;
 use super::health::WorkerHealth;
 use super::limits::WorkerPolicy;
 use super::monitor::WorkerMonitor;
-use super::process::{Programs, WorkerProcess};
+use super::process::{OpenDirectory, Programs, WorkerProcess};
 use super::usage::UsageLimit;
-use crate::config::{Config, Sandbox};
+use crate::config::{Config, Directory, DirectoryError, Sandbox};
 use crate::inference::{InferenceHandle, Share};
 use crate::redis::{Redis, keyvalue};
 
@@ -37,6 +37,8 @@ pub struct WorkerLauncher {
     policy: Arc<WorkerPolicy>,
     redis: Redis,
     groups: Option<ControlGroups>,
+    /// What no pipeline may be granted. The keys take effect at a start of the host.
+    secrets: Vec<PathBuf>,
 }
 
 /// What a worker is started with.
@@ -68,6 +70,8 @@ pub(crate) enum Workload<'a> {
         standby: bool,
         /// The prefix of the Redis keys that it may use; `None`: it may use none.
         redis_prefix: Option<&'a str>,
+        /// The folders that it may use.
+        directories: &'a [Directory],
         /// The session's key-value store, encoded.
         store: &'a [u8],
     },
@@ -85,7 +89,8 @@ impl WorkerLauncher {
         config: &Config,
     ) -> Self {
         let policy = Arc::new(WorkerPolicy::new(config, inference));
-        Self { program: programs.worker.clone(), policy, redis, groups }
+        let secrets = config.secrets();
+        Self { program: programs.worker.clone(), policy, redis, groups, secrets }
     }
 
     /// Takes another config over: its limits for the next workers, its Redis at once.
@@ -99,12 +104,35 @@ impl WorkerLauncher {
         self.policy.settings().limits
     }
 
+    /// Opens the folders of a session. On a thread of its own: a network file system may take its
+    /// time.
+    async fn open(&self, directories: &[Directory]) -> anyhow::Result<Vec<OpenDirectory>> {
+        if directories.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (directories, secrets) = (directories.to_vec(), self.secrets.clone());
+        let opened = tokio::task::spawn_blocking(move || {
+            let opened = directories.iter().map(|directory| {
+                Ok(OpenDirectory {
+                    folder: directory.open(&secrets)?,
+                    granted: directory.granted(),
+                })
+            });
+            opened.collect::<Result<Vec<_>, DirectoryError>>()
+        });
+        Ok(opened.await??)
+    }
+
     /// Starts a worker and sends it what to run.
     pub(crate) async fn launch(&self, launch: WorkerLaunch<'_>) -> anyhow::Result<WorkerHandle> {
         let WorkerLaunch { name, deployment, component, settings, limits, workload } = launch;
         let config = self.policy.settings();
+        let directories = match &workload {
+            Workload::Stream { directories, .. } => *directories,
+            Workload::Images { .. } => &[],
+        };
         let (terms, mode, decode, standby, redis_prefix, store) = match workload {
-            Workload::Stream { live, priority, decode, standby, redis_prefix, store } => {
+            Workload::Stream { live, priority, decode, standby, redis_prefix, store, .. } => {
                 let terms = config.service_terms(&limits, Share::Own, priority, live);
                 let pacing = if live { Pacing::NewestWins } else { Pacing::EveryFrame };
                 (terms, WorkerMode::Stream(pacing), decode, standby, redis_prefix, Some(store))
@@ -123,8 +151,16 @@ impl WorkerLauncher {
             None => keyvalue::unserved_socket()?,
         };
         let gate = Gate::new(mode, standby);
-        let (mut process, mut sender) =
-            WorkerProcess::start(&self.program, name, gate, &attachment, component, redis)?;
+        let directories = self.open(directories).await?;
+        let (mut process, mut sender) = WorkerProcess::start(
+            &self.program,
+            name,
+            gate,
+            &attachment,
+            component,
+            redis,
+            directories,
+        )?;
         let group = GroupLimits {
             memory: limits.memory,
             cpu: CpuLimit::Percent(config.cpu_percent),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::gate::{Gate, Request};
-use ocelli_protocol::process::worker as descriptor;
+use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
 use ocelli_protocol::wire::{self, WireError};
 use ocelli_protocol::worker::{FromWorker, ToWorker};
 use tokio::io::AsyncWriteExt;
@@ -58,6 +58,12 @@ impl Programs {
     }
 }
 
+/// A folder that a session is granted.
+pub(super) struct OpenDirectory {
+    pub(super) folder: OwnedFd,
+    pub(super) granted: GrantedDirectory,
+}
+
 /// A running worker. It is killed when this is dropped.
 pub(super) struct WorkerProcess {
     child: Child,
@@ -75,7 +81,8 @@ pub(crate) struct WorkerExit {
 
 impl WorkerProcess {
     /// Starts `program` for a session. `gate` says which messages it may send, `component` is the
-    /// compiled component, `redis` the worker's end of the socket for keys of Redis.
+    /// compiled component, `redis` the worker's end of the socket for keys of Redis, `directories`
+    /// what it was granted.
     pub(super) fn start(
         program: &Path,
         session: &str,
@@ -83,23 +90,30 @@ impl WorkerProcess {
         attachment: &InferenceAttachment,
         component: &OwnedFd,
         redis: OwnedFd,
+        directories: Vec<OpenDirectory>,
     ) -> anyhow::Result<(Self, WorkerSender)> {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
         ours.set_nonblocking(true)?;
         let mapping = |parent_fd: OwnedFd, child_fd| FdMapping { parent_fd, child_fd };
-        let mappings = vec![
+        let mut mappings = vec![
             mapping(theirs.into(), descriptor::HOST),
             mapping(attachment.socket.try_clone()?, descriptor::INFERENCE),
             mapping(attachment.memory.try_clone()?, descriptor::TENSORS),
             mapping(component.try_clone()?, descriptor::COMPONENT),
             mapping(redis, descriptor::REDIS),
         ];
+        let arguments: Vec<String> =
+            directories.iter().map(|directory| directory.granted.argument()).collect();
+        let folders = directories.into_iter().map(|directory| directory.folder);
+        let numbers = descriptor::DIRECTORIES..;
+        mappings.extend(folders.zip(numbers).map(|(folder, number)| mapping(folder, number)));
         let mut command = Command::new(program);
         command
             // For the process list alone, which then shows `ocelli-worker SESSION`.
             .arg0("ocelli-worker")
             .arg(session)
+            .args(arguments)
             .fd_mappings(mappings)?
             .env_clear()
             .stdin(Stdio::null())

@@ -49,7 +49,7 @@ pub(crate) async fn try_settings(
     let redis = keyvalue::unserved_socket()?;
     let gate = Gate::new(WorkerMode::Describe, true);
     let (mut process, mut sender) =
-        WorkerProcess::start(program, pipeline, gate, &attachment, component, redis)?;
+        WorkerProcess::start(program, pipeline, gate, &attachment, component, redis, Vec::new())?;
     let start = Start {
         session: pipeline.to_owned(),
         settings: serde_json::to_string(settings)?,

@@ -23,6 +23,7 @@
 
 pub mod arena;
 pub mod counters;
+pub mod directories;
 pub mod engine;
 pub mod guest;
 pub mod heartbeat;

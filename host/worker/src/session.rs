@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
-use ocelli_protocol::process::worker as descriptor;
+use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
 use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Start, ToWorker, WorkerMode, WorkerStage};
@@ -29,6 +29,7 @@ use wasmtime::component::Component;
 
 use crate::arena::Arena;
 use crate::counters::SharedCounters;
+use crate::directories::Directories;
 use crate::engine;
 use crate::guest::instance::InstanceFactory;
 use crate::guest::limits::MAX_MEMORIES;
@@ -54,12 +55,14 @@ pub struct Inherited {
     pub component: OwnedFd,
     /// Stream socket for the keys of Redis that the session was granted.
     pub redis: OwnedFd,
+    /// The folders that the session was granted.
+    pub directories: Directories,
 }
 
 /// Serves one session until the host closes the connection. An error has been sent to the host
 /// before it is returned. `confinement` is what the process has found to be in force.
 pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()> {
-    let Inherited { host, inference, tensors, component, redis } = inherited;
+    let Inherited { host, inference, tensors, component, redis, directories } = inherited;
     let mut reader =
         Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
     let host = HostLink::new(host);
@@ -80,7 +83,11 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
                 &start.limits,
                 !start.standby,
             );
-            let services = host_services(&host, &counters, inference, tensors, redis, &start)?;
+            let unsafe_here =
+                |error: std::io::Error| WorkerFailure::new(WorkerStage::Setup, error.to_string());
+            directories.secure(&confinement).map_err(unsafe_here)?;
+            let services = host_services(&host, &counters, inference, tensors, redis, &start)?
+                .with_directories(directories);
             let described = prepare(&host, services, component, &start, &confinement)?;
             match start.mode {
                 WorkerMode::Stream(pacing) => {
@@ -150,7 +157,8 @@ fn prepare(
         serde_json::from_str(&start.settings).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let engine = engine::engine().map_err(WorkerFailure::at(WorkerStage::Load))?;
     let component = load(&engine, component).map_err(WorkerFailure::at(WorkerStage::Load))?;
-    seal(confinement).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    seal(confinement, !services.directories().is_empty())
+        .map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let factory = InstanceFactory::new(&engine, &component, services)
         .map_err(WorkerFailure::of_call(WorkerStage::Instantiate))?;
     DescribedPipeline::new(factory, fields, host)
@@ -168,13 +176,13 @@ fn load(engine: &wasmtime::Engine, component: OwnedFd) -> wasmtime::Result<Compo
     unsafe { Component::deserialize_file(engine, path) }
 }
 
-/// Takes over the descriptors that the host has passed.
+/// Takes over the descriptors that the host has passed, those of `folders` last.
 ///
 /// # Safety
 ///
 /// To be called once, at the start of a process that the host started as a worker.
 #[allow(unsafe_code)]
-pub unsafe fn inherit() -> Inherited {
+pub unsafe fn inherit(folders: Vec<GrantedDirectory>) -> Inherited {
     use ocelli_protocol::process::inherited;
     // SAFETY: the host passes exactly these descriptors, and the caller calls this once, first of
     // all.
@@ -185,6 +193,11 @@ pub unsafe fn inherit() -> Inherited {
             tensors: inherited(descriptor::TENSORS),
             component: inherited(descriptor::COMPONENT),
             redis: inherited(descriptor::REDIS),
+            directories: Directories::new(
+                (descriptor::DIRECTORIES..)
+                    .zip(folders)
+                    .map(|(number, folder)| (folder, inherited(number))),
+            ),
         }
     }
 }

@@ -34,8 +34,6 @@ pub struct Ocelli {
     address: SocketAddr,
     log: Log,
     folder: TempDir,
-    /// What it was started with besides the harness's own.
-    environment: Vec<(String, String)>,
 }
 
 /// How a program ended.
@@ -177,19 +175,15 @@ impl Ocelli {
         let (mut child, log) = setup.spawn(program, environment);
         let address = listening(&mut child, &log).await;
         let process = Process::open(child.id()).expect("the host lives");
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let environment = environment.iter().map(own).collect();
-        Self { child, process, address, log, folder: setup.folder, environment }
+        Self { child, process, address, log, folder: setup.folder }
     }
 
-    /// Ends the host as a power cut would, and starts it again with the same config, environment,
-    /// store and logs.
+    /// Ends the host as a power cut would, and starts it again with the same config, store and
+    /// logs.
     pub async fn cut_and_start_again(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let environment: Vec<(&str, &str)> =
-            self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let (child, log) = spawn(self.folder(), &program("ocelli"), &environment);
+        let (child, log) = spawn(self.folder(), &program("ocelli"), &[]);
         (self.child, self.log) = (child, log);
         self.address = listening(&mut self.child, &self.log).await;
         self.process = Process::open(self.child.id()).expect("the host lives");

@@ -25,6 +25,7 @@ mod documents;
 mod faces;
 mod faults;
 mod files;
+mod folders;
 mod hostile;
 mod inference;
 mod isolation;

@@ -386,6 +386,7 @@ impl BringUp {
             decode: camera.decode,
             priority: camera.priority,
             redis_prefix: camera.redis_prefix.clone(),
+            directories: camera.directories.clone(),
         }
     }
 

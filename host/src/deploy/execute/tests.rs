@@ -135,6 +135,7 @@ impl Site {
             decode: Default::default(),
             priority: Default::default(),
             redis_prefix: None,
+            directories: Vec::new(),
         };
         let session = SessionHandle::without_task(spec);
         let backend = Fake {

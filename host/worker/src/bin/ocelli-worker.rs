@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ocelli_protocol::confinement::SandboxCheck;
-use ocelli_protocol::process::worker as descriptor;
+use ocelli_protocol::process::{GrantedDirectory, MAX_DIRECTORIES, worker as descriptor};
 use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Limits, Targets};
 use ocelli_sandbox::{Profile, confine, enter, limit, seal, seal_threads};
 use ocelli_worker::session::{inherit, run, write_still};
@@ -30,8 +30,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether the host started this process, whatever the session's name: the name is the one
-/// argument.
+/// Whether the host started this process, whatever the session's name: that is the first argument.
 #[allow(unsafe_code)]
 fn was_given_descriptors() -> bool {
     (descriptor::HOST..=descriptor::REDIS).all(|number| {
@@ -42,15 +41,30 @@ fn was_given_descriptors() -> bool {
 
 #[allow(unsafe_code)]
 fn serve() -> anyhow::Result<ExitCode> {
+    let folders = granted()?;
+    let last = descriptor::REDIS + RawFd::try_from(folders.len())?;
     // SAFETY: the host starts this program with these descriptors, and nothing has touched them
     // yet.
     let inherited = unsafe {
-        enter(descriptor::REDIS)?;
-        inherit()
+        enter(last)?;
+        inherit(folders)
     };
-    let confinement = confine(&Profile::worker(Some(inherited.component.as_fd())));
+    let profile = Profile::worker(Some(inherited.component.as_fd()))
+        .with_directories(inherited.directories.profile());
+    let confinement = confine(&profile);
     run(inherited, confinement)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The folders that the session was granted: the arguments behind its name.
+fn granted() -> anyhow::Result<Vec<GrantedDirectory>> {
+    let arguments = std::env::args().skip(2);
+    let folders = arguments.map(|argument| {
+        GrantedDirectory::of_argument(&argument).with_context(|| format!("{argument:?}: no folder"))
+    });
+    let folders: Vec<_> = folders.collect::<anyhow::Result<_>>()?;
+    anyhow::ensure!(folders.len() <= MAX_DIRECTORIES, "{} folders are too many", folders.len());
+    Ok(folders)
 }
 
 fn by_hand() -> anyhow::Result<ExitCode> {
@@ -75,7 +89,7 @@ fn still() -> anyhow::Result<ExitCode> {
     let confinement = confine(&Profile::worker(None));
     limit::memory(STILL_MEMORY).context("limiting memory")?;
     limit::address_space(STILL_ADDRESSES).context("limiting addresses")?;
-    seal(&confinement).context("closing the last door")?;
+    seal(&confinement, false).context("closing the last door")?;
     seal_threads(&confinement).context("ending the start of threads")?;
     write_still(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))?;
     Ok(ExitCode::SUCCESS)
@@ -90,7 +104,7 @@ fn check() -> anyhow::Result<ExitCode> {
     let targets = Targets::new(Limits::CHECK).context("preparing the attempts")?;
     let confinement = confine(&Profile::worker(None));
     Limits::CHECK.set().context("setting the limits")?;
-    seal(&confinement).context("closing the last door")?;
+    seal(&confinement, false).context("closing the last door")?;
     seal_threads(&confinement).context("ending the start of threads")?;
     let check = SandboxCheck { confinement, attempts: attempt::make_all(&targets, false) };
     println!("{}", serde_json::to_string(&check)?);

@@ -75,8 +75,10 @@ impl InstanceFactory {
     pub fn instance(&self, settings: Map<String, Value>) -> Result<Instance, CallError> {
         self.services.log().forget_frame();
         self.services.kv_store().lock().reset();
-        let mut store =
-            InstanceState::new(self.services.clone(), settings).into_store(&self.engine);
+        let state = InstanceState::new(self.services.clone(), settings).map_err(|error| {
+            CallError::Trap { limit: None, message: format!("its folders: {error:?}") }
+        })?;
+        let mut store = state.into_store(&self.engine);
         let driver = Arc::clone(&self.driver);
         let component = driver.run(&mut store, MAX_RESULT_BYTES, async |store| {
             self.component.instantiate(store).await

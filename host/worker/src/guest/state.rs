@@ -31,6 +31,7 @@ use super::output::{self, Output};
 use super::resources::FrameHandle;
 use crate::arena::Arena;
 use crate::counters::SharedCounters;
+use crate::directories::Directories;
 use crate::host_link::HostLink;
 use crate::inference::InferenceClient;
 use crate::kv_store::SharedKvStore;
@@ -50,6 +51,7 @@ pub struct HostServices {
     inference: Arc<Mutex<InferenceClient>>,
     kv_store: SharedKvStore,
     redis: RedisBucket,
+    directories: Directories,
     limits: WorkerLimits,
     counters: Arc<SharedCounters>,
 }
@@ -74,9 +76,21 @@ impl HostServices {
             inference: Arc::new(Mutex::new(inference)),
             kv_store: SharedKvStore::new(&limits),
             redis,
+            directories: Directories::default(),
             limits,
             counters,
         }
+    }
+
+    /// The same with the folders that the session was granted.
+    #[must_use]
+    pub fn with_directories(self, directories: Directories) -> Self {
+        Self { directories, ..self }
+    }
+
+    /// The folders that the session was granted.
+    pub fn directories(&self) -> &Directories {
+        &self.directories
     }
 
     pub fn log(&self) -> &GuestLog {
@@ -97,7 +111,8 @@ impl HostServices {
 /// The host's side of one instance: the content of its store.
 pub struct InstanceState {
     table: ResourceTable,
-    /// WASI without files, sockets, arguments or environment.
+    /// WASI without sockets, arguments or environment, and without files but those of the folders
+    /// that the session was granted.
     wasi: WasiCtx,
     limiter: Limiter,
     call: CallBudget,
@@ -112,10 +127,16 @@ pub struct InstanceState {
 
 impl InstanceState {
     /// The state of a new instance. `settings` is the content of `wasi:config/store`.
-    pub fn new(services: HostServices, settings: Map<String, Value>) -> Self {
-        let HostServices { log, arena, inference, kv_store, redis, limits, counters } = services;
+    ///
+    /// # Errors
+    /// A folder that the session was granted cannot be opened.
+    pub fn new(services: HostServices, settings: Map<String, Value>) -> wasmtime::Result<Self> {
+        let HostServices { log, arena, inference, kv_store, redis, directories, limits, counters } =
+            services;
         let stderr = Console::new(log.clone(), LogLevel::Warn, "stderr");
-        let wasi = WasiCtx::builder()
+        let mut wasi = WasiCtx::builder();
+        directories.preopen(&mut wasi)?;
+        let wasi = wasi
             .stdout(Console::new(log.clone(), LogLevel::Info, "stdout"))
             .stderr(stderr.clone())
             .max_random_size(MAX_RANDOM)
@@ -129,7 +150,7 @@ impl InstanceState {
         table.set_max_capacity(MAX_HANDLES);
         // The largest argument is a tensor that fills the shared memory.
         let max_argument_bytes = arena.capacity().saturating_add(ARGUMENT_OVERHEAD);
-        Self {
+        Ok(Self {
             table,
             wasi,
             limiter: Limiter::new(limits.guest_memory, counters),
@@ -140,7 +161,7 @@ impl InstanceState {
             settings: GuestSettings(settings),
             log,
             stderr,
-        }
+        })
     }
 
     /// Puts the state into a store in which every limit is in force.

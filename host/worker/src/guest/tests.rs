@@ -91,7 +91,7 @@ pub(super) fn served(
     let redis = RedisBucket::default();
     let services =
         HostServices::new(host, Arc::clone(&arena), ours, redis, limits(), Arc::clone(&counters));
-    TestInstance { state: InstanceState::new(services, settings), arena, counters }
+    TestInstance { state: InstanceState::new(services, settings).unwrap(), arena, counters }
 }
 
 #[allow(unsafe_code)]

@@ -24,8 +24,6 @@ pub(super) enum Fault {
     /// The server's connections stay open, and nothing comes.
     FreezeCameras(usize),
     FillDisk,
-    /// The host's clock is set ahead or back.
-    StepClock(&'static str),
     KillRedis,
     PauseRedis,
     Deploy(usize),
@@ -40,28 +38,11 @@ impl Fault {
         (0..KINDS).map(|kind| Self::new(kind, random)).collect()
     }
 
-    /// So many of different kinds, or fewer: what is killed cannot be frozen.
+    /// So many of different kinds.
     pub(super) fn some(random: &mut Random, count: RangeInclusive<usize>) -> Vec<Self> {
         let count = random.usize(count);
         let kinds = random.choose_multiple(0..KINDS, count);
-        let mut faults: Vec<Self> = kinds.into_iter().map(|kind| Self::new(kind, random)).collect();
-        let mut killed = Vec::new();
-        faults.retain(|fault| {
-            let target = fault.server();
-            let free = target.is_none() || !killed.contains(&target);
-            killed.push(target);
-            free
-        });
-        faults
-    }
-
-    /// The server that it stops or ends: of cameras by its number, or Redis.
-    fn server(self) -> Option<usize> {
-        match self {
-            Self::KillCameras(server) | Self::FreezeCameras(server) => Some(server),
-            Self::KillRedis | Self::PauseRedis => Some(SERVERS),
-            _ => None,
-        }
+        kinds.into_iter().map(|kind| Self::new(kind, random)).collect()
     }
 
     fn new(kind: usize, random: &mut Random) -> Self {
@@ -82,7 +63,6 @@ impl Fault {
             10 => Self::PauseRedis,
             11 => Self::Deploy(changes),
             12 => Self::DeployBroken(changes),
-            13 => Self::StepClock(CLOCKS[random.usize(..CLOCKS.len())]),
             _ => Self::Rollback(changes),
         }
     }
@@ -99,7 +79,6 @@ impl Fault {
             Self::KillCameras(server) => site.servers[server].kill(),
             Self::FreezeCameras(server) => site.servers[server].freeze(),
             Self::FillDisk => site.fill_disk(),
-            Self::StepClock(offset) => site.set_clock(offset),
             Self::KillRedis => site.kill_redis(),
             Self::PauseRedis => site.redis().pause(true),
             Self::Deploy(camera) => {
@@ -128,7 +107,6 @@ impl Fault {
             Self::KillCameras(server) => site.servers[server].restart(),
             Self::FreezeCameras(server) => site.servers[server].thaw(),
             Self::FillDisk => site.free_disk(),
-            Self::StepClock(_) => site.set_clock("+0s"),
             Self::KillRedis => site.start_redis(),
             Self::PauseRedis => site.redis().pause(false),
             _ => {}
@@ -136,11 +114,7 @@ impl Fault {
     }
 }
 
-const KINDS: usize = 15;
-
-/// By how much a clock is set wrong: days that a retention of 30 days would notice, a zone, a
-/// drift.
-const CLOCKS: [&str; 4] = ["+40d", "-40d", "+1h", "-20s"];
+const KINDS: usize = 14;
 
 /// The kernel keeps 15 bytes of a program's name.
 const INFERENCE: &str = "ocelli-inferenc";
@@ -184,7 +158,6 @@ impl Display for Fault {
             Self::KillCameras(server) => write!(f, "camera server {server} killed"),
             Self::FreezeCameras(server) => write!(f, "camera server {server} frozen"),
             Self::FillDisk => write!(f, "disk full"),
-            Self::StepClock(offset) => write!(f, "clock set by {offset}"),
             Self::KillRedis => write!(f, "Redis killed"),
             Self::PauseRedis => write!(f, "Redis paused"),
             Self::Deploy(camera) => write!(f, "cam-{camera} deployed"),

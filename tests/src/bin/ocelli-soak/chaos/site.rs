@@ -42,7 +42,6 @@ pub(super) struct Site {
     pub(super) servers: Vec<Cameras>,
     redis: Redis,
     disk: Disk,
-    clock: Clock,
     witness: Witness,
     /// Versions of the changing pipeline, good ones.
     pub(super) versions: [Vec<u8>; 2],
@@ -71,18 +70,13 @@ impl Site {
         // A host that is killed comes back at the same address, as an operator's does.
         let port = ClosedPort::new();
         let config = config(&servers, &redis, &disk, &port);
-        let clock = Clock::new();
-        let environment = clock.environment();
-        let environment: Vec<_> =
-            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let host = Ocelli::start_with(&config, &environment).await;
+        let host = Ocelli::start(&config).await;
         let witness = Witness::follow(host.address(), (0..SERVERS * PER_SERVER).map(id));
         Self {
             host,
             servers,
             redis,
             disk,
-            clock,
             witness,
             versions: ["2.0.0", "2.0.1"].map(|version| changeling(&json!({"version": version}))),
             deployed: 0,
@@ -118,11 +112,6 @@ impl Site {
 
     pub(super) fn start_redis(&mut self) {
         self.redis.run(&LASTING);
-    }
-
-    /// Sets the host's clock so far from the machine's: a number with a sign, and s, h or d.
-    pub(super) fn set_clock(&self, offset: &str) {
-        self.clock.set(offset);
     }
 
     pub(super) fn fill_disk(&self) {
@@ -277,48 +266,6 @@ impl Disk {
 
     fn free(&self) {
         fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-/// The host's clock: libfaketime adds what a file says to the system's time. What counts from the
-/// boot on is left alone, as it is by who sets a real clock.
-struct Clock {
-    folder: TempDir,
-}
-
-impl Clock {
-    fn new() -> Self {
-        let clock = Self { folder: tempfile::tempdir().unwrap() };
-        clock.set("+0s");
-        clock
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join("offset")
-    }
-
-    /// What the host is started with. Its children have an empty environment, and the machine's
-    /// clock.
-    fn environment(&self) -> Vec<(&'static str, String)> {
-        let libraries = fs::read_dir("/usr/lib").expect("a folder").filter_map(Result::ok);
-        let library = libraries
-            .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
-            .find(|library| library.exists())
-            .expect("libfaketime: `./x soak` installs it");
-        let one = || "1".to_owned();
-        vec![
-            ("LD_PRELOAD", library.display().to_string()),
-            ("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
-            ("FAKETIME_NO_CACHE", one()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", one()),
-            ("NO_FAKE_STAT", one()),
-        ]
-    }
-
-    fn set(&self, offset: &str) {
-        let new = self.folder.path().join("new");
-        fs::write(&new, offset).unwrap();
-        fs::rename(new, self.file()).unwrap();
     }
 }
 
