@@ -57,5 +57,5 @@ pub use message::{
     Attachment, Attribute, Detection, Detections, Event, HostPart, HostStatus, Message, Refusal,
     SessionState, Subscribe,
 };
-pub use request::{Component, Deploy, RefusedState, Request};
+pub use request::{Component, Deploy, Request, StateHandover};
 pub use subscriber::Subscriber;

@@ -31,10 +31,10 @@ pub struct Deploy {
     pub shadow_only: bool,
     /// The agreement of the comparison, 0 to 1, below which the new version is given up.
     pub threshold: Option<f64>,
-    /// What happens when the new version refuses the state of the old one. `None`: as the host's
-    /// config says.
-    pub state: Option<RefusedState>,
-    /// The pipeline's settings. `None`: those that the session has.
+    /// What becomes of the old version's state. `None`: as the host's config says.
+    pub state: Option<StateHandover>,
+    /// The pipeline's settings. `None`: those that the session has; of another pipeline by name its
+    /// defaults.
     pub settings: Option<Map<String, Value>>,
 }
 
@@ -52,10 +52,11 @@ pub enum Component {
     Named(String),
 }
 
-/// What happens when the new version refuses the state of the old one.
+/// What becomes of the old version's state. Another pipeline never gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedState {
-    /// The deployment fails, and the old version goes on.
+pub enum StateHandover {
+    /// The new version takes it over. If it refuses, the deployment fails, and the old version goes
+    /// on.
     Keep,
     /// The new version starts without state.
     Fresh,
@@ -100,8 +101,8 @@ impl<'a> Request<'a> {
         }
         request.query.extend(threshold.map(|threshold| ("threshold", threshold.to_string())));
         let state = state.map(|state| match state {
-            RefusedState::Keep => "keep",
-            RefusedState::Fresh => "fresh",
+            StateHandover::Keep => "keep",
+            StateHandover::Fresh => "fresh",
         });
         request.query.extend(state.map(|state| ("state", state.to_owned())));
         let settings = settings.as_ref().map(|settings| Value::from(settings.clone()).to_string());
@@ -192,7 +193,7 @@ mod tests {
             shadow: 5,
             shadow_only: true,
             threshold: Some(0.9),
-            state: Some(RefusedState::Fresh),
+            state: Some(StateHandover::Fresh),
             settings,
         };
         let request = Request::deploy("gate", &full);

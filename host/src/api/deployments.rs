@@ -20,11 +20,11 @@ use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::state::ApiState;
-use crate::config::{LOCAL_CALLER, RefusedState};
+use crate::config::LOCAL_CALLER;
 use crate::deploy::{
     Component, ConfigStatus, DeployError, DeployRequest, NamedPipeline, Outcome, Record,
 };
-use crate::session::rollout::{MAX_SHADOW, Shadow};
+use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover};
 
 /// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
 /// at the most.
@@ -91,6 +91,14 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<NamedPipeline, DeployError>> + Send;
 }
 
+/// What a request says of the running version's state.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RequestedState {
+    Keep,
+    Fresh,
+}
+
 /// The query of `PUT /v1/sessions/{id}/pipeline`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,7 +108,7 @@ pub(super) struct DeployParameters {
     #[serde(default)]
     shadow_only: bool,
     threshold: Option<f64>,
-    state: Option<RefusedState>,
+    state: Option<RequestedState>,
     settings: Option<String>,
     name: Option<String>,
     pipeline: Option<String>,
@@ -117,7 +125,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
         shadow: frames,
         shadow_only: only,
         threshold,
-        state: refused_state,
+        state: requested,
         settings,
         name,
         pipeline,
@@ -159,7 +167,11 @@ pub(super) async fn deploy<C: DeploymentControl>(
             return Err(Problem::bad("bad_request", detail));
         }
     };
-    let request = DeployRequest { session, component, settings, shadow, refused_state, by };
+    let handover = requested.map(|requested| match requested {
+        RequestedState::Keep => StateHandover::Keep,
+        RequestedState::Fresh => StateHandover::Fresh,
+    });
+    let request = DeployRequest { session, component, settings, shadow, handover, by };
     let control = state.control.clone();
     deployed(async move { control.deploy(request).await }).await
 }

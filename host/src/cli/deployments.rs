@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use ocelli_client::{Component, Problem, RefusedState, Request};
+use ocelli_client::{Component, Problem, Request, StateHandover};
 use serde_json::{Map, Value};
 
 use super::host::{HostArgs, status};
@@ -32,8 +32,8 @@ pub(super) struct DeployCommand {
     /// active.
     #[arg(long, value_parser = ["healthy"])]
     wait: Option<String>,
-    /// What happens when it refuses the state of the running one: "keep" that one, or start
-    /// "fresh". Left out: as the host's config says.
+    /// The running version's state: "keep" it, and the running version if the new one refuses it;
+    /// or start "fresh", without. Left out: as the host's config says.
     #[arg(long, value_parser = ["keep", "fresh"])]
     state: Option<String>,
     /// The pipeline's settings. Left out: those that the session has.
@@ -91,8 +91,8 @@ impl DeployCommand {
             Component::Named(pipeline.clone())
         };
         let state = state.as_deref().map(|state| match state {
-            "fresh" => RefusedState::Fresh,
-            _ => RefusedState::Keep,
+            "fresh" => StateHandover::Fresh,
+            _ => StateHandover::Keep,
         });
         let new = ocelli_client::Deploy {
             component,

@@ -23,9 +23,9 @@ use super::record::{Cause, DeploymentState, Outcome, Record, now};
 use super::report::{self, DeploymentFigures};
 use super::request::{DeployError, DeployRequest};
 use super::state::DeployState;
-use crate::config::RefusedState;
 use crate::session::rollout::{
-    MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, Step, SwapRequest,
+    MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, StateHandover,
+    Step, SwapRequest,
 };
 use crate::session::{DriftKind, RunningVersion, SessionError, SessionHandle, Spec};
 
@@ -40,6 +40,12 @@ pub(super) enum Placement {
     Beside(Turn),
     /// In the session's only worker.
     Fresh(Box<Fresh>),
+}
+
+/// What a session that runs is told of a plan besides the spec.
+struct SwapTerms {
+    inherits_settings: bool,
+    handover: Option<StateHandover>,
 }
 
 /// A session that is made, or whose worker is replaced.
@@ -202,7 +208,8 @@ impl<B: DeployBackend> Executor<B> {
         plan: Plan,
         placement: Placement,
     ) -> Result<Started, Failed> {
-        let Plan { record, entry, source, lease, refused_state } = plan;
+        let Plan { record, entry, source, lease, inherits_settings, handover } = plan;
+        let terms = SwapTerms { inherits_settings, handover };
         let (turn, fresh) = match placement {
             Placement::Beside(turn) => (Some(turn), None),
             Placement::Fresh(fresh) => (None, Some(fresh)),
@@ -229,7 +236,7 @@ impl<B: DeployBackend> Executor<B> {
         let started = async {
             let prepared = self.prepare(&mut active, source).await?;
             match fresh {
-                None => self.start_beside(&mut active, &prepared, refused_state, reports).await,
+                None => self.start_beside(&mut active, &prepared, terms, reports).await,
                 Some(fresh) => self.start_fresh(&mut active, &prepared, *fresh, reports).await,
             }
         };
@@ -287,7 +294,7 @@ impl<B: DeployBackend> Executor<B> {
         &self,
         active: &mut Active,
         prepared: &PreparedComponent,
-        refused_state: Option<RefusedState>,
+        terms: SwapTerms,
         reports: ReportSender,
     ) -> Result<SessionHandle, ExecuteError> {
         let deploy = &self.state.config().deploy;
@@ -310,7 +317,8 @@ impl<B: DeployBackend> Executor<B> {
                 ..(*spec).clone()
             },
             shadow,
-            refused_state: refused_state.unwrap_or(deploy.refused_state),
+            inherits_settings: terms.inherits_settings,
+            handover: terms.handover.unwrap_or_else(|| deploy.refused_state.into()),
             reports,
         };
         self.backend.swap(swap).await.map_err(|_| ExecuteError::SessionEnded)?;

@@ -9,8 +9,9 @@ use super::history::{CameraEntry, previous_version};
 use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
-use crate::config::{RefusedState, diff};
+use crate::config::diff;
 use crate::session::rollout::Shadow;
+use crate::session::rollout::StateHandover;
 use crate::session::{Spec, deployment_id};
 
 /// What asks for a deployment.
@@ -59,8 +60,10 @@ pub(super) struct Plan {
     pub(super) source: ComponentSource,
     /// `None` if the component exceeds `deploy.max_component_mb`; its check reports that.
     pub(super) lease: Option<ComponentLease>,
-    /// What happens when the new version refuses the state. `None`: as the config says.
-    pub(super) refused_state: Option<RefusedState>,
+    /// Whether the settings are those that the session has, because none were given.
+    pub(super) inherits_settings: bool,
+    /// What becomes of the running version's state. `None`: as the config says.
+    pub(super) handover: Option<StateHandover>,
 }
 
 impl Plan {
@@ -76,13 +79,14 @@ impl Plan {
         let mut record = Record::draft(session, origin.cause(), origin.by());
         record.before =
             running.map(|spec| spec.pipeline.id().to_owned()).filter(|id| !id.is_empty());
-        let (mut entry, mut refused_state, mut lease) = (None, None, None);
-        // `None` for the settings: those that the session has.
+        let (mut entry, mut handover, mut lease) = (None, None, None);
+        let mut other_pipeline = false;
+        // `None` for the settings: those that the session has, or another pipeline's defaults.
         let (pipeline, mut source, settings) = match origin {
             Origin::Request(request) => {
                 let Shadow { frames, only, threshold } = request.shadow;
                 (record.shadow, record.shadow_only, record.threshold) = (frames, only, threshold);
-                refused_state = request.refused_state;
+                handover = request.handover;
                 let (pipeline, source) = match request.component {
                     Component::Bytes { name, bytes } => {
                         // With a file's ending it is never taken for a pipeline's name.
@@ -92,6 +96,9 @@ impl Plan {
                     }
                     Component::Pipeline(name) => {
                         let source = state.pipelines.named(&name)?;
+                        // What a file is that is sent, its description says.
+                        other_pipeline =
+                            running.is_some_and(|spec| !is_named(&spec.pipeline.name, &name));
                         (name, source)
                     }
                 };
@@ -131,7 +138,11 @@ impl Plan {
             record.deployment = deployment_id(&lease.digest).to_owned();
             (record.digest, record.size) = (lease.digest.clone(), lease.size);
         }
-        let of_session = || running.map(|spec| spec.settings.clone()).unwrap_or_default();
+        let inherits_settings = settings.is_none() && !other_pipeline;
+        let of_session = || {
+            let running = running.filter(|_| inherits_settings);
+            running.map(|spec| spec.settings.clone()).unwrap_or_default()
+        };
         record.settings = settings.unwrap_or_else(of_session);
         let before = running.map(|spec| diff::settings(&spec.settings, &record.settings));
         record.changed = before.unwrap_or_default();
@@ -141,8 +152,15 @@ impl Plan {
             settings,
             digest: record.digest.clone(),
         });
-        Ok(Plan { record, entry, source, lease, refused_state })
+        Ok(Plan { record, entry, source, lease, inherits_settings, handover })
     }
+}
+
+/// Whether a pipeline as it was asked for (its name, its path, or the name of a file that was sent)
+/// is the one of this name.
+fn is_named(asked: &str, name: &str) -> bool {
+    let file = asked.rsplit('/').next().unwrap_or(asked);
+    file.strip_suffix(".wasm").unwrap_or(file) == name
 }
 
 /// The deployment that a rollback leads to.

@@ -7,10 +7,9 @@ use serde_json::{Map, Value};
 
 use super::compile::CompileError;
 use super::pipelines::PipelineError;
-use crate::config::RefusedState;
 use crate::config::source::SourceError;
 use crate::session::SessionError;
-use crate::session::rollout::{MAX_SHADOW, Shadow, Step};
+use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover, Step};
 use crate::shape::DIGEST;
 
 /// Deployments that may wait for one session, behind the one under way: each holds a component in
@@ -37,12 +36,13 @@ pub struct DeployRequest {
     pub session: String,
     /// The new version's component.
     pub component: Component,
-    /// The pipeline's settings. `None`: those that the session has.
+    /// The pipeline's settings. `None`: those that the session has; of another pipeline its
+    /// defaults.
     pub settings: Option<Map<String, Value>>,
     /// What the new version does beside the running one before the change.
     pub shadow: Shadow,
-    /// What happens when the new version refuses the state. `None`: as the config says.
-    pub refused_state: Option<RefusedState>,
+    /// What becomes of the running version's state. `None`: as the config says.
+    pub handover: Option<StateHandover>,
     /// Who asks: "operator", "ocelli deploy".
     pub by: String,
 }

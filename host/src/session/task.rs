@@ -210,6 +210,10 @@ pub(super) struct SessionTask {
     handoff: Option<FeedHandoff>,
     /// Whether the session's version has given a result.
     has_results: bool,
+    /// The name by which the pipeline that last served describes itself.
+    served: Option<String>,
+    /// The pipeline whose settings the session's version has, if it was given none of its own.
+    settings_of: Option<String>,
     /// The end of the last worker whose place another took.
     ending: Option<JoinHandle<()>>,
     /// Dropped when the session has ended.
@@ -237,6 +241,8 @@ impl SessionTask {
             change: probation.map(|request| VersionChange::in_place(request, terms)),
             handoff: None,
             has_results: false,
+            served: None,
+            settings_of: None,
             ending: None,
             _alive: alive,
         }
@@ -386,7 +392,7 @@ impl SessionTask {
     /// Changes the pipeline without a running version beside it. Whether it does: there is nothing
     /// to compare with.
     fn start_cold(&mut self, request: SwapRequest) -> bool {
-        let SwapRequest { spec, shadow, reports, .. } = request;
+        let SwapRequest { spec, shadow, inherits_settings, reports, .. } = request;
         send_report(&reports, Report::StepStarted(Step::Start));
         if shadow.is_condition() {
             let reason = "the session does not run: there is nothing to compare with".to_owned();
@@ -406,6 +412,7 @@ impl SessionTask {
             settings: spec.settings,
             ..(*self.spec).clone()
         }));
+        self.settings_of = self.served.clone().filter(|_| inherits_settings);
         true
     }
 
@@ -430,6 +437,7 @@ impl SessionTask {
         }
         self.shared.update(|status| status.shown.pipeline_version = None);
         self.has_results = false;
+        self.settings_of = None;
         self.set_spec(spec);
     }
 

@@ -40,7 +40,7 @@ mod validate;
 
 pub(crate) use cgroup::{ControlGroup, CpuLimit, GroupLimits};
 pub use cgroup::{ControlGroups, ControlGroupsUnavailable, REMEDY as CONTROL_GROUPS_REMEDY};
-pub(crate) use fault::{StartError, WorkerFault};
+pub(crate) use fault::{StartError, WorkerFault, check_inherited};
 pub(crate) use handle::WorkerHandle;
 pub(crate) use handshake::{Handshake, READY_TIMEOUT};
 pub use launch::WorkerLauncher;

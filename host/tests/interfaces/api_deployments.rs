@@ -7,14 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ocelli::analyze::Analyses;
 use ocelli::api::{DeploymentControl, Server, Timing};
-use ocelli::config::{AnalyzeConfig, RefusedState};
+use ocelli::config::AnalyzeConfig;
 use ocelli::deploy::{
     Cause, CompileError, Component, DeployError, DeployRequest, DeploymentState, NamedPipeline,
     Outcome, Record,
 };
 use ocelli::event::Hub;
 use ocelli::session::SessionError;
-use ocelli::session::rollout::{Shadow, Step, Swapped};
+use ocelli::session::rollout::{Shadow, StateHandover, Step, Swapped};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -262,19 +262,19 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         component: sent("component"),
         settings: None,
         shadow: Shadow::default(),
-        refused_state: None,
+        handover: None,
         by: "operator (curl)".into(),
     };
     let full = DeployRequest {
         component: sent("eye"),
         settings: json!({"score": 0.5}).as_object().cloned(),
         shadow: Shadow { frames: 25, only: true, threshold: Some(0.9) },
-        refused_state: Some(RefusedState::Fresh),
+        handover: Some(StateHandover::Fresh),
         ..plain.clone()
     };
     let named = DeployRequest {
         component: Component::Pipeline("eye".into()),
-        refused_state: Some(RefusedState::Keep),
+        handover: Some(StateHandover::Keep),
         ..plain.clone()
     };
     let asked = host.double.asked.lock();

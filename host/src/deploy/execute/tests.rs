@@ -215,7 +215,7 @@ fn request(bytes: &'static str) -> DeployRequest {
         },
         settings: None,
         shadow: Shadow::default(),
-        refused_state: None,
+        handover: None,
         by: "test".into(),
     }
 }
@@ -226,6 +226,37 @@ fn swapped() -> Report {
 
 fn reason() -> String {
     "because".into()
+}
+
+#[tokio::test]
+async fn settings_are_inherited_by_the_same_pipeline_and_not_by_another_one() {
+    let mut site = Site::new().await;
+    let pipelines = site.folder.path().join("pipelines");
+    std::fs::create_dir_all(&pipelines).unwrap();
+    for name in ["new", "nose"] {
+        std::fs::write(pipelines.join(format!("{name}.wasm")), name).unwrap();
+    }
+    let settings = Map::from_iter([("score".to_owned(), 0.5.into())]);
+    let named = |name: &str| Component::Pipeline(name.into());
+    for (component, given, expected, inherits) in [
+        (request("one").component, Some(settings.clone()), settings.clone(), false),
+        (request("two").component, None, settings.clone(), true),
+        (named("new"), None, settings.clone(), true),
+        (named("nose"), None, Map::new(), false),
+        (named("new"), Some(settings.clone()), settings.clone(), false),
+    ] {
+        let words = format!("{component:?}");
+        let request = DeployRequest { component, settings: given, ..request("") };
+        let asked = site.deploy_from(Origin::Request(request));
+        let swap = site.swaps.recv().await.unwrap();
+        assert_eq!((&swap.spec.settings, swap.inherits_settings), (&expected, inherits), "{words}");
+        swap.reports.send(swapped()).await.unwrap();
+        swap.reports.send(Report::Healthy).await.unwrap();
+        drop(swap);
+        let record = asked.await.unwrap().unwrap();
+        assert_eq!(record.settings, expected, "{words}");
+        site.ended(record.number).await;
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ocelli_protocol::worker::{FromWorker, WorkerLimits};
+use ocelli_protocol::worker::{Description, FromWorker, WorkerLimits};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::machine::{Action, CandidateInput, Rollout, RolloutTerms, RunningView};
@@ -13,7 +13,7 @@ use super::sleep_until;
 use super::version::{Fallback, PipelineState, VersionChange};
 use crate::session::spec::Spec;
 use crate::session::stream_worker::StreamWorker;
-use crate::worker::{StartError, WorkerLauncher};
+use crate::worker::{StartError, WorkerLauncher, check_inherited};
 
 /// See the module's documentation.
 pub(in crate::session) struct Candidate {
@@ -22,6 +22,8 @@ pub(in crate::session) struct Candidate {
     began: Instant,
     reports: ReportSender,
     worker: CandidateWorker,
+    /// The pipeline whose settings it has, if it was given none of its own.
+    settings_of: Option<String>,
     /// The state of the running version, once it has given it.
     pub(in crate::session) state: Option<PipelineState>,
     /// When the running version gave its last result.
@@ -50,19 +52,21 @@ impl Candidate {
         terms: RolloutTerms,
         limits: WorkerLimits,
         request: SwapRequest,
+        running: Option<String>,
         store: Vec<u8>,
     ) -> Self {
-        let SwapRequest { spec, shadow, refused_state, reports } = request;
+        let SwapRequest { spec, shadow, inherits_settings, handover, reports } = request;
         let (spec, began) = (Arc::new(spec), Instant::now());
         // On the runtime's own threads, as every child is started.
         let launching =
             StreamWorker::launch(Arc::clone(workers), limits, Arc::clone(&spec), true, store);
         let candidate = Self {
             spec,
-            rollout: Rollout::beside(terms, shadow, refused_state, began),
+            rollout: Rollout::beside(terms, shadow, handover, began),
             began,
             reports,
             worker: CandidateWorker::Launching(AbortOnDropHandle::new(tokio::spawn(launching))),
+            settings_of: running.filter(|_| inherits_settings),
             state: None,
             last_result: None,
         };
@@ -114,16 +118,24 @@ impl Candidate {
         &mut self,
         message: FromWorker,
     ) -> Result<bool, StartError> {
+        let settings_of = self.settings_of.clone();
         let Some(worker) = self.worker() else { return Ok(false) };
         let was_described = worker.handle.description().is_some();
         let ready = worker.on_start_message(message);
-        let described = worker.handle.description().filter(|_| !was_described);
-        if let Some((name, version)) =
-            described.map(|described| (described.name.clone(), described.version.clone()))
+        let described = worker.handle.description();
+        let ready = check_inherited(settings_of.as_deref(), described, ready);
+        if let Some((name, version)) = described
+            .filter(|_| !was_described)
+            .map(|described| (described.name.clone(), described.version.clone()))
         {
             self.report(Report::Described { name, version });
         }
         ready
+    }
+
+    /// What the pipeline says of itself, once it has.
+    pub(in crate::session) fn described(&mut self) -> Option<&Description> {
+        self.worker()?.handle.description()
     }
 
     /// The step under way.

@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::worker::{FrameResult, ToWorker};
 
-use super::report::{Report, Shadow, Step, Swapped};
+use super::report::{Report, Shadow, StateHandover, Step, Swapped};
 use super::shadow::Comparer;
-use crate::config::RefusedState;
 use crate::session::lifecycle::STABLE_AFTER;
 
 /// How long a change waits for a result of the running version: right after one, the time until
@@ -81,10 +80,12 @@ pub(crate) enum CandidateInput<'a> {
     RunningResult(&'a FrameResult),
     /// A heartbeat of the running version.
     RunningHeartbeat,
-    /// The running version's state: bytes of it, and the last frame that is in it.
+    /// The running version's state: bytes of it, and the last frame that is in it. `foreign`: the
+    /// candidate is another pipeline.
     Snapshot {
         last_frame: Option<u64>,
         bytes: usize,
+        foreign: bool,
     },
     Tick,
 }
@@ -173,7 +174,7 @@ pub(crate) struct Rollout {
     next_barrier: u64,
     shadow: Shadow,
     comparer: Comparer,
-    refused_state: RefusedState,
+    handover: StateHandover,
     swapped: Swapped,
 }
 
@@ -182,11 +183,11 @@ impl Rollout {
     pub(crate) fn beside(
         terms: RolloutTerms,
         shadow: Shadow,
-        refused_state: RefusedState,
+        handover: StateHandover,
         now: Instant,
     ) -> Self {
         let deadline = Some(now + terms.start);
-        Self { phase: Phase::Starting, deadline, shadow, refused_state, ..Self::in_place(terms) }
+        Self { phase: Phase::Starting, deadline, shadow, handover, ..Self::in_place(terms) }
     }
 
     /// A version that the session gets without a change beside a running worker.
@@ -199,7 +200,7 @@ impl Rollout {
             next_barrier: 0,
             shadow: Shadow::default(),
             comparer: Comparer::default(),
-            refused_state: RefusedState::Keep,
+            handover: StateHandover::Keep,
             swapped: Swapped::default(),
         }
     }
@@ -263,8 +264,9 @@ impl Rollout {
                 self.deadline = Some(now + self.terms.swap);
                 Vec::new()
             }
-            (Phase::AwaitingState, Input::Snapshot { last_frame, bytes }) => {
-                self.on_snapshot(last_frame, bytes, now)
+            (Phase::AwaitingState, Input::Snapshot { last_frame, bytes, foreign }) => {
+                self.swapped.last_frame = last_frame;
+                self.on_snapshot(bytes, foreign, now)
             }
             (Phase::Restoring, Input::Restored(restored)) => self.on_restored(restored, now),
             (Phase::ReinstantiatingFresh, Input::Reinstantiated) => self.promote(now),
@@ -447,9 +449,10 @@ impl Rollout {
         vec![Action::TakeSnapshot]
     }
 
-    fn on_snapshot(&mut self, last_frame: Option<u64>, bytes: usize, now: Instant) -> Vec<Action> {
-        self.swapped.last_frame = last_frame;
-        let state = bytes > 0;
+    fn on_snapshot(&mut self, bytes: usize, foreign: bool, now: Instant) -> Vec<Action> {
+        let begins_fresh = foreign || self.handover == StateHandover::Fresh;
+        let state = bytes > 0 && !begins_fresh;
+        self.swapped.fresh = bytes > 0 && begins_fresh;
         let mut actions = vec![self.start_step(Step::Restore), Action::Restore { state }];
         if state {
             self.enter(Phase::Restoring, self.terms.swap, now);
@@ -460,12 +463,12 @@ impl Rollout {
     }
 
     fn on_restored(&mut self, restored: &Result<(), String>, now: Instant) -> Vec<Action> {
-        match (restored, self.refused_state) {
+        match (restored, self.handover) {
             (Ok(()), _) => self.promote(now),
-            (Err(error), RefusedState::Keep) => {
+            (Err(error), StateHandover::Keep) => {
                 vec![Action::Abort(format!("it refuses the state: {error}"))]
             }
-            (Err(_), RefusedState::Fresh) => {
+            (Err(_), StateHandover::FreshIfRefused | StateHandover::Fresh) => {
                 self.swapped.fresh = true;
                 self.reinstantiate(Phase::ReinstantiatingFresh, self.terms.swap, now)
             }

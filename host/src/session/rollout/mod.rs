@@ -22,7 +22,7 @@ pub(crate) use machine::{
 pub(crate) use report::send_report;
 pub use report::{
     ComparedDetections, ComparedLatency, Comparison, MAX_SHADOW, ProbationRequest, REPORT_CAPACITY,
-    Report, ReportSender, Shadow, Step, SwapRequest, Swapped,
+    Report, ReportSender, Shadow, StateHandover, Step, SwapRequest, Swapped,
 };
 pub(crate) use version::{Fallback, PipelineState, VersionChange};
 

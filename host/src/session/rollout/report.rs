@@ -148,9 +148,10 @@ pub struct Swapped {
     /// From the last result of the old version to the first of the new one, in milliseconds. Null
     /// if one of them gave none.
     pub gap_ms: Option<f64>,
-    /// Bytes of state handed over; null without a handover.
+    /// Bytes of state that the old version gave; null if it gave none.
     pub state_bytes: Option<u64>,
-    /// Whether the state was refused and the new version began without.
+    /// Whether there was a state and the new version began without: it refused it, it is another
+    /// pipeline, or the deployment said so.
     pub fresh: bool,
     /// The last frame of the old version.
     pub last_frame: Option<u64>,
@@ -228,9 +229,30 @@ pub struct SwapRequest {
     pub spec: Spec,
     /// What the new version does beside the running one before it is active.
     pub shadow: Shadow,
-    /// What to do if the new version refuses the state.
-    pub refused_state: RefusedState,
+    /// Whether its settings are those that the session has, because it was given none.
+    pub inherits_settings: bool,
+    pub handover: StateHandover,
     pub reports: ReportSender,
+}
+
+/// What becomes of the running version's state. Another pipeline's state is never handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateHandover {
+    /// The new version takes it over; if it refuses, the running version stays.
+    Keep,
+    /// The new version takes it over; if it refuses, it begins without.
+    FreshIfRefused,
+    /// The new version begins without: its `restore` is not called.
+    Fresh,
+}
+
+impl From<RefusedState> for StateHandover {
+    fn from(refused: RefusedState) -> Self {
+        match refused {
+            RefusedState::Keep => Self::Keep,
+            RefusedState::Fresh => Self::FreshIfRefused,
+        }
+    }
 }
 
 /// A comparison of the new version with the running one.

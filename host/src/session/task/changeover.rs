@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ocelli_protocol::worker::{FromWorker, ToWorker};
+use ocelli_protocol::worker::{Description, FromWorker, ToWorker};
 
 use super::{ServeOutcome, Serving, SessionTask};
 use crate::session::feed::{PumpCommand, Target};
@@ -34,7 +34,9 @@ impl SessionTask {
         let request = SwapRequest { spec, ..request };
         let (workers, terms) = (&self.environment.workers, self.environment.limits().rollout);
         let store = self.encoded_store();
-        serving.candidate = Some(Candidate::start(workers, terms, limits, request, store));
+        let running = serving.worker.handle.description().map(|described| described.name.clone());
+        let candidate = Candidate::start(workers, terms, limits, request, running, store);
+        serving.candidate = Some(candidate);
     }
 
     /// Handles an event of the candidate. Returns its message if it is the running worker's by now.
@@ -181,11 +183,14 @@ impl SessionTask {
         let Serving { candidate: Some(candidate), worker, last_result, .. } = serving else {
             return;
         };
-        let version = worker.handle.description().map(|description| description.version.clone());
+        let running = worker.handle.description();
+        let version = running.map(|described| described.version.clone()).unwrap_or_default();
+        let name = |described: &Description| described.name.clone();
+        let foreign = running.map(name) != candidate.described().map(name);
         let size = bytes.len();
         candidate.last_result = *last_result;
-        candidate.state = Some(PipelineState { version: version.unwrap_or_default(), bytes });
-        self.advance(CandidateInput::Snapshot { last_frame, bytes: size }, serving).await;
+        candidate.state = Some(PipelineState { version, bytes });
+        self.advance(CandidateInput::Snapshot { last_frame, bytes: size, foreign }, serving).await;
     }
 
     /// Makes the candidate the session's version: its first frame is done, or none is to come.
@@ -203,6 +208,8 @@ impl SessionTask {
         self.shared.update(|status| status.end_worker());
         self.set_spec(spec);
         self.show_worker(&serving.worker);
+        let served = serving.worker.handle.description();
+        (self.served, self.settings_of) = (served.map(|served| served.name.clone()), None);
         self.change.insert(change).on_completed(swapped);
         self.end_in_background(before).await;
     }

@@ -15,7 +15,7 @@ use crate::session::rollout::{
     Candidate, CandidateInput, PipelineState, VersionChange, VersionInput, sleep_until,
 };
 use crate::session::stream_worker::StreamWorker;
-use crate::worker::{READY_TIMEOUT, WorkerFault, log_line};
+use crate::worker::{READY_TIMEOUT, WorkerFault, check_inherited, log_line};
 
 type Served = Result<(), ServeOutcome>;
 
@@ -81,6 +81,8 @@ impl SessionTask {
                     let (message, _) = received?;
                     self.count_start(&message);
                     let ready = worker.on_start_message(message);
+                    let described = worker.handle.description();
+                    let ready = check_inherited(self.settings_of.as_deref(), described, ready);
                     self.show_worker(worker);
                     if ready? {
                         return Ok(());
@@ -121,6 +123,7 @@ impl SessionTask {
         self.apply_event(LifecycleEvent::WorkerReady);
         let probation = self.environment.limits().rollout.probation;
         let description = worker.handle.description();
+        self.served = description.map(|described| described.name.clone());
         self.change.take_if(|change| change.on_serving(description, probation, Instant::now()));
         let missed_before = if resumes { feed.missed() } else { MissedUnits::default() };
         Ok(Serving::new(worker, feed, last_done, missed_before))

@@ -205,6 +205,30 @@ async fn the_store_of_a_session_survives_changes_and_the_end_of_the_host() {
     assert!(after >= before, "{after} after {before}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn another_pipeline_gets_neither_the_state_nor_the_settings_of_the_one_before() {
+    let store = PipelineFolder::with(&["changeling", "motion"]);
+    let (host, _recording) = host_with_changeling(&store, "").await;
+    // As version after version of one pipeline does, state and settings go along.
+    let settings = "?settings=%7B%22keep%22%3Atrue%7D";
+    let same = deployed(&host, "cam", settings, &version("1.1.0")).await;
+    assert_eq!(same["swapped"]["fresh"], false, "{same}");
+    let asked = deployed(&host, "cam", "?state=fresh", &version("1.2.0")).await;
+    assert_eq!((&asked["swapped"]["fresh"], &asked["settings"]), (&true.into(), &same["settings"]));
+
+    // A file that is another pipeline: no one's settings are taken for its own.
+    let motion = std::fs::read(store.pipeline("motion")).unwrap();
+    let (status, refused) = host.deploy("cam", "", &motion).await;
+    assert!(status >= 400, "{refused}");
+    let words = refused.to_string();
+    assert!(words.contains("motion") && words.contains("{} for its defaults"), "{words}");
+
+    let other = deployed(&host, "cam", "?pipeline=motion", b"").await;
+    assert_eq!((&other["name"], &other["settings"]), (&"motion".into(), &json!({})), "{other}");
+    assert_eq!(other["swapped"]["fresh"], true, "{other}");
+    assert!(number(&other["swapped"]["state_bytes"]) > 0, "{other}");
+}
+
 /// How many events the session's store has counted, once it is at least so many.
 async fn ask(host: &Ocelli, least: u64) -> u64 {
     let mut client = host.client().await;

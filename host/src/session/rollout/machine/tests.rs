@@ -27,9 +27,9 @@ fn view(done: u64) -> RunningView {
     RunningView { last_done: Some(done), source_down: false, sent_since: 1 }
 }
 
-fn change(shadow: u32, refused_state: RefusedState, now: Instant) -> Rollout {
+fn change(shadow: u32, handover: StateHandover, now: Instant) -> Rollout {
     let shadow = Shadow { frames: shadow, ..Shadow::default() };
-    Rollout::beside(TERMS, shadow, refused_state, now)
+    Rollout::beside(TERMS, shadow, handover, now)
 }
 
 /// Up to the moment when the running version is asked for its state.
@@ -48,7 +48,7 @@ fn until_hand_over(rollout: &mut Rollout, now: Instant) {
 #[test]
 fn a_change_goes_through_its_steps_in_order() {
     let now = Instant::now();
-    let mut rollout = change(0, RefusedState::Keep, now);
+    let mut rollout = change(0, StateHandover::Keep, now);
     assert_eq!(rollout.step(), Step::Start);
     let barrier = |id| Action::Send(ToWorker::Barrier { id });
     let acts = rollout.on_candidate(Input::Ready, view(7), now);
@@ -77,8 +77,11 @@ fn a_change_goes_through_its_steps_in_order() {
         rollout.on_candidate(Input::RunningResult(&result(9)), view(9), now),
         [Action::TakeSnapshot]
     );
-    let acts =
-        rollout.on_candidate(Input::Snapshot { last_frame: Some(11), bytes: 3 }, view(11), now);
+    let acts = rollout.on_candidate(
+        Input::Snapshot { last_frame: Some(11), bytes: 3, foreign: false },
+        view(11),
+        now,
+    );
     assert_eq!(acts, [started(Step::Restore), Action::Restore { state: true }]);
     assert!(!rollout.is_promoted());
     let acts = rollout.on_candidate(Input::Restored(&Ok(())), view(11), now);
@@ -89,9 +92,13 @@ fn a_change_goes_through_its_steps_in_order() {
 #[test]
 fn a_pipeline_without_state_is_not_asked_to_take_any_over() {
     let now = Instant::now();
-    let mut rollout = change(0, RefusedState::Keep, now);
+    let mut rollout = change(0, StateHandover::Keep, now);
     until_hand_over(&mut rollout, now);
-    let acts = rollout.on_candidate(Input::Snapshot { last_frame: None, bytes: 0 }, view(7), now);
+    let acts = rollout.on_candidate(
+        Input::Snapshot { last_frame: None, bytes: 0, foreign: false },
+        view(7),
+        now,
+    );
     let restore = [started(Step::Restore), Action::Restore { state: false }];
     assert_eq!(acts[..2], restore);
     assert_eq!(acts[2..], [started(Step::FirstResult), Action::Promote { after: None }]);
@@ -101,18 +108,26 @@ fn a_pipeline_without_state_is_not_asked_to_take_any_over() {
 fn what_happens_to_a_refused_state_is_the_operators_choice() {
     let now = Instant::now();
     let refused = Err("of another pipeline".to_owned());
-    let mut keep = change(0, RefusedState::Keep, now);
+    let mut keep = change(0, StateHandover::Keep, now);
     until_hand_over(&mut keep, now);
-    keep.on_candidate(Input::Snapshot { last_frame: Some(7), bytes: 3 }, view(7), now);
+    keep.on_candidate(
+        Input::Snapshot { last_frame: Some(7), bytes: 3, foreign: false },
+        view(7),
+        now,
+    );
     let acts = keep.on_candidate(Input::Restored(&refused), view(7), now);
     assert!(
         matches!(&acts[..], [Action::Abort(reason)] if reason.contains("another pipeline")),
         "{acts:?}"
     );
 
-    let mut fresh = change(0, RefusedState::Fresh, now);
+    let mut fresh = change(0, StateHandover::FreshIfRefused, now);
     until_hand_over(&mut fresh, now);
-    fresh.on_candidate(Input::Snapshot { last_frame: Some(7), bytes: 3 }, view(7), now);
+    fresh.on_candidate(
+        Input::Snapshot { last_frame: Some(7), bytes: 3, foreign: false },
+        view(7),
+        now,
+    );
     assert_eq!(
         fresh.on_candidate(Input::Restored(&refused), view(7), now),
         [Action::Send(ToWorker::Reinstantiate)]
@@ -122,10 +137,36 @@ fn what_happens_to_a_refused_state_is_the_operators_choice() {
     assert!(fresh.swapped().fresh);
 }
 
+#[test]
+fn a_state_is_not_handed_to_another_pipeline_nor_where_a_fresh_start_is_asked_for() {
+    let now = Instant::now();
+    for (handover, foreign) in [
+        (StateHandover::Fresh, false),
+        (StateHandover::Fresh, true),
+        (StateHandover::Keep, true),
+        (StateHandover::FreshIfRefused, true),
+    ] {
+        for bytes in [0, 3] {
+            let mut rollout = change(0, handover, now);
+            until_hand_over(&mut rollout, now);
+            let snapshot = Input::Snapshot { last_frame: Some(7), bytes, foreign };
+            let acts = rollout.on_candidate(snapshot, view(7), now);
+            let expected = [
+                started(Step::Restore),
+                Action::Restore { state: false },
+                started(Step::FirstResult),
+                Action::Promote { after: Some(7) },
+            ];
+            assert_eq!(acts, expected, "{handover:?}, foreign: {foreign}");
+            assert_eq!(rollout.swapped().fresh, bytes > 0);
+        }
+    }
+}
+
 /// What follows the comparison of one frame, for which the new version has an error or not.
 fn after_shadow(shadow: Shadow, is_error: bool) -> Vec<Action> {
     let now = Instant::now();
-    let mut rollout = Rollout::beside(TERMS, shadow, RefusedState::Keep, now);
+    let mut rollout = Rollout::beside(TERMS, shadow, StateHandover::Keep, now);
     rollout.on_candidate(Input::Ready, view(7), now);
     rollout.on_candidate(Input::BarrierReached { first: Some(0) }, view(7), now);
     let good = Ok(result(8));
@@ -152,7 +193,7 @@ fn a_comparison_may_be_all_that_is_asked_for_or_a_condition() {
     assert!(reason.contains("0.9"), "{reason}");
 
     let now = Instant::now();
-    let mut rollout = Rollout::beside(TERMS, strict, RefusedState::Keep, now);
+    let mut rollout = Rollout::beside(TERMS, strict, StateHandover::Keep, now);
     rollout.on_candidate(Input::Ready, view(7), now);
     let down = RunningView { source_down: true, ..view(7) };
     let acts = rollout.on_candidate(Input::BarrierReached { first: None }, down, now);
@@ -162,7 +203,7 @@ fn a_comparison_may_be_all_that_is_asked_for_or_a_condition() {
 #[test]
 fn a_shadow_sees_the_frames_that_the_running_version_has_seen() {
     let now = Instant::now();
-    let mut rollout = change(2, RefusedState::Keep, now);
+    let mut rollout = change(2, StateHandover::Keep, now);
     let good = Ok(result(7));
     rollout.on_candidate(Input::Ready, view(7), now);
     rollout.on_candidate(Input::BarrierReached { first: Some(0) }, view(7), now);
@@ -207,18 +248,22 @@ fn a_shadow_sees_the_frames_that_the_running_version_has_seen() {
 fn without_frames_there_is_nothing_to_try_and_no_result_to_wait_for() {
     let now = Instant::now();
     let down = RunningView { last_done: Some(7), source_down: true, sent_since: 0 };
-    let mut rollout = change(5, RefusedState::Keep, now);
+    let mut rollout = change(5, StateHandover::Keep, now);
     rollout.on_candidate(Input::Ready, down, now);
     let acts = rollout.on_candidate(Input::BarrierReached { first: None }, down, now);
     assert_eq!(acts, [started(Step::Handoff), Action::TakeSnapshot]);
-    rollout.on_candidate(Input::Snapshot { last_frame: Some(7), bytes: 0 }, down, now);
+    rollout.on_candidate(
+        Input::Snapshot { last_frame: Some(7), bytes: 0, foreign: false },
+        down,
+        now,
+    );
     assert_eq!(rollout.on_candidate(Input::Tick, down, now + TERMS.swap), [Action::Complete]);
 }
 
 #[test]
 fn a_running_version_without_results_holds_no_change_up() {
     let now = Instant::now();
-    let mut rollout = change(0, RefusedState::Keep, now);
+    let mut rollout = change(0, StateHandover::Keep, now);
     let good = Ok(result(7));
     rollout.on_candidate(Input::Ready, view(7), now);
     rollout.on_candidate(Input::BarrierReached { first: Some(0) }, view(7), now);
@@ -244,17 +289,21 @@ fn each_step_that_takes_too_long_names_its_setting() {
             acts => panic!("{acts:?}"),
         }
     };
-    assert!(late(&mut change(0, RefusedState::Keep, now)).contains("start_timeout_s"));
-    let mut rollout = change(0, RefusedState::Keep, now);
+    assert!(late(&mut change(0, StateHandover::Keep, now)).contains("start_timeout_s"));
+    let mut rollout = change(0, StateHandover::Keep, now);
     rollout.on_candidate(Input::Ready, view(7), now);
     rollout.on_candidate(Input::BarrierReached { first: Some(0) }, view(7), now);
     assert!(late(&mut rollout).contains("first_frame_ms"));
-    let mut rollout = change(0, RefusedState::Keep, now);
+    let mut rollout = change(0, StateHandover::Keep, now);
     until_hand_over(&mut rollout, now);
     let later = now + TERMS.swap / 2;
     rollout.on_candidate(Input::RunningResult(&result(8)), view(8), later);
     assert_eq!(rollout.deadline().unwrap(), later + TERMS.swap, "it works off what it has");
-    rollout.on_candidate(Input::Snapshot { last_frame: Some(8), bytes: 0 }, view(8), later);
+    rollout.on_candidate(
+        Input::Snapshot { last_frame: Some(8), bytes: 0, foreign: false },
+        view(8),
+        later,
+    );
     assert!(late(&mut rollout).contains("swap_timeout_ms"), "of the first result");
 }
 
@@ -264,7 +313,7 @@ proptest! {
     #[test]
     fn nothing_that_a_worker_says_makes_it_speak_early(inputs in proptest::collection::vec(0u8..8, 0..60), seconds in 0u64..200) {
         let now = Instant::now();
-        let mut rollout = change(1, RefusedState::Fresh, now);
+        let mut rollout = change(1, StateHandover::FreshIfRefused, now);
         let (good, refused, frame) = (Ok(result(1)), Err("no".to_owned()), result(1));
         let mut state_given = false;
         for input in inputs {
@@ -283,7 +332,7 @@ proptest! {
                 prop_assert!(state_given || !speaks);
                 if act == Action::TakeSnapshot && seconds % 2 == 0 {
                     state_given = true;
-                    rollout.on_candidate(Input::Snapshot { last_frame: Some(1), bytes: 1 }, view(1), now);
+                    rollout.on_candidate(Input::Snapshot { last_frame: Some(1), bytes: 1, foreign: false }, view(1), now);
                 }
             }
         }
@@ -319,9 +368,13 @@ fn a_version_is_healthy_after_its_probation_with_a_result() {
 #[test]
 fn a_completed_candidate_is_on_probation() {
     let now = Instant::now();
-    let mut rollout = change(0, RefusedState::Keep, now);
+    let mut rollout = change(0, StateHandover::Keep, now);
     until_hand_over(&mut rollout, now);
-    rollout.on_candidate(Input::Snapshot { last_frame: Some(7), bytes: 0 }, view(7), now);
+    rollout.on_candidate(
+        Input::Snapshot { last_frame: Some(7), bytes: 0, foreign: false },
+        view(7),
+        now,
+    );
     let first = Input::FirstResult { frame: Some(8) };
     assert_eq!(rollout.on_candidate(first, view(7), now), [Action::Complete]);
     assert_eq!((rollout.step(), rollout.swapped().first_frame), (Step::Probation, Some(8)));
