@@ -11,6 +11,7 @@ use serde::Serialize;
 use strum::VariantArray;
 use tokio::task::AbortHandle;
 
+use super::AnalysisRequest;
 use super::analysis::ImageOutcome;
 use super::error::{AnalysisError, AnalysisErrorKind};
 
@@ -62,12 +63,14 @@ pub enum JobState {
 /// A snapshot of a job.
 #[derive(Debug, Clone)]
 pub struct JobStatus {
-    /// 32 hexadecimal digits, random: who knows it may read the job.
+    /// 32 hexadecimal digits, random.
     pub id: String,
     /// How far it is; derived from the other fields.
     pub state: JobState,
     /// Name of the pipeline.
     pub pipeline: String,
+    /// Who asked for it.
+    pub owner: Arc<str>,
     /// Whether the request had a list of images.
     pub list: bool,
     /// Number of images in the request.
@@ -86,6 +89,7 @@ pub struct JobStatus {
 
 struct AnalysisJob {
     pipeline: String,
+    owner: Arc<str>,
     list: bool,
     images: usize,
     created: SystemTime,
@@ -129,13 +133,12 @@ impl JobStore {
         Self { limit, ttl: kept_for, jobs: BTreeMap::new(), bytes: 0, max_bytes: MAX_RESULT_BYTES }
     }
 
-    /// Adds a job and returns its id. `started` is set when a worker is given the first image.
+    /// Adds a job and returns its id.
     pub(super) fn add(
         &mut self,
-        pipeline: &str,
+        request: &AnalysisRequest,
         list: bool,
         images: usize,
-        started: Arc<OnceLock<SystemTime>>,
         now: JobTime,
     ) -> Result<String, AnalysisError> {
         self.expire(now.at);
@@ -148,11 +151,12 @@ impl JobStore {
         }
         let id = format!("{:032x}", rand::rng().random::<u128>());
         let job = AnalysisJob {
-            pipeline: pipeline.to_owned(),
+            pipeline: request.pipeline.to_string(),
+            owner: Arc::clone(&request.owner),
             list,
             images,
             created: now.wall,
-            started,
+            started: Arc::clone(&request.started),
             finished: None,
             items: Vec::new(),
             bytes: 0,
@@ -246,6 +250,7 @@ impl JobStore {
             id: id.to_owned(),
             state: job.state(),
             pipeline: job.pipeline.clone(),
+            owner: Arc::clone(&job.owner),
             list: job.list,
             images: job.images,
             answered: job.items.len(),
@@ -276,8 +281,14 @@ mod tests {
 
         fn add(&mut self) -> Result<(String, Arc<OnceLock<SystemTime>>), AnalysisError> {
             let started = Arc::<OnceLock<SystemTime>>::default();
-            let id = self.jobs.add("p", false, 1, Arc::clone(&started), self.now)?;
-            Ok((id, started))
+            let request = AnalysisRequest {
+                pipeline: "p".into(),
+                owner: "o".into(),
+                settings: None,
+                number: 0,
+                started: Arc::clone(&started),
+            };
+            Ok((self.jobs.add(&request, false, 1, self.now)?, started))
         }
 
         fn pass(&mut self, time: Duration) {

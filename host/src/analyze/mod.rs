@@ -90,6 +90,8 @@ pub struct AnalysisLimits {
 #[derive(Debug, Clone)]
 pub struct AnalysisRequest {
     pipeline: Arc<str>,
+    /// Who asks: a job belongs to it.
+    owner: Arc<str>,
     /// A JSON object; `None`: the settings of the config.
     settings: Option<Arc<str>>,
     /// Unique among requests and images.
@@ -99,6 +101,11 @@ pub struct AnalysisRequest {
 }
 
 impl AnalysisRequest {
+    /// Sets who asks.
+    pub fn set_owner(&mut self, owner: &Arc<str>) {
+        self.owner = Arc::clone(owner);
+    }
+
     /// Replaces the config's settings of the pipeline for this request.
     pub fn set_settings(&mut self, settings: &Map<String, Value>) {
         self.settings = Some(Value::Object(settings.clone()).to_string().into());
@@ -222,6 +229,7 @@ impl Analyses {
         }
         Ok(AnalysisRequest {
             pipeline: pipeline.into(),
+            owner: Arc::default(),
             settings: None,
             number: shared.next.fetch_add(1, Ordering::Relaxed),
             started: Arc::default(),
@@ -297,9 +305,8 @@ impl Analyses {
         images: Vec<NamedImage>,
     ) -> Result<JobStatus, AnalysisError> {
         let shared = &self.shared;
-        let started = Arc::clone(&request.started);
         let (count, now_both) = (images.len(), JobTime::now());
-        let id = shared.jobs.lock().add(&request.pipeline, list, count, started, now_both)?;
+        let id = shared.jobs.lock().add(&request, list, count, now_both)?;
         let (analyses, name) = (self.clone(), id.clone());
         let task = shared.tasks.spawn(async move {
             let images = stream::iter(images.into_iter().map(Ok::<_, std::convert::Infallible>));

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream, TryStreamExt};
 use serde::Deserialize;
 
+use super::access::Caller;
 use super::body;
 use super::control::Control;
 use super::extract::{InPath, InQuery};
@@ -62,12 +63,14 @@ fn switch<'de, D: serde::Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 
 pub(super) async fn analyze<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
     InPath(pipeline): InPath,
     InQuery(parameters): InQuery<AnalyzeParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
     let analyses = state.control.analyses();
     let mut order = analyses.request(&pipeline)?;
+    order.set_owner(&caller.name);
     if let Some(text) = &parameters.settings {
         order.set_settings(&body::settings(text)?);
     }

@@ -213,6 +213,7 @@ pub(super) async fn list<C: Control + DeploymentControl>(
     if deployments.is_empty() && state.control.session(&session).is_none() {
         return Err(Refusal::unknown(&session).into());
     }
+    let deployments: Vec<_> = deployments.into_iter().map(Record::for_clients).collect();
     Ok(Json(json!({"deployments": deployments})).into_response())
 }
 
@@ -251,7 +252,7 @@ async fn deployed(
     let record = to_its_end(doing).await?;
     match record.outcome() {
         None | Some(Outcome::Healthy | Outcome::Superseded | Outcome::Compared) => {
-            Ok(Json(record).into_response())
+            Ok(Json(record.for_clients()).into_response())
         }
         Some(outcome) => Err(Problem::failed(record, outcome)),
     }

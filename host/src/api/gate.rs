@@ -63,6 +63,8 @@ impl Need {
 pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
     config: watch::Receiver<Arc<Config>>,
+    /// `http` or `https`: what the host's own port speaks.
+    pub(super) scheme: &'static str,
     failures: RateLimits<std::net::IpAddr>,
     requests: RateLimits<String>,
 }
@@ -78,11 +80,16 @@ pub(super) struct RouteGuard {
 
 impl Gate {
     /// `loopback`: the host listens on a loopback address.
-    pub(super) fn new(config: watch::Receiver<Arc<Config>>, loopback: bool) -> Self {
+    pub(super) fn new(
+        config: watch::Receiver<Arc<Config>>,
+        loopback: bool,
+        scheme: &'static str,
+    ) -> Self {
         let keys = Keys::new(&config.borrow().server.tokens, loopback, Timestamp::now());
         Self {
             keys: Arc::new(keys),
             config,
+            scheme,
             failures: RateLimits::default(),
             requests: RateLimits::default(),
         }

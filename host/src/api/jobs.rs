@@ -4,14 +4,15 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
+use super::access::{Caller, Right};
 use super::control::Control;
 use super::extract::InPath;
 use super::problem::Problem;
@@ -130,16 +131,27 @@ pub(super) fn accepted(job: &JobStatus) -> Response {
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(job))).into_response()
 }
 
-pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
-    let jobs = state.control.analyses().jobs();
+/// Whether a job is the caller's, or one that it may see all the same. To others it does not exist.
+fn owns(caller: &Caller, job: &JobStatus) -> bool {
+    job.owner == caller.name || caller.may(Right::Administer)
+}
+
+pub(super) async fn list<C: Control>(
+    State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
+    let mut jobs = state.control.analyses().jobs();
+    jobs.retain(|job| owns(&caller, job));
     Json(json!({"jobs": jobs.iter().map(JobView::from).collect::<Vec<_>>()})).into_response()
 }
 
 pub(super) async fn show<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
     InPath(id): InPath,
 ) -> Result<Response, Problem> {
-    let (job, items) = state.control.analyses().job(&id).ok_or_else(|| unknown(&id))?;
+    let job = state.control.analyses().job(&id).filter(|(job, _)| owns(&caller, job));
+    let (job, items) = job.ok_or_else(|| unknown(&id))?;
     let over = job.finished.is_some();
     let single = items.first().filter(|_| over && !job.list).map(|item| &item.outcome);
     let problem =
@@ -155,9 +167,11 @@ pub(super) async fn show<C: Control>(
 
 pub(super) async fn cancel<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
     InPath(id): InPath,
 ) -> Result<StatusCode, Problem> {
-    if state.control.analyses().cancel(&id) {
+    let analyses = state.control.analyses();
+    if analyses.job(&id).is_some_and(|(job, _)| owns(&caller, &job)) && analyses.cancel(&id) {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(unknown(&id))

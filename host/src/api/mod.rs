@@ -62,7 +62,7 @@ const MAX_SOCKETS: usize = 4096;
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
-    secure: bool,
+    scheme: &'static str,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -97,7 +97,9 @@ impl Server {
                 Some(followed)
             }
         };
-        let gate = Arc::new(Gate::new(config.clone(), address.ip().to_canonical().is_loopback()));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let loopback = address.ip().to_canonical().is_loopback();
+        let gate = Arc::new(Gate::new(config.clone(), loopback, scheme));
         running.spawn(Arc::clone(&gate.keys).follow(config));
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
@@ -113,7 +115,6 @@ impl Server {
             tasks: tasks.clone(),
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
-        let secure = tls.is_some();
         let router = routes::router(state, &gate);
         let serving = Serving {
             router,
@@ -123,7 +124,7 @@ impl Server {
             tasks: connections.clone(),
         };
         running.spawn(serving.serve(listener));
-        Ok(Self { address, secure, ready, stop, tasks, timing, running, connections, abort })
+        Ok(Self { address, scheme, ready, stop, tasks, timing, running, connections, abort })
     }
 
     /// Fails if certificate and key cannot be used.
@@ -138,7 +139,7 @@ impl Server {
 
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        self.scheme
     }
 
     /// The address that it listens on.

@@ -18,6 +18,9 @@ use crate::config::ServerConfig;
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
 const HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID");
 
+/// Where a proxy says by which scheme it was asked.
+const PROXYS_SCHEME: &str = "x-forwarded-proto";
+
 /// Headers of an answer that they may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Retry-After, WWW-Authenticate");
 
@@ -46,13 +49,13 @@ pub(super) async fn check(State(gate): State<Arc<Gate>>, request: Request, next:
                 of `[server] hosts` alone",
         );
     }
-    match from(request.headers(), &config.server) {
+    match from(request.headers(), gate.scheme, &config.server) {
         RequestOrigin::Here => next.run(request).await,
         RequestOrigin::Foreign => refused(
             "foreign_origin",
             "a page of another origin may not use this API unless `[server] origins` names it; a \
-                reverse proxy in front must \
-             pass on the Host header",
+                reverse proxy in front must pass on the Host header, and where it ends TLS send \
+                X-Forwarded-Proto",
         ),
         RequestOrigin::Allowed(origin) => {
             let asks = request.method() == Method::OPTIONS
@@ -74,14 +77,16 @@ pub(super) async fn check(State(gate): State<Arc<Gate>>, request: Request, next:
     }
 }
 
-fn from(headers: &HeaderMap, server: &ServerConfig) -> RequestOrigin {
+/// `scheme` is that of the host's own port. A proxy in front of it that ends TLS says so in
+/// `X-Forwarded-Proto`, which no page may set for another origin.
+fn from(headers: &HeaderMap, scheme: &str, server: &ServerConfig) -> RequestOrigin {
     let Some(value) = headers.get(header::ORIGIN) else { return RequestOrigin::Here };
     let origin = value.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    let own = origin
-        .split_once("://")
-        .zip(host)
-        .is_some_and(|((_, of), host)| of.eq_ignore_ascii_case(host));
+    let scheme = headers.get(PROXYS_SCHEME).map_or(scheme, |by| by.to_str().unwrap_or_default());
+    let own = origin.split_once("://").zip(host).is_some_and(|((by, of), host)| {
+        by.eq_ignore_ascii_case(scheme) && of.eq_ignore_ascii_case(host)
+    });
     if own {
         RequestOrigin::Here
     } else if server.origins.iter().any(|allowed| allowed.as_str() == origin) {
@@ -129,15 +134,16 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, host.parse().unwrap());
             origin.map(|origin| headers.insert(header::ORIGIN, origin.parse().unwrap()));
-            from(&headers, &server())
+            from(&headers, "http", &server())
         };
         assert_eq!(case(None, "127.0.0.1:8001"), RequestOrigin::Here);
         assert_eq!(case(Some("http://127.0.0.1:8001"), "127.0.0.1:8001"), RequestOrigin::Here);
-        assert_eq!(case(Some("https://Cams.example"), "cams.example"), RequestOrigin::Here);
+        assert_eq!(case(Some("http://Cams.example"), "cams.example"), RequestOrigin::Here);
         let dash = RequestOrigin::Allowed(HeaderValue::from_static("https://dash.example"));
         assert_eq!(case(Some("https://dash.example"), "127.0.0.1:8001"), dash);
         for foreign in [
             "http://127.0.0.1:3000",
+            "https://127.0.0.1:8001",
             "https://evil.example",
             "http://dash.example",
             "https://dash.example:8443",
@@ -149,6 +155,25 @@ mod tests {
             assert_eq!(case(Some(foreign), "127.0.0.1:8001"), RequestOrigin::Foreign, "{foreign}");
         }
         assert_eq!(case(Some("null"), ""), RequestOrigin::Foreign);
+    }
+
+    #[test]
+    fn a_page_of_another_scheme_is_of_another_origin() {
+        let case = |origin: &'static str, own, forwarded: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("cams.example"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            forwarded.map(|by| headers.insert(PROXYS_SCHEME, HeaderValue::from_static(by)));
+            from(&headers, own, &server())
+        };
+        for (scheme, other) in [("http", "https"), ("https", "http")] {
+            let page =
+                |by| if by == "http" { "http://cams.example" } else { "https://cams.example" };
+            assert_eq!(case(page(scheme), scheme, None), RequestOrigin::Here);
+            assert_eq!(case(page(other), scheme, None), RequestOrigin::Foreign);
+            assert_eq!(case(page(other), scheme, Some(other)), RequestOrigin::Here);
+            assert_eq!(case(page(scheme), scheme, Some(other)), RequestOrigin::Foreign);
+        }
     }
 
     #[test]

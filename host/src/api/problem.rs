@@ -15,6 +15,7 @@ use crate::deploy::{CompileError, DeployError, Outcome, PipelineError, Record};
 use crate::event::CODE;
 use crate::session::SessionError;
 use crate::session::rollout::Step;
+use crate::util::shown::without_folders;
 
 /// An error answer (RFC 9457). Without `type`, which stands for `about:blank`; `code` distinguishes
 /// problems.
@@ -74,7 +75,7 @@ struct More {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let detail = detail.into();
+        let detail = without_folders(&detail.into());
         Self { status, code, detail, limit: None, more: Box::default(), retry_after: None }
     }
 
@@ -88,9 +89,11 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
     }
 
-    /// The host's own fault.
+    /// The host's own fault. Files and folders are for the log alone.
     pub(super) fn internal(error: impl ToString) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
+        let error = error.to_string();
+        tracing::error!(target: "ocelli::api", "answered with an internal error: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
     }
 
     /// A deployment that began and has failed.
@@ -110,7 +113,7 @@ impl Problem {
         let more = More {
             step: Some(record.step),
             problems: record.check.as_ref().map(|check| check.problems.clone()),
-            deployment: Some(record),
+            deployment: Some(record.for_clients()),
             ..More::default()
         };
         Self { more: Box::new(more), ..Self::new(status, code, detail) }
@@ -241,5 +244,44 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    #[test]
+    fn no_error_shows_where_the_host_keeps_its_files() {
+        let data = PathBuf::from("/srv/ocelli/data");
+        let gone = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let record = Record {
+            reason: Some(format!("{}/cache/1: no room", data.display())),
+            ..Record::default()
+        };
+        let problems = [
+            Problem::from(DeployError::Pipeline(PipelineError::Unknown {
+                name: "eye".into(),
+                looked: vec![data.join("pipelines/eye.wasm"), "/usr/lib/eye.wasm".into()],
+            })),
+            DeployError::Pipeline(PipelineError::NoFile { path: data.join("eye.wasm") }).into(),
+            DeployError::Compile(CompileError::File {
+                pipeline: "eye".into(),
+                path: data.join("cache"),
+                source: gone(),
+            })
+            .into(),
+            DeployError::Internal(format!("storing: {}: full", data.join("x").display())).into(),
+            Problem::internal(format!("{}: {}", data.display(), gone())),
+            Problem::failed(record, Outcome::Refused),
+        ];
+        for problem in problems {
+            let text = serde_json::to_string(&problem).unwrap();
+            assert!(!text.contains("/srv") && !text.contains("/usr"), "{text}");
+        }
+        let long = "e".repeat(300);
+        let refused = DeployError::InvalidName(PipelineError::NotAName(long));
+        assert_eq!(Problem::from(refused).status, StatusCode::BAD_REQUEST);
     }
 }

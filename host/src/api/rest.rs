@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
@@ -17,6 +17,7 @@ use super::extract::InPath;
 use super::problem::Problem;
 use super::state::ApiState;
 use crate::event::{HostStatus, PartState};
+use crate::monitor::prometheus_text::prometheus_text;
 
 /// `GET /healthz`: the process answers.
 pub(super) async fn health() -> Response {
@@ -56,12 +57,40 @@ pub(super) async fn ready<C: Control>(
     Ok(Json(Readiness { status, host }).into_response())
 }
 
-/// The only format, whatever the client accepts.
+/// The formats of metrics.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// `GET /metrics`: for Prometheus.
-pub(super) async fn metrics<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
-    ([(header::CONTENT_TYPE, OPEN_METRICS)], state.control.metrics().await).into_response()
+/// `GET /metrics`: OpenMetrics for a client that names it, the Prometheus text format for others.
+pub(super) async fn metrics<C: Control>(
+    State(state): State<Arc<ApiState<C>>>,
+    headers: HeaderMap,
+) -> Response {
+    let open_metrics = state.control.metrics().await;
+    let (kind, text) = if prefers_open_metrics(&headers) {
+        (OPEN_METRICS, open_metrics)
+    } else {
+        (PROMETHEUS_TEXT, prometheus_text(&open_metrics))
+    };
+    ([(header::CONTENT_TYPE, kind), (header::VARY, "Accept")], text).into_response()
+}
+
+/// Whether the client names OpenMetrics, and wants it no less than plain text.
+fn prefers_open_metrics(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (mut open, mut plain) = (0.0f32, 0.0f32);
+    for range in accepted.flat_map(|value| value.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let weight = weight.map_or(1.0, |weight| weight.trim().parse().unwrap_or(0.0));
+        match kind.as_str() {
+            "application/openmetrics-text" => open = open.max(weight),
+            "text/plain" => plain = plain.max(weight),
+            _ => {}
+        }
+    }
+    open > 0.0 && open >= plain
 }
 
 pub(super) async fn sessions<C: Control>(

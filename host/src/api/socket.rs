@@ -32,6 +32,7 @@ use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, Wr
 use crate::config::EVERY_SESSION;
 use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
 use crate::util::bucket::{RateLimit, TokenBucket};
+use crate::util::shown::without_folders;
 
 /// A message of more than [`MAX_MESSAGE`] gets an error; one of more than this closes the
 /// connection before it is read.
@@ -366,7 +367,7 @@ impl<C: Control> Client<C> {
         };
         self.subscriber.send(&ServerMessage::Error {
             code: "session_refused",
-            message: &refused.message,
+            message: &without_folders(&refused.message),
             session: Some(&session),
             cause: Some(refused.code),
             after: None,

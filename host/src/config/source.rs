@@ -82,6 +82,9 @@ pub(super) const RTSPS_PORT: u16 = 322;
 /// Placeholder for a hidden user name, password or token.
 const HIDDEN: &str = "***";
 
+/// Letters and digits on end that make a token: recorders name a stream by so many.
+const TOKEN: usize = 16;
+
 impl Source {
     /// Reads a source with the options that most have; see [`configured`](Self::configured).
     pub fn parse(
@@ -238,7 +241,12 @@ impl RtspSource {
         if let Some(query) = self.url.query().filter(|query| !query.is_empty()) {
             scrubbed = scrubbed.replace(query, &hide_secret_pairs(query));
         }
-        hide_secret_pairs_in(&scrubbed, self.url.path())
+        let path = self.url.path();
+        scrubbed = scrubbed.replace(path, &shown_path(path));
+        for segment in path.split('/').filter(|segment| is_secret(segment)) {
+            scrubbed = scrubbed.replace(segment, HIDDEN);
+        }
+        scrubbed
     }
 }
 
@@ -281,12 +289,6 @@ fn encoded_length(text: &[u8], secret: &[u8]) -> Option<usize> {
     })
 }
 
-/// Replaces `part` of `text` by its shown form.
-fn hide_secret_pairs_in(text: &str, part: &str) -> String {
-    let shown = hide_secret_pairs(part);
-    if shown == part { text.to_owned() } else { text.replace(part, &shown) }
-}
-
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -315,7 +317,7 @@ impl fmt::Display for RtspSource {
         if let Some(port) = self.url.port() {
             write!(f, ":{port}")?;
         }
-        f.write_str(&hide_secret_pairs(self.url.path()))?;
+        f.write_str(&shown_path(self.url.path()))?;
         match self.url.query() {
             Some(query) => write!(f, "?{}", hide_secret_pairs(query)),
             None => Ok(()),
@@ -368,6 +370,28 @@ pub(super) fn file_path(text: &str) -> Result<&Path, SourceError> {
 pub(super) fn percent_decode(text: &str) -> Result<String, SourceError> {
     let decoded = percent_decode_str(text).decode_utf8();
     decoded.map(Cow::into_owned).map_err(|_| SourceError::Credentials)
+}
+
+/// A URL's path as it is shown: without segments that are secrets, and without the values of pairs
+/// that are.
+fn shown_path(path: &str) -> String {
+    let shown = |segment| {
+        if is_secret(segment) { HIDDEN.to_owned() } else { hide_secret_pairs(segment) }
+    };
+    path.split('/').map(shown).collect::<Vec<_>>().join("/")
+}
+
+/// Whether a segment of a path is a secret by its looks: `user:password`, or a token. That is 16
+/// letters and digits on end, or 32 characters of any kind, with a letter and a digit among them.
+fn is_secret(segment: &str) -> bool {
+    let is_mixed = |text: &str| {
+        text.contains(|c: char| c.is_ascii_digit()) && text.contains(char::is_alphabetic)
+    };
+    let is_long = |text: &str| text.len() >= TOKEN && is_mixed(text);
+    !segment.contains('=')
+        && (segment.contains(':')
+            || segment.split(|c: char| !c.is_ascii_alphanumeric()).any(is_long)
+            || (segment.len() >= 2 * TOKEN && is_mixed(segment)))
 }
 
 /// Hides the values of `name=value` pairs with the name of a secret. Some cameras take credentials
@@ -503,6 +527,28 @@ mod tests {
             rtsp("rtsp://c/s?token=abc").scrub("got rtsp://c/s?token=abc"),
             "got rtsp://c/s?token=***"
         );
+    }
+
+    #[test]
+    fn segments_of_a_path_that_are_secrets_are_hidden_and_names_are_not() {
+        for (path, shown) in [
+            ("/live/admin:hunter2/1", "/live/***/1"),
+            ("/0Kq3vT9xWm2LpZ7a", "/***"),
+            ("/s/1b4e28ba-2fa1-11d2-883f-0016d3cca427/main", "/s/***/main"),
+            ("/user=admin&password=x/1", "/user=***&password=***/1"),
+            ("/Streaming/Channels/101", "/Streaming/Channels/101"),
+            ("/axis-media/media.amp", "/axis-media/media.amp"),
+            ("/h264_stream_channel_01", "/h264_stream_channel_01"),
+            ("/cam/realmonitor", "/cam/realmonitor"),
+            ("/", "/"),
+        ] {
+            let source = rtsp(&format!("rtsp://c{path}"));
+            assert_eq!(source.to_string(), format!("rtsp://c{shown}"));
+            let text = format!("no answer to rtsp://c{path}: 404");
+            assert_eq!(source.scrub(&text), format!("no answer to rtsp://c{shown}: 404"));
+        }
+        let source = rtsp("rtsp://c/live/0Kq3vT9xWm2LpZ7a");
+        assert_eq!(source.scrub("stream 0Kq3vT9xWm2LpZ7a: gone"), "stream ***: gone");
     }
 
     /// A secret that occurs in nothing else that is shown: it starts with Q and has no letter of

@@ -11,6 +11,9 @@ use crate::util::folder::Folder;
 /// The ending of a component's file.
 const ENDING: &str = ".wasm";
 
+/// Longest name in bytes: with its ending it is a file's name, which has at most 255.
+const MAX_NAME: usize = 200;
+
 /// Why a pipeline is not found.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -31,8 +34,8 @@ pub enum PipelineError {
     },
     /// The text cannot be a pipeline's name.
     #[error(
-        "{0:?} is not a pipeline's name: letters, digits, `-`, `_` and `.` are, not at the \
-            beginning `.`"
+        "{0:?} is not a pipeline's name: at most {MAX_NAME} letters, digits, `-`, `_` and `.` are, \
+            not at the beginning `.`"
     )]
     NotAName(String),
 }
@@ -156,8 +159,10 @@ fn data_folder(config: &Config) -> PathBuf {
 /// Checks that a pipeline can have this name.
 pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
     let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(ordinary) {
-        return Err(PipelineError::NotAName(name.to_owned()));
+    let fits = (1..=MAX_NAME).contains(&name.len());
+    if !fits || name.starts_with('.') || !name.chars().all(ordinary) {
+        let shown = name.chars().take(MAX_NAME).collect();
+        return Err(PipelineError::NotAName(shown));
     }
     Ok(())
 }
@@ -202,7 +207,8 @@ mod tests {
         assert_eq!(names(folders.in_data()), ["eye"]);
         assert_eq!(folders.all()["eye"].place(), file);
         assert_eq!(folders.configured("eye").unwrap().place(), file);
-        for name in ["../pipelines/eye", "", ".eye", "a/b", "a\0"] {
+        let long = "e".repeat(MAX_NAME + 1);
+        for name in ["../pipelines/eye", "", ".eye", "a/b", "a\0", &long] {
             assert!(matches!(folders.named(name), Err(PipelineError::NotAName(_))), "{name:?}");
         }
         assert!(matches!(folders.named("null"), Err(PipelineError::Unknown { .. })));

@@ -30,6 +30,7 @@ use ocelli_protocol::component::CheckReport;
 use crate::event::{rfc3339, unix_ns};
 use crate::session::rollout::{Comparison, Step, Swapped};
 use crate::shape::TIME;
+use crate::util::shown::without_folders;
 
 /// The kind of origin that asked for a deployment.
 #[derive(
@@ -229,6 +230,12 @@ impl Record {
                 format!("session {}", self.session)
             }
         }
+    }
+
+    /// As clients of the API see it: without the folders of the host's files in its reason.
+    pub fn for_clients(mut self) -> Self {
+        self.reason = self.reason.as_deref().map(without_folders);
+        self
     }
 
     /// The outcome; `None` while it is under way.

@@ -131,6 +131,11 @@ mod tests {
     use crate::session::rollout::{Step, Swapped};
 
     #[test]
+    fn the_kind_of_a_deployment_is_the_hosts() {
+        assert!(crate::event::HOST_KINDS.contains(&DEPLOYMENT));
+    }
+
+    #[test]
     fn one_line_says_what_became_of_a_deployment() {
         let mut told = record(3, 'b', Cause::Request, DeploymentState::Probation);
         told.before = Some("aaaaaaaaaaaa".into());

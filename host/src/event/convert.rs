@@ -8,7 +8,9 @@ use ocelli_protocol::worker as protocol;
 use serde_json::{Map, Value};
 
 use super::time::rfc3339;
-use super::wire::{AttachmentRef, Attribute, Attributes, Detection, Detections, Event, Latency};
+use super::wire::{
+    AttachmentRef, Attribute, Attributes, Detection, Detections, Event, HOST_KINDS, Latency,
+};
 use crate::journal::events::{Attachment, EventDraft};
 
 /// Why a worker's result cannot be published: JSON has no such value.
@@ -22,6 +24,9 @@ pub enum InvalidResult {
         /// Which of its numbers.
         what: &'static str,
     },
+    /// An event like one of the host's own would deceive whoever acts on those.
+    #[error("an event of frame {frame} has the kind {kind:?}, which the host's own events have")]
+    HostsKind { frame: u64, kind: String },
     #[error("the data of event {kind:?} of frame {frame} is not a JSON object: {reason}")]
     Data { frame: u64, kind: String, reason: String },
 }
@@ -51,6 +56,9 @@ pub fn event(
     result: &protocol::FrameResult,
     deployment: &str,
 ) -> Result<Event, InvalidResult> {
+    if HOST_KINDS.contains(&event.kind.as_str()) {
+        return Err(InvalidResult::HostsKind { frame: result.frame, kind: event.kind.clone() });
+    }
     let data = match event.data.trim() {
         "" => Map::new(),
         text => serde_json::from_str::<Map<String, Value>>(text).map_err(|error| {
@@ -153,5 +161,36 @@ impl Latency {
             pipeline: between(stations.inferred, stations.emitted),
             total: between(stations.received, stations.emitted),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_event_of_a_pipeline_has_a_kind_of_the_hosts() {
+        let result = protocol::FrameResult {
+            frame: 7,
+            capture_ns: 0,
+            capture_clock: protocol::CaptureClock::Host,
+            width: 1,
+            height: 1,
+            detections: None,
+            events: Vec::new(),
+            timestamps: protocol::Timestamps::default(),
+        };
+        let of_kind = |kind: &str| {
+            let detections = Vec::new();
+            let (data, attachments) = (String::new(), Vec::new());
+            let made = protocol::Event { kind: kind.into(), detections, data, attachments };
+            event(&made, &result, "d")
+        };
+        for kind in HOST_KINDS {
+            let refused = of_kind(kind).unwrap_err();
+            assert_eq!(refused, InvalidResult::HostsKind { frame: 7, kind: kind.into() });
+            assert!(refused.to_string().contains(kind));
+        }
+        assert_eq!(of_kind("alerted").unwrap().kind, "alerted");
     }
 }

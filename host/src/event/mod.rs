@@ -36,4 +36,4 @@ pub use wire::{
     ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
     Event, Latency, ServerMessage, SessionState, encode_event,
 };
-pub(crate) use wire::{CODE, JournalledEvent};
+pub(crate) use wire::{CODE, HOST_KINDS, JournalledEvent};

@@ -16,6 +16,9 @@ use crate::shape::{DIGEST, TIME};
 /// The kind of the event by which the host tells that an alert was raised or cleared.
 pub const ALERT: &str = crate::journal::events::ALERT_KIND;
 
+/// Kinds of the host's own events: no event of a pipeline has one of them.
+pub(crate) const HOST_KINDS: [&str; 3] = [ALERT, "deployment", "events_gone"];
+
 /// What a session is doing. The session manager owns the transitions.
 #[derive(
     Debug,

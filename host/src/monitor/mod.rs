@@ -13,6 +13,7 @@ mod alerts;
 mod exposition;
 mod host;
 mod process;
+pub(crate) mod prometheus_text;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::link::ask;
 use super::resume::{EntryIds, is_other_type};
 use crate::config;
-use crate::event::encode_event;
+use crate::event::{HOST_KINDS, encode_event};
 use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, StoredEvent};
 
@@ -106,7 +106,9 @@ impl<'a> StreamBatch<'a> {
         }
         let message = encode_event(self.session, event.seq, &event.body).text;
         let mut add = self.add((event.seq, 0));
+        let origin = if HOST_KINDS.contains(&&*event.kind) { "host" } else { "pipeline" };
         add.arg("seq").arg(event.seq).arg("kind").arg(&*event.kind).arg("time").arg(&head.time);
+        add.arg("origin").arg(origin);
         add.arg("deployment").arg(&head.deployment).arg("event").arg(&*message);
         self.commands.add_command(add);
         if publish {
@@ -129,7 +131,7 @@ impl<'a> StreamBatch<'a> {
     /// those of the last of them and of the event that follows.
     pub(super) fn add_gap(&mut self, from: u64, to: u64) {
         let mut add = self.add((to, 1));
-        add.arg("kind").arg(GONE).arg("from").arg(from).arg("to").arg(to);
+        add.arg("kind").arg(GONE).arg("origin").arg("host").arg("from").arg(from).arg("to").arg(to);
         self.commands.add_command(add);
     }
 
@@ -181,6 +183,11 @@ mod tests {
     use super::*;
     use crate::journal::Journal;
     use crate::journal::events::{Attachment, EventDraft};
+
+    #[test]
+    fn the_kind_of_a_gap_is_the_hosts() {
+        assert!(HOST_KINDS.contains(&GONE));
+    }
 
     fn entry(seq: u64, body: &str) -> StoredEvent {
         StoredEvent { seq, kind: "k".into(), body: body.into() }

@@ -15,6 +15,7 @@ use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 use crate::util::line;
+use crate::util::shown::without_folders;
 
 /// Requests to a session's task that may wait.
 const REQUESTS: usize = 32;
@@ -74,7 +75,7 @@ impl SessionShared {
     }
 
     pub(super) fn note_error(&self, error: &str) {
-        let error = line::text(error);
+        let error = without_folders(&line::text(error));
         self.update(|status| status.note_error(&error, Instant::now()));
     }
 

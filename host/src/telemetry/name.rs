@@ -21,9 +21,9 @@ const DIGITS: usize = 32;
 /// number of a rotated file, it stays below the 255 bytes that a file's name may have.
 const READABLE: usize = 150;
 
-/// The name of the file with a session's lines. ASCII letters, digits, `-`, `_` and `.` stay; where
-/// there is anything else, it becomes `_`, and `~` and 32 hexadecimal digits of the name's SHA-256
-/// follow. Two sessions never have one file.
+/// The name of the file with a session's lines. Printable ASCII but `/`, `~` and the blank stays;
+/// where there is anything else, it becomes `_`, and `~` and 32 hexadecimal digits of the name's
+/// SHA-256 follow. Two sessions never have one file.
 pub fn session_log(session: &str) -> String {
     if session.len() <= MAX_ID_BYTES && session.chars().all(fits) {
         return format!("{PREFIX}{session}{SUFFIX}");
@@ -35,7 +35,7 @@ pub fn session_log(session: &str) -> String {
 }
 
 fn fits(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.')
+    character.is_ascii_graphic() && !matches!(character, '/' | SEPARATOR)
 }
 
 /// The session log that a file is, or is an older part of: `X.log` for `X.log` and `X.log.3`. None
@@ -99,7 +99,14 @@ mod tests {
         assert_eq!(session_log("cam-001"), "detector_worker_camera_cam-001.log");
         assert_eq!(
             session_log("display-001;cam-001"),
-            "detector_worker_camera_display-001_cam-001~2359b656c6060ebdb7ca23de83327847.log"
+            "detector_worker_camera_display-001;cam-001.log"
+        );
+        assert_eq!(
+            session_log("display-001/cam-001"),
+            format!(
+                "detector_worker_camera_display-001_cam-001~{:.DIGITS$}.log",
+                Digest::of("display-001/cam-001")
+            )
         );
     }
 

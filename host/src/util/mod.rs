@@ -8,4 +8,5 @@ pub(crate) mod folder;
 pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod packet_socket;
+pub(crate) mod shown;
 pub(crate) mod watch;

@@ -12,7 +12,7 @@ use ocelli::analyze::{
     ImageWorkerStartError, WorkerFactory,
 };
 use ocelli::api::{Server, Timing};
-use ocelli::config::AnalyzeConfig;
+use ocelli::config::{AnalyzeConfig, Config, Role, ServerConfig, Token, TokenHash};
 use ocelli::event::{Attributes, Detection, Hub};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -119,16 +119,25 @@ struct Host {
 
 impl Host {
     async fn start(config: AnalyzeConfig) -> Self {
+        Self::start_for(config, Vec::new())
+    }
+
+    /// A host that these tokens may ask.
+    fn start_for(config: AnalyzeConfig, tokens: Vec<Token>) -> Self {
+        let server = ServerConfig { tokens, ..ServerConfig::default() };
+        let followed = watch::channel(Arc::new(Config { server, ..Config::default() })).1;
         let doubles = Doubles::default();
         let analyses = Analyses::start(&config, Box::new(doubles.clone()));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         let operator = Operator(analyses.clone());
         let server = Server::start(
             listener,
             Hub::new(crate::support::events()),
             operator,
             Timing::default(),
-            crate::support::defaults(),
+            followed,
         )
         .unwrap();
         Self { server, analyses, doubles }
@@ -322,6 +331,42 @@ async fn a_list_is_answered_item_by_item_each_with_its_own_error() {
         (&json!(2), &json!("empty_image"))
     );
     assert_eq!(results[3]["detections"][0]["label"], "dog");
+}
+
+#[tokio::test]
+async fn a_job_is_its_own_tokens_and_admins_alone() {
+    let token = |name: &str, role| Token {
+        name: name.to_owned(),
+        hash: TokenHash::of(&format!("ocelli_{name}")),
+        role,
+        sessions: None,
+        expires: None,
+    };
+    let tokens = vec![
+        token("one", Role::Operator),
+        token("other", Role::Operator),
+        token("admin", Role::Admin),
+    ];
+    let host = Host::start_for(AnalyzeConfig::default(), tokens);
+    let by = |name: &str| format!("Authorization: Bearer ocelli_{name}\r\n");
+    let picture = jpeg("cat");
+    let headers =
+        format!("{}Content-Type: image/jpeg\r\nContent-Length: {}\r\n", by("one"), picture.len());
+    let accepted = host.send("POST /v1/analyze/eye?async=1", &headers, &picture).await;
+    assert_eq!(accepted.status, 202, "{accepted:?}");
+    let path = accepted.header("location").to_owned();
+    for (name, sees) in [("other", false), ("one", true), ("admin", true)] {
+        let jobs = host.send("GET /v1/jobs", &by(name), &[]).await;
+        assert_eq!(jobs.body["jobs"].as_array().unwrap().len(), usize::from(sees), "{name}");
+        let job = host.send(&format!("GET {path}"), &by(name), &[]).await;
+        assert_eq!(job.status, if sees { 200 } else { 404 }, "{name}");
+        if !sees {
+            job.assert_problem(404, "unknown_job");
+            let cancelled = host.send(&format!("DELETE {path}"), &by(name), &[]).await;
+            cancelled.assert_problem(404, "unknown_job");
+        }
+    }
+    assert_eq!(host.send(&format!("DELETE {path}"), &by("one"), &[]).await.status, 204);
 }
 
 #[tokio::test]

@@ -238,16 +238,32 @@ async fn sessions_are_listed_shown_restarted_and_ended_whatever_their_names_hold
 }
 
 #[tokio::test]
-async fn metrics_are_told_to_be_open_metrics() {
+async fn metrics_come_in_the_format_that_the_client_wants() {
     let host = Host::start().await;
-    let metrics = host.http("GET /metrics").await;
-    assert_eq!(metrics.status, 200);
-    let wanted = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
-    assert!(metrics.head.contains(wanted), "{metrics:?}");
-    assert!(
-        metrics.text.starts_with("# TYPE ocelli_") && metrics.text.ends_with("# EOF\n"),
-        "{metrics:?}"
-    );
+    let open = "application/openmetrics-text";
+    let prometheus = format!("{open};version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1");
+    for (accept, is_open) in [
+        (open, true),
+        (prometheus.as_str(), true),
+        ("", false),
+        ("*/*", false),
+        ("text/plain; version=0.0.4", false),
+        ("application/openmetrics-text;q=0.1, text/plain", false),
+        ("application/openmetrics-text;q=0", false),
+    ] {
+        let accept =
+            if accept.is_empty() { String::new() } else { format!("Accept: {accept}\r\n") };
+        let metrics = host.http_with("GET /metrics", &accept).await;
+        assert_eq!(metrics.status, 200);
+        let kind = if is_open {
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        } else {
+            "text/plain; version=0.0.4; charset=utf-8"
+        };
+        assert!(metrics.head.contains(&format!("content-type: {kind}")), "{accept}: {metrics:?}");
+        assert_eq!(metrics.text.ends_with("# EOF\n"), is_open, "{accept}: {metrics:?}");
+        assert!(metrics.text.contains("# TYPE ocelli_"), "{metrics:?}");
+    }
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use crate::session::rollout::{
     Candidate, CandidateInput, PipelineState, VersionChange, VersionInput, sleep_until,
 };
 use crate::session::stream_worker::StreamWorker;
+use crate::util::shown::without_folders;
 use crate::worker::{READY_TIMEOUT, WorkerFault, check_inherited, log_line};
 
 type Served = Result<(), ServeOutcome>;
@@ -23,11 +24,14 @@ impl SessionTask {
     /// Serves with one worker after another, as long as each takes over from the one before it.
     pub(super) async fn serve(&mut self) -> ServeOutcome {
         if let Err(reason) = &self.spec.pipeline.compiled {
-            return ServeOutcome::Failed(reason.clone());
+            return ServeOutcome::Failed(without_folders(reason));
         }
         let mut worker = match self.launch().await {
             Ok(worker) => worker,
-            Err(error) => return ServeOutcome::WorkerLost(format!("{error:#}")),
+            Err(error) => {
+                let reason = without_folders(&format!("{error:#}"));
+                return ServeOutcome::WorkerLost(reason);
+            }
         };
         self.show_worker(&worker);
         if let Err(outcome) = self.wait_until_ready(&mut worker).await {
