@@ -324,7 +324,14 @@ impl Ocelli {
         }
     }
 
-    async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String) {
+    /// The status and the body that a request with these lines of headers is answered with.
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &[u8],
+    ) -> (u16, String) {
         self.send_within(DEADLINE, method, path, headers, body).await
     }
 

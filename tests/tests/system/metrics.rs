@@ -17,7 +17,11 @@ struct Metrics(BTreeMap<String, f64>);
 impl Metrics {
     async fn of(host: &Ocelli) -> Self {
         let text = host.get("/metrics").await;
-        assert!(text.ends_with("# EOF\n"), "{text}");
+        // The format of Prometheus: OpenMetrics has to be asked for.
+        assert!(text.starts_with("# HELP ocelli_") && !text.contains("# EOF"), "{text}");
+        let open = "Accept: application/openmetrics-text";
+        let (_, open) = host.send("GET", "/metrics", open, &[]).await;
+        assert!(open.ends_with("# EOF\n"), "{open}");
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.map(|line| {
             let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
