@@ -46,7 +46,7 @@ use crate::config::Config;
 use crate::event::Hub;
 
 use gate::Gate;
-use server::Serving;
+use server::ApiListener;
 use state::ApiState;
 
 pub use control::{Control, Refusal};
@@ -116,7 +116,7 @@ impl Server {
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let router = routes::router(state, &gate);
-        let serving = Serving {
+        let serving = ApiListener {
             router,
             tls,
             stop: stop.clone(),

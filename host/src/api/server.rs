@@ -45,7 +45,7 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/pro
     {\"title\":\"Bad Request\",\"status\":400,\"code\":\"tls_required\",\"detail\":\"this port speaks HTTPS: ask https://\"}";
 
 /// What all connections share.
-pub(super) struct Serving {
+pub(super) struct ApiListener {
     pub(super) router: Router,
     /// The current certificate. `None`: plain HTTP.
     pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
@@ -56,7 +56,7 @@ pub(super) struct Serving {
     pub(super) tasks: TaskTracker,
 }
 
-impl Serving {
+impl ApiListener {
     /// Accepts connections until the host stops.
     pub(super) async fn serve(self, listener: TcpListener) {
         let connections = Arc::<Connections>::default();

@@ -36,10 +36,10 @@ pub(super) struct Inbox<S> {
     sent: Arc<SentCounts>,
     head: Filling<[u8; HEAD]>,
     /// The message that has been admitted and is not complete.
-    incoming: Option<Incoming>,
+    incoming: Option<AdmittedMessage>,
 }
 
-struct Incoming {
+struct AdmittedMessage {
     message: Filling<Vec<u8>>,
     payload: Filling<Vec<u8>>,
     /// Bytes that the decoded message's lists and texts may take.
@@ -102,13 +102,13 @@ impl<S: AsyncRead + Unpin> Inbox<S> {
             }
         }
         // It is there: it was put there above, if not before.
-        let Incoming { message, payload, memory } =
+        let AdmittedMessage { message, payload, memory } =
             self.incoming.take().ok_or(WireError::Closed)?;
         Ok((wire::decode_within(&message.bytes, memory)?, payload.bytes))
     }
 
     /// Asks whether the message whose head has come may come.
-    fn admit(&mut self) -> Result<Incoming, InboxError> {
+    fn admit(&mut self) -> Result<AdmittedMessage, InboxError> {
         let [header @ .., first] = self.head.bytes;
         let (message, payload) = wire::decode_header(header)?;
         let sent = |request| self.sent.requests(request);
@@ -118,7 +118,7 @@ impl<S: AsyncRead + Unpin> Inbox<S> {
         let begin = message.bytes.first_mut().ok_or(Violation::Empty)?;
         *begin = first;
         message.filled = 1;
-        Ok(Incoming { message, payload: Filling::new(vec![0; payload]), memory })
+        Ok(AdmittedMessage { message, payload: Filling::new(vec![0; payload]), memory })
     }
 }
 
