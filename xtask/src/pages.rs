@@ -218,7 +218,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (REFERENCE, "{MiB} MiB of lines may wait", "host/src/telemetry/mod.rs FILES_ROOM"),
     (REFERENCE, "for the files and {MiB} MiB", "host/src/telemetry/mod.rs CONSOLE_ROOM"),
     (GUIDE, "At most {} connections have sent", "host/src/api/connections.rs MAX_STRANGERS"),
-    (GUIDE, "receive buffer of {MiB} MiB", "host/src/source/udp.rs RECEIVE_BUFFER"),
+    (GUIDE, "buffer of {MiB} MiB: if", "host/src/source/ingest/broker.rs RECEIVE_BUFFER"),
     (GUIDE, "plus {MiB} MiB. The process", "host/src UNCOUNTED_MEMORY"),
     (GUIDE, "`cpu.weight` {} instead", "host/src/deploy/compile/child.rs CPU_WEIGHT"),
     (GUIDE, "`pids.max` is {} threads", "host/protocol/src/process.rs MAX_THREADS"),

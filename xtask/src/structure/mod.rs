@@ -61,6 +61,7 @@ const TEXT_ERRORS: &[Exception] = &[
     ("ocelli-worker", "init", BY_PIPELINE),
     ("ocelli-worker", "of", TO_PIPELINE),
     ("ocelli-worker", "process", BY_PIPELINE),
+    ("ocelli-worker", "query", BY_PIPELINE),
     ("ocelli-worker", "request", TO_PIPELINE),
     ("ocelli-worker", "restore", BY_PIPELINE),
     ("ocelli-worker", "rows", TO_PIPELINE),
