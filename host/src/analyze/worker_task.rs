@@ -18,7 +18,7 @@ enum AnalyzeOutcome {
     /// It ended over the image, or has to be killed.
     WorkerLost,
     /// It ended before it received the image, which another worker may analyse.
-    NotReceived(WaitingImage<ImageTicket>),
+    NotReceived(Box<WaitingImage<ImageTicket>>),
 }
 
 /// Serves until the pool closes `given` or the worker is lost. The pool hears of a worker's end
@@ -67,7 +67,7 @@ pub(super) async fn run(
             }
             (AnalyzeOutcome::NotReceived(waiting), reason) => {
                 end(&shared, &pipeline, worker, &reason).await;
-                return lost(&shared, number, &mut given, Some(waiting));
+                return lost(&shared, number, &mut given, Some(*waiting));
             }
         }
     }
@@ -123,7 +123,7 @@ async fn serve(
         }
         Ok(Err(ImageWorkerLost { reason, received: false })) if !ticket.is_retry => {
             ticket.is_retry = true;
-            return (AnalyzeOutcome::NotReceived(waiting), reason);
+            return (AnalyzeOutcome::NotReceived(Box::new(waiting)), reason);
         }
         Ok(Err(ImageWorkerLost { reason, .. })) => {
             let message = format!("the worker died: {reason}");

@@ -88,7 +88,8 @@ impl Pipeline for Filer {
             Err(error) => json!({ "error": error.to_string() }),
         });
         let data = json!({ "answers": answers.collect::<Vec<_>>() }).to_string();
-        Ok(Output { events: vec![Event { data, ..Event::new("files") }], ..Output::default() })
+        let events = vec![Event { data, ..Event::new("files") }];
+        Ok(Output { detections: Some(Vec::new()), events })
     }
 }
 
