@@ -5,7 +5,12 @@
 //! Every target takes any bytes. A panic, an abort, a hang of more than ten seconds and more than
 //! 2 GiB of memory are findings.
 
-#![allow(clippy::panic, clippy::indexing_slicing, reason = "a panic is how a target fails")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a target fails"
+)]
 
 use ocelli::fuzzing;
 use ocelli_compile::Requirements;
