@@ -4,7 +4,10 @@
 
 use std::path::Path;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// A corpus's folder, and the target that takes its inputs.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 6] = [
     ("access-units", ocelli_fuzz::access_units),
     ("client-frames", ocelli_fuzz::client_frames),
     ("component-check", ocelli_fuzz::component_check),
