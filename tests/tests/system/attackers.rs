@@ -50,7 +50,7 @@ async fn cameras_that_send_without_end_fill_no_host_and_their_neighbours_notice_
         assert!(reason.chars().count() <= 600, "{reason}");
         assert!(reason.contains(&source.address().to_string()), "{reason}");
         let kind = |fault: &&str| host.log().text().contains(&format!("kind={fault} "));
-        assert!(faults.iter().any(|fault| kind(fault)), "{name}: no fault of {faults:?}");
+        assert!(faults.iter().any(kind), "{name}: no fault of {faults:?}");
     }
     let peak = ProcessResources::peak_of(own);
     assert!(peak < rest + GROWTH_KIB, "{peak} KiB at most, {rest} at rest");
