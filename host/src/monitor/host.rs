@@ -50,7 +50,9 @@ impl HostWatch {
             None => (PartState::Ok, None),
         };
         host.clock.set(state, reason, wall);
-        (host.events_waiting, host.events_lost) = (events.waiting, events.lost);
+        // Some always wait for the next commit: they are not worth a word.
+        host.events_waiting = if events.failing.is_some() { events.waiting } else { 0 };
+        host.events_lost = events.lost;
         host.pictures_lost = events.pictures_lost;
 
         let state = match &reading.config {
@@ -135,6 +137,9 @@ mod tests {
     fn a_disk_that_takes_no_events_is_told_with_its_reason_and_what_waits_until_it_does() {
         let mut bench = HostBench::new();
         assert!(bench.look(0, &well()).is_well());
+        let events = EventHealth { waiting: 7, ..EventHealth::default() };
+        let busy = bench.look(1, &HostReading { events, ..well() });
+        assert!(busy.is_well() && busy.events_waiting == 0, "some always wait for the next commit");
         let events = EventHealth {
             failing: Some("database or disk is full".into()),
             waiting: 7,

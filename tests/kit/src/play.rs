@@ -41,7 +41,7 @@ impl<'a> FileSession<'a> {
         loop {
             let message = client.next().await;
             match message["type"].as_str().unwrap() {
-                "detections" | "event" | "subscribed" => {}
+                "detections" | "event" | "subscribed" | "host" => {}
                 "session" if message["state"] == "stopped" => break,
                 "session" if message["state"] == "starting" || message["state"] == "running" => {}
                 _ => panic!("{name}: {message}"),

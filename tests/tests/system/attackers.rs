@@ -49,7 +49,7 @@ async fn cameras_that_send_without_end_fill_no_host_and_their_neighbours_notice_
         assert_eq!(session["state"], "degraded", "{session}");
         assert!(reason.chars().count() <= 600, "{reason}");
         assert!(reason.contains(&source.address().to_string()), "{reason}");
-        let kind = |fault: &&str| host.log().text().contains(&format!("kind={fault} "));
+        let kind = |fault: &&str| host.log().text().contains(&format!("kind=\"{fault}\""));
         assert!(faults.iter().any(kind), "{name}: no fault of {faults:?}");
     }
     let peak = ProcessResources::peak_of(own);
