@@ -2,6 +2,7 @@
 //! that got [`CallError::Trap`] has to drop the [`Instance`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::limit::{Limit, truncate_line};
@@ -51,8 +52,10 @@ impl InstanceFactory {
         component: &Component,
         services: HostServices,
     ) -> Result<Self, CallError> {
-        let linked =
-            || Ok((LinkedComponent::new(engine, component)?, Arc::new(CallDriver::new(engine)?)));
+        let linked = || {
+            let driver = CallDriver::new(engine, !services.directories().is_empty())?;
+            Ok((LinkedComponent::new(engine, component)?, Arc::new(driver)))
+        };
         let trap =
             |error: wasmtime::Error| CallError::Trap { limit: None, message: format!("{error:?}") };
         let (component, driver) = linked().map_err(trap)?;
@@ -190,6 +193,9 @@ impl Instance {
     }
 }
 
+/// Longer than any worker lives: its thread for files is never idle for too long.
+const AGE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Runs calls, each within its limits.
 struct CallDriver {
     runtime: tokio::runtime::Runtime,
@@ -197,8 +203,18 @@ struct CallDriver {
 }
 
 impl CallDriver {
-    fn new(engine: &Engine) -> wasmtime::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    /// `reads_files`: the component was granted folders. WASI reads and writes their streams on the
+    /// runtime's thread for what blocks, of which there is one: it is started here, since none is
+    /// once the worker is sealed, and stays.
+    fn new(engine: &Engine, reads_files: bool) -> wasmtime::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .max_blocking_threads(1)
+            .thread_keep_alive(AGE)
+            .build()?;
+        if reads_files {
+            runtime.block_on(runtime.spawn_blocking(|| ()))?;
+        }
         Ok(Self { runtime, ticker: Ticker::start(engine)? })
     }
 
