@@ -122,7 +122,7 @@ async fn stream(site: &Site, session: &str, newest: u64) -> Option<String> {
 async fn counts(site: &Site, session: &str) -> Option<String> {
     let mut client = site.host().client().await;
     client.subscribe(session).await;
-    client.send(&json!({"type": "command", "session": session, "command": {}})).await;
+    client.send(&json!({"type": "query", "session": session, "query": {}})).await;
     let kept = client.next_of("answer").await["answer"]["kept"].as_u64().unwrap_or(0);
     client.close().await;
     let events = site.host().events(session).await;
