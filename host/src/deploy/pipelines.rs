@@ -43,26 +43,12 @@ pub enum PipelineError {
 /// The component of a configured pipeline: a path that ends in `.wasm`, or a name that is looked
 /// for in the data directory, then among the built-in pipelines beside the program.
 pub fn find_pipeline(pipeline: &str, config: &Config) -> Result<PathBuf, PipelineError> {
-    if !pipeline.ends_with(ENDING) {
-        return find_named(pipeline, config);
-    }
-    component_file(pipeline)
-}
-
-fn component_file(path: &str) -> Result<PathBuf, PipelineError> {
-    let path = PathBuf::from(path);
-    if path.is_file() { Ok(path) } else { Err(PipelineError::NoFile { path }) }
+    PipelineFolders::new(config).configured(pipeline).map(|source| source.place())
 }
 
 /// The component of a pipeline by its name alone: names from outside never become paths.
 pub fn find_named(name: &str, config: &Config) -> Result<PathBuf, PipelineError> {
-    check_name(name)?;
-    let file = format!("{name}{ENDING}");
-    let looked: Vec<PathBuf> = folders(config).iter().map(|folder| folder.join(&file)).collect();
-    match looked.iter().find(|path| path.is_file()) {
-        Some(path) => Ok(path.clone()),
-        None => Err(PipelineError::Unknown { name: name.to_owned(), looked }),
-    }
+    PipelineFolders::new(config).named(name).map(|source| source.place())
 }
 
 /// The folders in which the host looks for a name: that of the data directory, then that of the
@@ -75,7 +61,7 @@ pub(super) struct PipelineFolders {
 impl PipelineFolders {
     /// Those of this config.
     pub(super) fn new(config: &Config) -> Self {
-        Self { data: data_folder(config) }
+        Self { data: config.store.directory.join("pipelines") }
     }
 
     /// See [`find_pipeline`].
@@ -83,7 +69,12 @@ impl PipelineFolders {
         if !pipeline.ends_with(ENDING) {
             return self.named(pipeline);
         }
-        component_file(pipeline).map(ComponentSource::Path)
+        let path = PathBuf::from(pipeline);
+        if path.is_file() {
+            Ok(ComponentSource::Path(path))
+        } else {
+            Err(PipelineError::NoFile { path })
+        }
     }
 
     /// See [`find_named`].
@@ -151,11 +142,6 @@ fn named_in(path: &Path) -> BTreeMap<String, ComponentSource> {
     named.collect()
 }
 
-/// The folder of pipelines in the data directory.
-fn data_folder(config: &Config) -> PathBuf {
-    config.store.directory.join("pipelines")
-}
-
 /// Checks that a pipeline can have this name.
 pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
     let ordinary = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
@@ -165,11 +151,6 @@ pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
         return Err(PipelineError::NotAName(shown));
     }
     Ok(())
-}
-
-/// The folders in which a name is looked for, in this order.
-fn folders(config: &Config) -> Vec<PathBuf> {
-    PipelineFolders::new(config).all_folders().collect()
 }
 
 /// The folder of the built-in pipelines: `target/pipelines`, seen from the program in
@@ -212,6 +193,12 @@ mod tests {
             assert!(matches!(folders.named(name), Err(PipelineError::NotAName(_))), "{name:?}");
         }
         assert!(matches!(folders.named("null"), Err(PipelineError::Unknown { .. })));
+        // What the host does not follow, a check does not find either.
+        std::fs::write(store.path().join("outside.wasm"), b"").unwrap();
+        std::os::unix::fs::symlink("../outside.wasm", store.path().join("pipelines/out.wasm"))
+            .unwrap();
+        assert!(matches!(folders.named("out"), Err(PipelineError::Unknown { .. })));
+        assert!(matches!(find_named("out", &config), Err(PipelineError::Unknown { .. })));
         folders.put("nose", b"new").unwrap();
         assert_eq!(names(folders.in_data()), ["eye", "nose"]);
         std::fs::remove_file(store.path().join("pipelines/nose.wasm")).unwrap();
