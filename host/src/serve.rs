@@ -273,7 +273,7 @@ impl Control for HostControl {
 
     fn session(&self, id: &str) -> Option<SessionStatus> {
         let status = self.sessions.get(id)?.status();
-        Some(SessionStatus { drift: self.deployer.drifts().remove(id), ..status })
+        Some(SessionStatus { drift: self.deployer.drift(id), ..status })
     }
 
     fn ensure(

@@ -27,8 +27,8 @@ struct DriftNote {
     entry: Option<(String, Map<String, Value>)>,
 }
 
-/// The notes by the cameras' names: at most one of each camera. Those of cameras that the config has
-/// dropped go with the next reload.
+/// The notes by the cameras' names: at most one of each camera. Those of cameras that the config
+/// has dropped go with the next reload.
 #[derive(Debug, Default)]
 pub(super) struct DriftNotes(Mutex<BTreeMap<String, DriftNote>>);
 
@@ -93,7 +93,7 @@ pub(super) fn drift(
     started: &str,
 ) -> Option<Drift> {
     let note = notes.of(camera);
-    let told = |kind: DriftKind, actual: Option<String>, keys, since: &str, reason: &str| Drift {
+    let drift = |kind: DriftKind, actual: Option<String>, keys, since: &str, reason: &str| Drift {
         kind,
         desired: camera.pipeline.clone(),
         actual,
@@ -102,37 +102,32 @@ pub(super) fn drift(
         reason: reason.to_owned(),
     };
     let noted = |note: &DriftNote, actual, keys| {
-        Some(told(note.kind, actual, keys, &note.since, &note.reason))
+        Some(drift(note.kind, actual, keys, &note.since, &note.reason))
+    };
+    let nothing_runs = |kind, reason| match &note {
+        Some(note) => noted(note, None, Vec::new()),
+        None => Some(drift(kind, None, Vec::new(), started, reason)),
     };
     let Some(ActualVersion { version, settings }) = actual else {
-        return match &note {
-            Some(note) => noted(note, None, Vec::new()),
-            None => Some(told(DriftKind::Ended, None, Vec::new(), started, "it has no session")),
-        };
+        return nothing_runs(DriftKind::Ended, "it has no session");
     };
     let Some(version) = version else {
-        return match &note {
-            Some(note) => noted(note, None, Vec::new()),
-            None => {
-                let reason = "its pipeline is not there, or not usable";
-                Some(told(DriftKind::Failed, None, Vec::new(), started, reason))
-            }
-        };
+        return nothing_runs(DriftKind::Failed, "its pipeline is not there, or not usable");
     };
     let keys = diff::settings(&camera.settings, settings);
     let actual = Some(version.pipeline.clone());
-    if let Some(note) = note.filter(|note| note.kind != DriftKind::Ended) {
-        return noted(&note, actual, keys);
+    if let Some(note) = note.as_ref().filter(|note| note.kind != DriftKind::Ended) {
+        return noted(note, actual, keys);
     }
-    let entrys = applied.is_some_and(|applied| applied.digest == version.digest);
-    let same = version.pipeline == camera.pipeline && (version.of_config || entrys);
+    let of_entry = applied.is_some_and(|applied| applied.digest == version.digest);
+    let same = version.pipeline == camera.pipeline && (version.of_config || of_entry);
     let kind = match (same, keys.is_empty()) {
         (true, true) => return None,
         (true, false) => DriftKind::Settings,
         (false, _) => DriftKind::Pipeline,
     };
     let reason = format!("deployment {}, by {}", version.number, version.by);
-    Some(told(kind, actual, keys, &version.since, &reason))
+    Some(drift(kind, actual, keys, &version.since, &reason))
 }
 
 /// A config that was not applied.
@@ -180,7 +175,20 @@ pub(super) struct ReloadState {
     pub(super) problems: Vec<ShownProblem>,
     pub(super) waiting: Vec<String>,
     pub(super) refused: Option<RefusedConfig>,
-    pub(super) figures: ReloadFigures,
+    /// Configs that were applied since the start of the host.
+    pub(super) times_applied: u64,
+    /// Configs that were not.
+    pub(super) times_refused: u64,
+}
+
+impl ReloadState {
+    pub(super) fn figures(&self) -> ReloadFigures {
+        ReloadFigures {
+            applied: self.times_applied,
+            refused: self.times_refused,
+            is_refused: self.refused.is_some(),
+        }
+    }
 }
 
 /// Counts of reloads since the start of the host, for metrics.

@@ -34,7 +34,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
 use crate::config::diff::{self, Effect};
-use crate::config::{Config, ShownProblem};
+use crate::config::{Camera, Config, ShownProblem};
 use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
@@ -75,7 +75,8 @@ struct DeployerInner {
 }
 
 impl Deployer {
-    /// A deployer; `groups`: where the compiler gets a control group. Deployments that were under way when the host before it ended are closed.
+    /// A deployer; `groups`: where the compiler gets a control group. Deployments that were under
+    /// way when the host before it ended are closed.
     pub async fn new(
         sessions: Sessions,
         hub: Hub,
@@ -164,24 +165,22 @@ impl Deployer {
         let mut reloads = self.inner.reloads.lock();
         if is_other {
             reloads.applied = record::now();
-            reloads.figures.applied += 1;
+            reloads.times_applied += 1;
         }
-        reloads.figures.is_refused = false;
         (reloads.problems, reloads.waiting, reloads.refused) = (problems, waiting, None);
     }
 
     /// Notes that a config was read and not applied.
     pub fn refuse_config(&self, cause: &str, problems: Vec<ShownProblem>) {
         let mut reloads = self.inner.reloads.lock();
-        reloads.figures.refused += 1;
-        reloads.figures.is_refused = true;
+        reloads.times_refused += 1;
         let (time, cause) = (record::now(), cause.to_owned());
         reloads.refused = Some(RefusedConfig { time, cause, problems });
     }
 
     /// Counts of reloads since the host was started.
     pub fn reload_figures(&self) -> ReloadFigures {
-        self.inner.reloads.lock().figures
+        self.inner.reloads.lock().figures()
     }
 
     /// The config in force, and how each camera differs from its entry.
@@ -199,21 +198,33 @@ impl Deployer {
 
     /// The cameras that do not run as the config says, by name.
     pub fn drifts(&self) -> BTreeMap<String, Drift> {
-        let state = &self.inner.executor.state;
-        let started = self.inner.reloads.lock().applied.clone();
         let config = self.config();
+        let started = self.inner.reloads.lock().applied.clone();
         let drifts = config.cameras.iter().filter_map(|camera| {
-            let session = state.sessions.camera(&camera.id);
-            let spec = session.as_ref().map(SessionHandle::spec);
-            let actual = session.as_ref().zip(spec.as_ref()).map(|(session, spec)| ActualVersion {
-                version: session.running(),
-                settings: &spec.settings,
-            });
-            let applied = state.history.applied(&camera.id);
-            let drift = drift(camera, actual, applied.as_ref(), &state.notes, &started)?;
+            let drift = self.drift_of(camera, &started)?;
             Some((camera.id.clone(), drift))
         });
         drifts.collect()
+    }
+
+    /// How a camera does not run as the config says; `None` also for other sessions.
+    pub fn drift(&self, session: &str) -> Option<Drift> {
+        let config = self.config();
+        let camera = config.cameras.iter().find(|camera| camera.id == session)?;
+        let started = self.inner.reloads.lock().applied.clone();
+        self.drift_of(camera, &started)
+    }
+
+    fn drift_of(&self, camera: &Camera, started: &str) -> Option<Drift> {
+        let state = &self.inner.executor.state;
+        let session = state.sessions.camera(&camera.id);
+        let spec = session.as_ref().map(SessionHandle::spec);
+        let actual = session.as_ref().zip(spec.as_ref()).map(|(session, spec)| ActualVersion {
+            version: session.running(),
+            settings: &spec.settings,
+        });
+        let applied = state.history.applied(&camera.id);
+        drift(camera, actual, applied.as_ref(), &state.notes, started)
     }
 
     /// Ends a session. Returns when it has ended. A configured camera stays ended until its entry
