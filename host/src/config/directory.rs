@@ -1,13 +1,11 @@
 //! Folders that a camera grants its pipeline.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ocelli_protocol::process::{GrantedDirectory, MAX_DIRECTORIES};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -68,9 +66,9 @@ impl Directory {
         let folder = self.host.clone();
         let unusable = |source| DirectoryError::Unusable { folder: folder.clone(), source };
         // Of the folder itself nothing is read here.
-        let flags = (OFlags::PATH | OFlags::DIRECTORY).bits().cast_signed();
-        let opened = File::options().read(true).custom_flags(flags).open(&folder);
-        let opened = opened.map_err(&unusable)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = open(&folder, flags, Mode::empty());
+        let opened = opened.map_err(|error| unusable(error.into()))?;
         let real = std::fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()));
         let real = real.map_err(&unusable)?;
         if KERNELS.iter().any(|kernels| real.starts_with(kernels)) {
@@ -84,7 +82,7 @@ impl Directory {
                 return Err(DirectoryError::Shared { folder, secret: secret.clone() });
             }
         }
-        Ok(opened.into())
+        Ok(opened)
     }
 
     /// As a worker gets it.
