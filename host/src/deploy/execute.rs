@@ -42,12 +42,6 @@ pub(super) enum Placement {
     Fresh(Box<Fresh>),
 }
 
-/// What a session that runs is told of a plan besides the spec.
-struct SwapTerms {
-    inherits_settings: bool,
-    handover: Option<StateHandover>,
-}
-
 /// A session that is made, or whose worker is replaced.
 pub(super) struct Fresh {
     /// What the session is made of; pipeline and settings are the plan's.
@@ -209,7 +203,6 @@ impl<B: DeployBackend> Executor<B> {
         placement: Placement,
     ) -> Result<Started, Failed> {
         let Plan { record, entry, source, lease, inherits_settings, handover } = plan;
-        let terms = SwapTerms { inherits_settings, handover };
         let (turn, fresh) = match placement {
             Placement::Beside(turn) => (Some(turn), None),
             Placement::Fresh(fresh) => (None, Some(fresh)),
@@ -236,7 +229,10 @@ impl<B: DeployBackend> Executor<B> {
         let started = async {
             let prepared = self.prepare(&mut active, source).await?;
             match fresh {
-                None => self.start_beside(&mut active, &prepared, terms, reports).await,
+                None => {
+                    let active = &mut active;
+                    self.start_beside(active, &prepared, inherits_settings, handover, reports).await
+                }
                 Some(fresh) => self.start_fresh(&mut active, &prepared, *fresh, reports).await,
             }
         };
@@ -294,7 +290,8 @@ impl<B: DeployBackend> Executor<B> {
         &self,
         active: &mut Active,
         prepared: &PreparedComponent,
-        terms: SwapTerms,
+        inherits_settings: bool,
+        handover: Option<StateHandover>,
         reports: ReportSender,
     ) -> Result<SessionHandle, ExecuteError> {
         let deploy = &self.state.config().deploy;
@@ -317,8 +314,8 @@ impl<B: DeployBackend> Executor<B> {
                 ..(*spec).clone()
             },
             shadow,
-            inherits_settings: terms.inherits_settings,
-            handover: terms.handover.unwrap_or_else(|| deploy.refused_state.into()),
+            inherits_settings,
+            handover: handover.unwrap_or_else(|| deploy.refused_state.into()),
             reports,
         };
         self.backend.swap(swap).await.map_err(|_| ExecuteError::SessionEnded)?;

@@ -10,8 +10,7 @@ use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
 use crate::config::diff;
-use crate::session::rollout::Shadow;
-use crate::session::rollout::StateHandover;
+use crate::session::rollout::{Shadow, StateHandover};
 use crate::session::{Spec, deployment_id};
 
 /// What asks for a deployment.
