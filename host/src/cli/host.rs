@@ -102,9 +102,9 @@ impl HostArgs {
             while to_end && on_probation(&answer) {
                 tokio::time::sleep(LOOK).await;
                 let number = answer.get("number").and_then(Value::as_u64);
-                if let Some(record) = progress.record(number).await? {
-                    answer = record;
-                }
+                // Absent: many deployments have followed, and superseded it.
+                let Some(record) = progress.record(number).await? else { break };
+                answer = record;
             }
             Ok(answer)
         })?;
