@@ -345,8 +345,8 @@ fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result
     }
 }
 
-/// The labels of a file that has one in each line. Editors of Windows begin it with a byte order mark
-/// and end its lines with a carriage return, neither of which is part of a label.
+/// The labels of a file that has one in each line. Editors of Windows begin it with a byte order
+/// mark and end its lines with a carriage return, neither of which is part of a label.
 fn label_lines(text: &str) -> Vec<String> {
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()

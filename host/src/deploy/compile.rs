@@ -191,8 +191,8 @@ impl Compiler {
         Ok(PreparedComponent { digest, size, compiled, report, cached })
     }
 
-    /// The compiled code of a component, if the cache has it; otherwise the caller's turn to compile
-    /// it, while nothing else does.
+    /// The compiled code of a component, if the cache has it; otherwise the caller's turn to
+    /// compile it, while nothing else does.
     async fn find_or_begin(
         &self,
         caller: &str,
@@ -204,7 +204,8 @@ impl Compiler {
                 return Ok(compiled);
             }
             let turn = self.turns.take(caller).await;
-            // Where another caller has begun meanwhile, the turn is for others while this one waits.
+            // Where another caller has begun meanwhile, the turn is for others while this one
+            // waits.
             if let Some(begun) = self.under_way.begin(digest) {
                 return match self.cached(digest).await {
                     Some(compiled) => Ok(compiled),

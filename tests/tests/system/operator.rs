@@ -110,7 +110,7 @@ fn a_check_finds_at_once_what_a_start_and_each_camera_would_fail_with() {
     std::fs::write(&config, &good).unwrap();
     let (status, out, error) = ocelli(&["check", "--config", &config, "--probe"]);
     assert_eq!(status, 0, "{error}");
-    assert!(out.contains("cam: plays, 1280 x 720") || out.contains("cam: plays"), "{out}");
+    assert!(out.contains("cam: plays, "), "{out}");
     assert!(!site.path().join("data").exists(), "a check makes no data directory");
     std::fs::write(&config, good + "[alert]\n").unwrap();
     assert_eq!(ocelli(&["check", "--config", &config]).0, 2);
