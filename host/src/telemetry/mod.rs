@@ -132,9 +132,8 @@ pub fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
-/// What is logged where no variable says otherwise. retina warns of each odd packet: what matters
-/// of them the host's own lines say, each once.
-const DEFAULT_FILTER: &str = "info,retina=error";
+/// What is logged where no variable says otherwise.
+const DEFAULT_FILTER: &str = "info";
 
 /// The levels by target, of the first variable that is set, else of [`DEFAULT_FILTER`].
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, TelemetryError> {
