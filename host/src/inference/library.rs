@@ -17,21 +17,21 @@ pub struct Library {
     pub sha256: Option<String>,
 }
 
-/// The operator's library, or the one that `./x setup` puts into the cache folder. One that lies as
-/// the setup puts it has to be the pinned one wherever its cache folder is.
+/// Whether the library has to be the pinned one: it is where `./x setup` puts it, wherever its cache
+/// folder is.
+pub fn is_pinned(chosen: Option<&Path>) -> bool {
+    chosen.is_none_or(|path| path.ends_with(in_cache(Path::new(""))))
+}
+
+/// The operator's library, or the one that `./x setup` puts into the cache folder.
 pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
-    let (path, sha256) = match chosen {
-        Some(path) => {
-            let is_setups = path.ends_with(in_cache(Path::new("")));
-            (path.to_owned(), is_setups.then(|| SHA256.to_owned()))
-        }
-        None => (
-            in_cache(&cache(|name| {
-                std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-            })?),
-            Some(SHA256.to_owned()),
-        ),
+    let path = match chosen {
+        Some(path) => path.to_owned(),
+        None => in_cache(&cache(|name| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        })?),
     };
+    let sha256 = is_pinned(chosen).then(|| SHA256.to_owned());
     let path = path.canonicalize().with_context(|| {
         let shown = path.display();
         format!(
@@ -82,8 +82,9 @@ mod tests {
         std::fs::create_dir(path.parent().unwrap()).unwrap();
         for file in [path, cache.path().join("libonnxruntime.so")] {
             std::fs::write(&file, "").unwrap();
-            let is_setups = find(Some(&file)).unwrap().sha256.is_some();
-            assert_eq!(is_setups, file.parent() != Some(cache.path()), "{file:?}");
+            let is_checked = find(Some(&file)).unwrap().sha256.is_some();
+            assert_eq!(is_checked, file.parent() != Some(cache.path()), "{file:?}");
+            assert_eq!(is_pinned(Some(&file)), is_checked, "{file:?}");
         }
     }
 

@@ -40,8 +40,6 @@ pub enum InspectError {
 pub struct ModelInspector {
     program: PathBuf,
     library: Library,
-    /// Whether the library is the one whose versions are known.
-    pinned: bool,
 }
 
 impl ModelInspector {
@@ -54,13 +52,14 @@ impl ModelInspector {
             "{} is missing: `./x build` makes it",
             program.display()
         );
-        Ok(Self { program, pinned: library.is_none(), library: library::find(library)? })
+        Ok(Self { program, library: library::find(library)? })
     }
 
     /// The tensors of a model file. Blocks until the process has ended.
     pub fn inspect(&self, file: &Path) -> Result<Inspection, InspectError> {
         let unreadable = |source| InspectError::File { path: file.to_owned(), source };
-        let fault = open_regular(file).and_then(|file| graph_file::fault(file, self.pinned));
+        let pinned = self.library.sha256.is_some();
+        let fault = open_regular(file).and_then(|file| graph_file::fault(file, pinned));
         if let Some(fault) = fault.map_err(unreadable)? {
             return Err(InspectError::Graph { path: file.to_owned(), fault });
         }

@@ -16,6 +16,7 @@ use std::path::Path;
 use ocelli_protocol::inference::{Batching, Device, Model, TensorDeclaration};
 use ocelli_protocol::worker::{Description, ModelNeed};
 
+use super::library;
 use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
 use crate::util::folder::Folder;
 
@@ -67,9 +68,9 @@ impl Catalog {
         config: &InferenceConfig,
     ) -> Result<(Self, Vec<CatalogError>), CatalogError> {
         let (mut catalog, mut problems) = (Self::default(), Vec::new());
+        let pinned = library::is_pinned(config.library.as_deref());
         for (name, folder) in folders(directory)? {
             let model = folder.map_err(CatalogError::file(&name, &directory.join(&name)));
-            let pinned = config.library.is_none();
             match model.and_then(|folder| load(&name, folder, pinned)) {
                 Ok(entry) => drop(catalog.entries.insert(name, entry)),
                 Err(error) => problems.push(error),
