@@ -489,6 +489,7 @@ impl ClientMessage {
         }
     }
 }
+
 /// Reads what a client sends, in pieces of `piece` bytes. Returns how many of its messages are
 /// requests.
 #[doc(hidden)]

@@ -5,8 +5,9 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The next message and its payload. `longest` bounds the message, and four times as much what its
-/// lists and texts take once it is decoded; `payload` says how long the payload of such a message may be: all in bytes.
-/// Not cancel-safe: after a call that is given up, the socket is of no more use.
+/// lists and texts take once it is decoded; `payload` says how long the payload of such a message
+/// may be: all in bytes. Not cancel-safe: after a call that is given up, the socket is of no more
+/// use.
 pub(crate) async fn receive<M: DeserializeOwned>(
     from: &mut (impl AsyncRead + Unpin),
     longest: usize,
