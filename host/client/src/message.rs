@@ -103,7 +103,7 @@ pub enum Message {
     Unknown(Value),
 }
 
-/// How the host is. It is told without the host's journal, so that a full disk does not silence it.
+/// How the host is. It does not come from the journal, so it arrives even when the disk is full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
     /// Events that wait for the host's disk, and for their numbers.

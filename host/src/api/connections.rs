@@ -1,10 +1,10 @@
-//! The open connections: few that nobody has vouched for yet, and those of callers.
+//! The open connections: a small pool without an authenticated request yet, and those of callers.
 //!
 //! A connection begins as a stranger's. The first request that is authenticated makes it a
 //! caller's, with a place under `[server] max_connections`, which it has until it ends. When there
-//! is no room for another stranger, one goes: the oldest of the address that has the most. So
-//! whoever opens connections and asks nothing takes no place of a caller, and elsewhere a new
-//! connection is heard.
+//! is no room for another stranger, the oldest of the address that has the most is closed. So a
+//! client that opens connections and sends no valid request takes no place of a caller's, and new
+//! connections of other addresses are served.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};

@@ -154,8 +154,8 @@ impl Keys {
 }
 
 impl TokenTable {
-    /// A clock that was ahead for a while ends connections, and no token: one that is valid again
-    /// admits its caller again.
+    /// Ends the connections of expired tokens: whether any token expires. One that a wrong clock had
+    /// expired is valid again.
     fn revoke_ended(&mut self, now: Timestamp) -> bool {
         for entry in &mut self.entries {
             if entry.ended(now) {
