@@ -154,7 +154,7 @@ impl Keys {
 }
 
 impl TokenTable {
-    /// Ends the connections of expired tokens: whether any token expires. One that a wrong clock had
+    /// Ends the connections of expired tokens: whether any expires. One that a wrong clock had
     /// expired is valid again.
     fn revoke_ended(&mut self, now: Timestamp) -> bool {
         for entry in &mut self.entries {
