@@ -64,9 +64,7 @@ pub(crate) fn run(
         buffers.push(buffer);
         inputs.push(value);
     }
-    let mut outputs = Vec::new();
-    outputs.resize_with(signature.outputs.len(), || None);
-    TensorNames::new(Arc::clone(signature)).run(session, Some(options), &inputs, &mut outputs)?;
+    let outputs = TensorNames::new(Arc::clone(signature)).run(session, Some(options), &inputs)?;
     // The tensors over the buffers go before them.
     drop(inputs);
     drop(buffers);

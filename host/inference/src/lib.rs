@@ -17,8 +17,8 @@
 //! - **Checked** (`request.rs`, `run.rs`): a request names places in the memory that the worker
 //!   shares. All arguments are checked first, since one worker must not be able to harm the others:
 //!   wrong ones are answered with an error, and a broken protocol ends that worker's connection.
-//!   ONNX Runtime runs on copies, which a worker that writes during a run does not reach. Outputs of
-//!   models are checked for NaN and infinity.
+//!   ONNX Runtime runs on copies, which a worker that writes during a run does not reach. Outputs
+//!   of models are checked for NaN and infinity.
 //! - **Joined** (`batch.rs`), where a model is configured so: requests of several sessions run as
 //!   one.
 //!

@@ -175,6 +175,6 @@ impl ModelSession {
             let message = format!("{length} bytes of tensors: {MAX_LENGTH} are possible");
             return Err(RequestError::new(ErrorCode::TooLarge, message));
         }
-        RunTensors::zeroed(signature, shapes)?.execute(&mut self.session, options)
+        RunTensors::zeroed(signature, shapes)?.execute(&mut self.session, options).map(drop)
     }
 }

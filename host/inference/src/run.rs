@@ -31,8 +31,8 @@ use crate::tensor::{Signature, Tensor, TensorPlace};
 use crate::value::{Value, runtime_error};
 
 /// Most bytes of inputs that are kept for the next run: a picture of 1080 x 1080 floats, and twice
-/// what all tensors of a session take by default. A larger run allocates its own, so that the memory
-/// for one large request of a worker is not taken for good.
+/// what all tensors of a session take by default. A larger run allocates its own, so that the
+/// memory for one large request of a worker is not taken for good.
 const MAX_KEPT: usize = 16 << 20;
 
 /// The tensors of runs with inputs of the same shapes, in memory of this process alone.
@@ -41,8 +41,6 @@ pub(crate) struct RunTensors {
     /// Dropped before the buffers that they point into.
     inputs: Vec<Value>,
     buffers: Vec<Buffer>,
-    /// One for each output: ONNX Runtime allocates it, and `None` before a run.
-    outputs: Vec<Option<Value>>,
     names: TensorNames,
 }
 
@@ -70,21 +68,20 @@ impl TensorNames {
         }
     }
 
-    /// Runs a model. `session` is one of this signature, and so many are the values; an output that
-    /// is none is allocated by ONNX Runtime.
+    /// Runs a model. `session` is one of this signature, and so many are the inputs. Gives the
+    /// outputs, which ONNX Runtime has allocated: an element for each.
     #[allow(unsafe_code)]
     pub(crate) fn run(
         &self,
         session: &mut Session,
         options: Option<&RunOptions>,
         inputs: &[Value],
-        outputs: &mut [Option<Value>],
-    ) -> Result<(), RequestError> {
-        if (inputs.len(), outputs.len()) != (self.inputs.len(), self.outputs.len()) {
-            return Err(RequestError::argument(
-                "the model has another number of inputs and outputs",
-            ));
+    ) -> Result<Vec<Option<Value>>, RequestError> {
+        if inputs.len() != self.inputs.len() {
+            return Err(RequestError::argument("the model has another number of inputs"));
         }
+        let mut outputs = Vec::new();
+        outputs.resize_with(self.outputs.len(), || None);
         // SAFETY: names and values are as many as said and live through the call. An
         // `Option<Value>` has the layout of a nullable pointer: null lets ONNX Runtime allocate,
         // and what it puts there is ours to release. `&mut` keeps other runs off this session. The
@@ -102,7 +99,8 @@ impl TensorNames {
             );
             ort::Error::result_from_status(status)
         };
-        done.map_err(|error| runtime_error(&error))
+        done.map_err(|error| runtime_error(&error))?;
+        Ok(outputs)
     }
 }
 
@@ -123,10 +121,8 @@ impl RunTensors {
             inputs.push(unsafe { Value::over(buffer.address(), length, element, shape)? });
             buffers.push(buffer);
         }
-        let mut outputs = Vec::new();
-        outputs.resize_with(signature.outputs.len(), || None);
         let names = TensorNames::new(Arc::clone(signature));
-        Ok(Self { shapes, inputs, buffers, outputs, names })
+        Ok(Self { shapes, inputs, buffers, names })
     }
 
     /// Whether they are for runs of this layout.
@@ -155,27 +151,27 @@ impl RunTensors {
         Ok(())
     }
 
-    /// Runs the model. `session` is one of the signature's model.
+    /// Runs the model. `session` is one of the signature's model. Gives the outputs, which ONNX
+    /// Runtime has allocated.
     pub(crate) fn execute(
-        &mut self,
+        &self,
         session: &mut Session,
         options: Option<&RunOptions>,
-    ) -> Result<(), RequestError> {
-        self.outputs.fill_with(|| None);
-        self.names.run(session, options, &self.inputs, &mut self.outputs)
+    ) -> Result<Vec<Option<Value>>, RequestError> {
+        self.names.run(session, options, &self.inputs)
     }
 
     /// Checks the outputs of a run and copies them to their places, one after the other. Gives
     /// where they lie, in the model's order.
     pub(crate) fn give_outputs(
-        &mut self,
+        &self,
+        outputs: Vec<Option<Value>>,
         memory: &SharedMemory,
         layout: &Layout,
     ) -> Result<Vec<PlacedTensor>, RequestError> {
-        let mut results = Vec::with_capacity(self.outputs.len());
+        let mut results = Vec::with_capacity(outputs.len());
         let mut end = None;
-        for (output, value) in self.names.signature.outputs.iter().zip(&mut self.outputs) {
-            let value = value.take();
+        for (output, value) in self.names.signature.outputs.iter().zip(outputs) {
             let (shape, bytes) = allocated(&output.declaration, value.as_ref())?;
             check_output(&output.declaration, bytes)?;
             let place = place_output(&output.declaration, layout, end, shape)?;

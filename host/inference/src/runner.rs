@@ -244,11 +244,11 @@ impl RunnerContext {
         let begun_ns = monotonic_ns();
         let outputs = loaded.for_run(&layout, |session, tensors| {
             tensors.take_inputs(memory, &layout)?;
-            self.in_time(job, begun_ns, |options| {
+            let outputs = self.in_time(job, begun_ns, |options| {
                 self.before_run(job, &layout);
                 tensors.execute(session, Some(options))
             })?;
-            tensors.give_outputs(memory, &layout)
+            tensors.give_outputs(outputs, memory, &layout)
         })?;
         let run_ns = monotonic_ns().saturating_sub(begun_ns);
         let queued_ns = begun_ns.saturating_sub(job.taken_ns);
