@@ -47,7 +47,7 @@ impl HandshakeState {
     pub(super) fn on_message(&mut self, message: FromWorker) -> Result<Handshake, StartError> {
         match message {
             FromWorker::SandboxReport(confinement) => {
-                let admitted = self.policy.admit(&confinement);
+                let admitted = self.policy.settings().admit(&confinement);
                 self.confinement = Some(confinement);
                 admitted?;
             }

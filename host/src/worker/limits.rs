@@ -77,6 +77,18 @@ impl WorkerSettings {
             tensor_memory: self.tensor_memory,
         }
     }
+
+    /// Fails if a worker with this sandbox may not run.
+    pub(super) fn admit(&self, confinement: &Confinement) -> Result<(), StartError> {
+        if confinement.is_complete() || self.sandbox != Sandbox::Required {
+            return Ok(());
+        }
+        let missing = confinement.missing_text();
+        Err(StartError::Sandbox(format!(
+            "the worker is not confined as session_processes.sandbox = \"required\" wants: \
+             {missing}"
+        )))
+    }
 }
 
 /// What is in force for workers now: the config's settings and the models that are offered.
@@ -100,18 +112,6 @@ impl WorkerPolicy {
 
     pub(super) fn inference(&self) -> &InferenceHandle {
         &self.inference
-    }
-
-    /// Fails if a worker with this sandbox may not run.
-    pub(super) fn admit(&self, confinement: &Confinement) -> Result<(), StartError> {
-        if confinement.is_complete() || self.settings().sandbox != Sandbox::Required {
-            return Ok(());
-        }
-        let missing = confinement.missing_text();
-        Err(StartError::Sandbox(format!(
-            "the worker is not confined as session_processes.sandbox = \"required\" wants: \
-             {missing}"
-        )))
     }
 
     /// Fails if a model that the pipeline needs is not offered as it needs it.

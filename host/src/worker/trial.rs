@@ -48,6 +48,7 @@ pub(crate) async fn try_settings(
     let attachment = InferenceAttachment::unserved(TENSOR_MEMORY)?;
     let redis = keyvalue::unserved_socket()?;
     let gate = Gate::new(WorkerMode::Describe, true);
+    let terms = WorkerSettings::new(config);
     let (mut process, mut sender) =
         WorkerProcess::start(program, pipeline, gate, &attachment, component, redis, Vec::new())?;
     let start = Start {
@@ -55,23 +56,24 @@ pub(crate) async fn try_settings(
         settings: serde_json::to_string(settings)?,
         mode: WorkerMode::Describe,
         decode: Decode::default(),
-        limits: WorkerSettings::new(config).limits,
+        limits: terms.limits,
         heartbeat_ms: u32::try_from(TIMEOUT.as_millis()).unwrap_or(u32::MAX),
         standby: true,
         redis_granted: false,
     };
     sender.send(&ToWorker::Start(start), &[]).await?;
-    let answer = tokio::time::timeout(TIMEOUT, answer(&mut process)).await;
+    let answer = tokio::time::timeout(TIMEOUT, answer(&mut process, &terms)).await;
     process.kill();
     process.end(Duration::ZERO).await;
     answer.with_context(|| format!("it has not described itself in {} s", TIMEOUT.as_secs()))?
 }
 
-async fn answer(process: &mut WorkerProcess) -> anyhow::Result<Trial> {
+async fn answer(process: &mut WorkerProcess, terms: &WorkerSettings) -> anyhow::Result<Trial> {
     let mut description = None;
     let refusal = loop {
         let (message, _) = process.receive().await.map_err(WorkerFault::from)?;
         match message {
+            FromWorker::SandboxReport(confinement) => terms.admit(&confinement)?,
             FromWorker::Described(described) => {
                 validate::description(&described)?;
                 description = Some(described);
@@ -86,4 +88,37 @@ async fn answer(process: &mut WorkerProcess) -> anyhow::Result<Trial> {
     };
     let description = description.context("it has not described itself")?;
     Ok(Trial { description, refusal })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use ocelli_protocol::confinement::{Confinement, Measure, MissingMeasure};
+    use ocelli_protocol::wire;
+
+    use super::*;
+    use crate::config::Sandbox;
+
+    #[tokio::test]
+    async fn a_trial_is_confined_as_the_config_requires() {
+        let missing = MissingMeasure { measure: Measure::Files, reason: "no landlock".into() };
+        let report = Confinement { enforced: Vec::new(), missing: vec![missing] };
+        let message = wire::encode(&FromWorker::SandboxReport(report), 0).unwrap();
+        let message: String = message.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        // The shell runs the file that is named as the pipeline, which reports and ends.
+        let mut script = tempfile::NamedTempFile::new().unwrap();
+        writeln!(script, "printf '{message}' >&3").unwrap();
+        let pipeline = script.path().to_str().unwrap();
+        let component = File::open("/dev/null").unwrap().into();
+        let mut config = Config::default();
+        for (sandbox, is_refused) in [(Sandbox::Required, true), (Sandbox::BestEffort, false)] {
+            config.session_processes.sandbox = sandbox;
+            let shell = Path::new("/bin/sh");
+            let tried = try_settings(shell, pipeline, &component, &Map::new(), &config).await;
+            let error = format!("{:#}", tried.unwrap_err());
+            assert_eq!(error.contains("no landlock"), is_refused, "{error}");
+        }
+    }
 }
