@@ -259,9 +259,9 @@ impl Gate {
             self.phase = Phase::Active;
         }
         // Only a stream has a store, and a worker on standby leaves the host's as it is.
-        let is_stores = kind != FromWorkerKind::StoreCommit || self.ready == Phase::Active;
         let phase = self.phase;
-        if !rule.phases.contains(&phase) || !(is_stores || phase == Phase::Active) {
+        let has_store = phase == Phase::Active || self.ready == Phase::Active;
+        if !rule.phases.contains(&phase) || (kind == FromWorkerKind::StoreCommit && !has_store) {
             return Err(Violation::OutOfTurn { kind, phase });
         }
         if !self.count(kind, rule.often, sent) {

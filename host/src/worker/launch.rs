@@ -127,19 +127,24 @@ impl WorkerLauncher {
     pub(crate) async fn launch(&self, launch: WorkerLaunch<'_>) -> anyhow::Result<WorkerHandle> {
         let WorkerLaunch { name, deployment, component, settings, limits, workload } = launch;
         let config = self.policy.settings();
-        let directories = match &workload {
-            Workload::Stream { directories, .. } => *directories,
-            Workload::Images { .. } => &[],
-        };
-        let (terms, mode, decode, standby, redis_prefix, store) = match workload {
-            Workload::Stream { live, priority, decode, standby, redis_prefix, store, .. } => {
+        let (terms, mode, decode, standby, redis_prefix, directories, store) = match workload {
+            Workload::Stream {
+                live,
+                priority,
+                decode,
+                standby,
+                redis_prefix,
+                directories,
+                store,
+            } => {
                 let terms = config.service_terms(&limits, Share::Own, priority, live);
                 let pacing = if live { Pacing::NewestWins } else { Pacing::EveryFrame };
-                (terms, WorkerMode::Stream(pacing), decode, standby, redis_prefix, Some(store))
+                let mode = WorkerMode::Stream(pacing);
+                (terms, mode, decode, standby, redis_prefix, directories, Some(store))
             }
             Workload::Images { share } => {
                 let terms = config.service_terms(&limits, share, Priority::default(), false);
-                (terms, WorkerMode::Analyze, Decode::default(), false, None, None)
+                (terms, WorkerMode::Analyze, Decode::default(), false, None, [].as_slice(), None)
             }
         };
         let attachment = self.policy.inference().attach(name, terms).await?;
