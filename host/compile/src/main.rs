@@ -30,8 +30,8 @@ const MAX_COMPONENT: u64 = 128 << 20;
 const ADDRESSES: u64 = descriptor::MEMORY + (32 << 30);
 
 /// CPU time of all threads together, in seconds: for any component, and for each MiB of it. A
-/// component made of CPython, 40 MB, takes 63 s, one of Rust 0.2 s; a slow machine may take six times
-/// as long. The host gives up after `deploy.compile_timeout_s` by the clock.
+/// component made of CPython, 40 MB, takes 63 s, one of Rust 0.2 s; a slow machine may take six
+/// times as long. The host gives up after `deploy.compile_timeout_s` by the clock.
 const CPU_TIME: u64 = 30;
 const CPU_TIME_PER_MIB: u64 = 10;
 

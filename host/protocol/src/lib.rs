@@ -7,8 +7,8 @@
 //!   compressed access units and commands, the worker answers with results, log lines and counters.
 //!   The [`gate`] says what a worker may send when.
 //! - **worker and inference** ([`inference`]): a sequenced-packet socket for small requests and
-//!   responses, and one sealed [`shm::SharedMemory`] per session that holds the tensors. Tensors
-//!   are not copied on the way.
+//!   responses, and one sealed [`shm::SharedMemory`] per session that holds the tensors. The
+//!   inference process runs models on copies of its own.
 //! - **host and worker** again ([`redis_bridge`]): a stream socket for the keys of Redis that a
 //!   session was granted.
 //! - **host and inference** ([`inference`]): a sequenced-packet socket over which the host

@@ -289,8 +289,8 @@ impl ControlGroups {
         Err(io::Error::other(format!("{NUMBERS} groups of earlier hosts are in the way")))
     }
 
-    /// Removes groups of an earlier host. Children die with their host, so the groups are empty. One
-    /// that is not belongs to someone else and stays.
+    /// Removes groups of an earlier host. Children die with their host, so the groups are empty.
+    /// One that is not belongs to someone else and stays.
     fn remove_leftovers(&self) {
         let Ok(entries) = fs::read_dir(&self.inner.folder) else { return };
         let folders = entries.flatten().filter(|entry| {

@@ -13,11 +13,11 @@
 //!
 //! [`WorkerHandle::next`] is the one way to a worker's messages. They are read where they are
 //! handled, so that none wait in the host; the [`inbox`] asks the protocol's gate before it reads
-//! one. It logs the worker's log lines, and its [`WorkerMonitor`](monitor::WorkerMonitor) counts
-//! messages and checks the worker's health and what its process uses ([`usage`]) while none come.
-//! Its error, a [`WorkerFault`], means that the worker is of no more use. A worker
-//! may be controlled by its stream or by its pipeline, so [`validate`] bounds each text and each
-//! result that leaves this module.
+//! one. `next` logs the worker's log lines, and has [`WorkerMonitor`](monitor::WorkerMonitor) count
+//! messages and check the worker's health, and [`usage`] what its process uses. Its error, a
+//! [`WorkerFault`], means that the worker is of no more use. A worker may be controlled by its
+//! stream or by its pipeline, so [`validate`] bounds each text and each result that leaves this
+//! module.
 //!
 //! `session` and `analyze` lie above and decide what a worker is for and what follows its end; this
 //! module knows neither of them.

@@ -13,8 +13,8 @@ use super::health::HealthFault;
 /// The memory and the threads of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Usage {
-    /// Bytes: private and shared pages, swapped ones and page tables. Pages of files are left out: a
-    /// worker shares them with others, and maps no file but those that it inherited.
+    /// Bytes: private and shared pages, swapped ones and page tables. Pages of files are left out:
+    /// a worker shares them with others, and maps no file but those that it inherited.
     memory: u64,
     threads: u64,
 }

@@ -262,7 +262,8 @@ pub struct Shadow {
     pub frames: u32,
     /// Whether the comparison is all: the new version does not become active.
     pub only: bool,
-    /// The [`agreement`](Comparison#structfield.agreement), 0 to 1, below which the new version is given up.
+    /// The [`agreement`](Comparison#structfield.agreement), 0 to 1, below which the new version is
+    /// given up.
     pub threshold: Option<f64>,
 }
 
