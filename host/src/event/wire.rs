@@ -11,13 +11,14 @@ use serde_json::{Map, Value};
 
 use super::host::HostStatus;
 use super::time::rfc3339;
+use crate::journal::events::{ALERT_KIND, LOST_KIND};
 use crate::shape::{DIGEST, TIME};
 
 /// The kind of the event by which the host tells that an alert was raised or cleared.
-pub const ALERT: &str = crate::journal::events::ALERT_KIND;
+pub const ALERT: &str = ALERT_KIND;
 
 /// Kinds of the host's own events: no event of a pipeline has one of them.
-pub(crate) const HOST_KINDS: [&str; 3] = [ALERT, "deployment", "events_gone"];
+pub(crate) const HOST_KINDS: [&str; 4] = [ALERT, "deployment", "events_gone", LOST_KIND];
 
 /// What a session is doing. The session manager owns the transitions.
 #[derive(

@@ -182,11 +182,11 @@ pub(super) fn is_too_small(error: &RedisError) -> bool {
 mod tests {
     use super::*;
     use crate::journal::Journal;
-    use crate::journal::events::{Attachment, EventDraft};
+    use crate::journal::events::{Attachment, EventDraft, LOST_KIND};
 
     #[test]
-    fn the_kind_of_a_gap_is_the_hosts() {
-        assert!(HOST_KINDS.contains(&GONE));
+    fn the_kinds_that_stand_for_missing_events_are_the_hosts() {
+        assert!(HOST_KINDS.contains(&GONE) && HOST_KINDS.contains(&LOST_KIND));
     }
 
     fn entry(seq: u64, body: &str) -> StoredEvent {

@@ -11,6 +11,9 @@ use crate::config::Config;
 /// The kind of the events by which the host tells that an alert was raised or cleared.
 pub const ALERT_KIND: &str = "alert";
 
+/// The kind of the event that stands for events that could not be kept.
+pub const LOST_KIND: &str = "events_lost";
+
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventDraft {

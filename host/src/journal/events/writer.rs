@@ -11,10 +11,7 @@ use super::age_clock::AgeClock;
 use super::outbox::{OutboxBatch, OutboxItem};
 use super::room::{self, Shortage};
 use super::store::EventStore;
-use super::{Cursors, EventDraft, JournalInner, JournalState, StoredEvent};
-
-/// The kind of the event that stands for those that could not be kept.
-const EVENTS_LOST: &str = "events_lost";
+use super::{Cursors, EventDraft, JournalInner, JournalState, LOST_KIND, StoredEvent};
 
 /// Between two looks at what is due when no event comes: cursors, and what is kept no longer.
 const TICK: Duration = Duration::from_secs(1);
@@ -324,11 +321,11 @@ impl EventWriter {
 fn events_lost(lost: u64, now_ms: i64) -> EventDraft {
     let time = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     let body = json!({
-        "time": format!("{time:.3}"), "clock": "host", "kind": EVENTS_LOST, "deployment": "",
+        "time": format!("{time:.3}"), "clock": "host", "kind": LOST_KIND, "deployment": "",
         "detections": [], "data": {"events": lost},
     });
     EventDraft {
-        kind: EVENTS_LOST.to_owned(),
+        kind: LOST_KIND.to_owned(),
         time_ms: now_ms,
         body: body.to_string().into(),
         attachments: Vec::new(),
