@@ -17,11 +17,8 @@ use super::link::{ask, connect, short_message};
 use super::resume::{EntryIds, ResumePoint, StreamTail, resume};
 use crate::config::{self, RedisStart};
 use crate::journal::JournalError;
-use crate::journal::events::{EventJournal, EventQuery, SequenceRange};
+use crate::journal::events::{EventJournal, EventQuery, REDIS_SINK, SequenceRange};
 use crate::util::backoff::{Backoff, BackoffPolicy};
-
-/// By which the journal knows this sink.
-const NAME: &str = "redis";
 
 /// By which the journal knows where the sink began: turning Redis on does not send a month of
 /// events, unless it is to.
@@ -167,7 +164,8 @@ impl EventSink {
 
     async fn serve(&mut self, settings: &config::RedisConfig) -> Result<Infallible, SinkError> {
         if self.cursors.is_none() {
-            let cursors: BTreeMap<_, _> = self.journal.cursors(NAME).await?.into_iter().collect();
+            let cursors: BTreeMap<_, _> =
+                self.journal.cursors(REDIS_SINK).await?.into_iter().collect();
             self.starts = self.begin(!cursors.is_empty()).await?;
             self.cursors = Some(cursors);
         }
@@ -181,7 +179,7 @@ impl EventSink {
             let mut moved = Vec::new();
             let written = self.round(&mut connection, settings, &spans, &mut moved).await;
             if !moved.is_empty() {
-                self.journal.set_cursors(NAME, moved);
+                self.journal.set_cursors(REDIS_SINK, moved);
             }
             let written = written?;
             self.count_behind(&spans);

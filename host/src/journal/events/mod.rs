@@ -67,7 +67,8 @@ use reader::EventRead;
 use store::EventStore;
 pub use types::{
     ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
-    JournalMetrics, JournalPage, LOST_KIND, RetentionLimits, SequenceRange, StoredEvent,
+    JournalMetrics, JournalPage, LOST_KIND, REDIS_SINK, RetentionLimits, SequenceRange,
+    StoredEvent,
 };
 
 /// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no

@@ -14,6 +14,9 @@ pub const ALERT_KIND: &str = "alert";
 /// The kind of the event that stands for events that could not be kept.
 pub const LOST_KIND: &str = "events_lost";
 
+/// The name under which the journal keeps how far Redis has come.
+pub const REDIS_SINK: &str = "redis";
+
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventDraft {
@@ -112,8 +115,8 @@ pub struct RetentionLimits {
     /// Bytes that stay free on the disk: attachments go for it, and at last old events. 0: nothing
     /// goes for want of room.
     pub reserve_bytes: u64,
-    /// Whether events that no sink has yet stay, however little room there is.
-    pub unconfirmed: bool,
+    /// The sink whose events stay until it has them, however little room there is.
+    pub sink: Option<&'static str>,
 }
 
 impl From<&Config> for RetentionLimits {
@@ -126,7 +129,7 @@ impl From<&Config> for RetentionLimits {
             attachment_hours: events.attachments_hours,
             attachment_bytes: bytes(events.attachments_mb),
             reserve_bytes: bytes(events.reserve_mb),
-            unconfirmed: config.redis.is_some(),
+            sink: config.redis.is_some().then_some(REDIS_SINK),
         }
     }
 }

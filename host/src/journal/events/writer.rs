@@ -218,7 +218,7 @@ impl EventWriter {
         if shortage.is_none() || keep.reserve_bytes == 0 {
             return false;
         }
-        match self.store.relieve(shortage, keep.unconfirmed, STEP_ROWS) {
+        match self.store.relieve(shortage, keep.sink, STEP_ROWS) {
             Ok(gone) => {
                 self.shared.metrics.lock().pictures_lost += gone.pictures;
                 gone.pictures + gone.events > 0

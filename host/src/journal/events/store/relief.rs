@@ -8,6 +8,7 @@ use ocelli_protocol::digest::Digest;
 
 use super::retention::{AttachmentRow, FREE_PAGES, largest, pictures};
 use super::{EventStore, EventStream};
+use crate::journal::events::reader;
 use crate::journal::events::room::Shortage;
 
 /// Bytes of a page: what SQLite takes by itself.
@@ -21,12 +22,12 @@ pub(in crate::journal::events) struct Relieved {
 }
 
 impl EventStore {
-    /// One step: at most so many pictures or events. `unconfirmed`: an event that a sink does not
-    /// have yet stays.
+    /// One step: at most so many pictures or events. An event that this sink does not have yet
+    /// stays.
     pub(in crate::journal::events) fn relieve(
         &mut self,
         shortage: Shortage,
-        unconfirmed: bool,
+        sink: Option<&str>,
         rows: usize,
     ) -> rusqlite::Result<Relieved> {
         // A log that begins anew needs no room of its own. Where it cannot, a reader holds it up.
@@ -35,7 +36,7 @@ impl EventStore {
         if gone > 0 || !shortage.events || self.picture_bytes > 0 {
             return Ok(Relieved { pictures: gone, events: 0 });
         }
-        Ok(Relieved { pictures: 0, events: self.free_pages(unconfirmed, rows)? })
+        Ok(Relieved { pictures: 0, events: self.free_pages(sink, rows)? })
     }
 
     /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.
@@ -77,16 +78,17 @@ impl EventStore {
     }
 
     /// Deletes old events of the stream that takes most, unless the file has pages for new ones.
-    fn free_pages(&mut self, unconfirmed: bool, rows: usize) -> rusqlite::Result<u64> {
+    fn free_pages(&mut self, sink: Option<&str>, rows: usize) -> rusqlite::Result<u64> {
         let free: u64 =
             self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         if free >= FREE_PAGES {
             return Ok(0);
         }
-        let confirmed = self.confirmed()?;
-        let has = |session: &str| match unconfirmed {
-            true => confirmed.get(session).copied().unwrap_or(0),
-            false => u64::MAX,
+        let confirmed = sink.map(|sink| reader::cursors(&self.connection, sink)).transpose()?;
+        let confirmed = confirmed.map(HashMap::<_, _>::from_iter);
+        let has = |session: &str| match &confirmed {
+            Some(confirmed) => confirmed.get(session).copied().unwrap_or(0),
+            None => u64::MAX,
         };
         let may_give = |(session, stream): &(&Arc<str>, &EventStream)| {
             stream.oldest.is_some_and(|(seq, _)| seq <= has(session))
@@ -101,12 +103,5 @@ impl EventStore {
         let (has, enough) = (has(&session), (FREE_PAGES - free) * PAGE_BYTES);
         let goes = |freed, seq, _| freed < enough && seq <= has;
         Ok(self.forget_events(&session, rows, goes)? as u64)
-    }
-
-    /// Up to which number every sink that ever took events of a session has them.
-    fn confirmed(&self) -> rusqlite::Result<HashMap<String, u64>> {
-        let cursors = "SELECT session, MIN(seq) FROM cursors GROUP BY session";
-        let mut cursors = self.connection.prepare_cached(cursors)?;
-        cursors.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
     }
 }
