@@ -23,8 +23,8 @@ const SAVE_CLOCK: Duration = Duration::from_secs(60);
 /// Between two attempts at a commit that fails.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Attempts at a commit before old events make way for it: a disk that is full for some seconds
-/// costs none.
+/// Attempts at a commit before old events make way for it. Where the system itself says that the
+/// disk has no room they do so at once, with the next step.
 const PATIENCE: u32 = 10;
 
 /// Between two steps that delete what is kept no longer.
