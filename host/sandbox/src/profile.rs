@@ -28,17 +28,16 @@ pub(crate) enum ProcessKind {
 }
 
 impl<'a> Profile<'a> {
+    /// No file, and no device.
+    fn of(kind: ProcessKind) -> Self {
+        Self { kind, readable: Vec::new(), reopened: None, directories: Vec::new(), devices: false }
+    }
+
     /// A session's worker: no files, no network. `component` can be opened once more through its
     /// entry under `/proc/self/fd`, which is the one way in which Wasmtime maps a compiled
     /// component, until [`crate::seal`].
     pub fn worker(component: Option<BorrowedFd<'a>>) -> Self {
-        Self {
-            kind: ProcessKind::Worker,
-            readable: Vec::new(),
-            reopened: component,
-            directories: Vec::new(),
-            devices: false,
-        }
+        Self { reopened: component, ..Self::of(ProcessKind::Worker) }
     }
 
     /// The same for a session that was granted folders, each with whether it may change what is in
@@ -52,50 +51,26 @@ impl<'a> Profile<'a> {
 
     /// The compiler: the descriptors that it inherited, and threads.
     pub fn compile() -> Self {
-        Self {
-            kind: ProcessKind::Compile,
-            readable: Vec::new(),
-            reopened: None,
-            directories: Vec::new(),
-            devices: false,
-        }
+        Self::of(ProcessKind::Compile)
     }
 
     /// The inference process, once ONNX Runtime is loaded: it still reads models beneath `models`,
     /// makes memory to warm them, and takes the descriptors of sessions.
     pub fn inference(models: Vec<PathBuf>) -> Self {
-        Self {
-            kind: ProcessKind::Inference,
-            readable: models,
-            reopened: None,
-            directories: Vec::new(),
-            devices: false,
-        }
+        Self { readable: models, ..Self::of(ProcessKind::Inference) }
     }
 
     /// The reader process of one source: no files, sockets that neither connect nor listen. The
     /// descriptors that it inherits stay open and at their numbers, because the one call that can
     /// carry an address is allowed for one of them only.
     pub fn ingest() -> Self {
-        Self {
-            kind: ProcessKind::Ingest,
-            readable: Vec::new(),
-            reopened: None,
-            directories: Vec::new(),
-            devices: false,
-        }
+        Self::of(ProcessKind::Ingest)
     }
 
     /// The strict reader's process of one camera: the same with threads, of which one resolves
     /// names.
     pub fn rtsp() -> Self {
-        Self {
-            kind: ProcessKind::Rtsp,
-            readable: Vec::new(),
-            reopened: None,
-            directories: Vec::new(),
-            devices: false,
-        }
+        Self::of(ProcessKind::Rtsp)
     }
 
     /// Whether the process starts threads for as long as it runs.
