@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
+use bytes::Buf;
 use futures_util::StreamExt;
 use ocelli_protocol::clock;
 use ocelli_protocol::confinement::Confinement;
@@ -101,8 +102,9 @@ struct HostSocket(OwnedWriteHalf);
 
 impl HostSocket {
     async fn send(&mut self, message: &FromReader, payload: &[u8]) -> anyhow::Result<()> {
-        self.0.write_all(&wire::encode(message, payload.len())?).await?;
-        Ok(self.0.write_all(payload).await?)
+        let head = wire::encode(message, payload.len())?;
+        // In one call: the host wakes once.
+        Ok(self.0.write_all_buf(&mut Buf::chain(head.as_slice(), payload)).await?)
     }
 }
 
@@ -208,9 +210,11 @@ impl CameraSession {
                 }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
-                    self.host.send(&FromReader::Error(reader_error(&error)), &[]).await?;
+                    let error = reader_error(&error);
                     // The library writes the packet's place behind errors of packets.
-                    if !error.to_string().contains("\npkt: ") {
+                    let is_of_packet = error.text.contains("\npkt: ");
+                    self.host.send(&FromReader::Error(error), &[]).await?;
+                    if !is_of_packet {
                         tokio::time::sleep(AFTER_ERROR).await;
                     }
                 }

@@ -9,7 +9,7 @@
 //!
 //! The payload stays outside the message so that a picture is written from where it lies.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -104,14 +104,24 @@ pub fn decode<M: DeserializeOwned>(message: &[u8]) -> Result<M, WireError> {
     }
 }
 
-/// Writes a message and its payload.
+/// Writes a message and its payload, both in one call where the stream takes them: its reader wakes
+/// once.
 pub fn write<M: Serialize>(
     to: &mut impl Write,
     message: &M,
     payload: &[u8],
 ) -> Result<(), WireError> {
-    to.write_all(&encode(message, payload.len())?)?;
-    to.write_all(payload)?;
+    let head = encode(message, payload.len())?;
+    let mut both = [IoSlice::new(&head), IoSlice::new(payload)];
+    let mut rest = both.as_mut_slice();
+    while rest.iter().any(|part| !part.is_empty()) {
+        match to.write_vectored(rest) {
+            Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+            Ok(written) => IoSlice::advance_slices(&mut rest, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(())
 }
 
@@ -172,6 +182,37 @@ mod tests {
         );
         assert_eq!(reader.read::<(String, u32)>().unwrap(), (("second".into(), 2), b"".as_slice()));
         assert!(matches!(reader.read::<(String, u32)>(), Err(WireError::Closed)));
+    }
+
+    /// Takes at most three bytes at a time, and is interrupted before each.
+    #[derive(Default)]
+    struct Slow {
+        taken: Vec<u8>,
+        interrupted: bool,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.interrupted = !self.interrupted;
+            if self.interrupted {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            self.taken.write(&bytes[..bytes.len().min(3)])
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_stream_that_takes_little_at_a_time_gets_all() {
+        let mut slow = Slow::default();
+        write(&mut slow, &"message", b"payload").unwrap();
+        write(&mut slow, &"alone", b"").unwrap();
+        let mut reader = Reader::new(slow.taken.as_slice());
+        assert_eq!(reader.read::<String>().unwrap(), ("message".into(), b"payload".as_slice()));
+        assert_eq!(reader.read::<String>().unwrap(), ("alone".into(), b"".as_slice()));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use bytes::Buf;
 use command_fds::{CommandFdExt, FdMapping};
 use ocelli_protocol::gate::{Gate, Request};
 use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
@@ -270,9 +271,9 @@ impl WorkerSender {
     }
 
     async fn write(&mut self, message: &ToWorker, payload: &[u8]) -> Result<(), WireError> {
-        self.socket.write_all(&wire::encode(message, payload.len())?).await?;
-        self.socket.write_all(payload).await?;
-        Ok(())
+        let head = wire::encode(message, payload.len())?;
+        // In one call: the worker wakes once.
+        Ok(self.socket.write_all_buf(&mut Buf::chain(head.as_slice(), payload)).await?)
     }
 }
 
