@@ -22,7 +22,7 @@ use rustix::net::{
 /// second for weeks. Datagrams do not count.
 const MAX_REQUESTS: u64 = 64;
 
-/// Bytes that libavformat has received from the network.
+/// Bytes that the library has received from the network.
 static RECEIVED: AtomicU64 = AtomicU64::new(0);
 
 /// Counts received bytes: a silent camera has none, one that sends no picture has some.

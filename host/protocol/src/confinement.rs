@@ -94,8 +94,8 @@ pub struct Attempt {
     pub error: Option<String>,
 }
 
-/// What `ocelli-worker --sandbox-check` prints, as JSON: it confines itself as a worker does, then
-/// tries it.
+/// What `--sandbox-check` of a worker or a reader prints, as JSON: it confines itself as the host
+/// would have it, then tries it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxCheck {
     /// The measures in force, as the process found out.

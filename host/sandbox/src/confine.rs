@@ -87,8 +87,8 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
 
 /// Closes the last door of a worker, once its component is mapped: from then on nothing is opened
 /// by name, landlock or not. A worker that was granted folders opens their files still, which is
-/// landlock's part: `opens_files`. Does nothing where system calls are not filtered. It takes effect
-/// on all threads.
+/// landlock's part: `opens_files`. Does nothing where system calls are not filtered. It takes
+/// effect on all threads.
 pub fn seal(confinement: &Confinement, opens_files: bool) -> io::Result<()> {
     if confinement.enforced.contains(&Measure::SystemCalls) {
         syscalls::seal(opens_files).map_err(io::Error::other)?;

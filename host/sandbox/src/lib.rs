@@ -22,8 +22,8 @@
 //! signals and abstract sockets from 6.12 (6). With an older landlock, seccomp still keeps a worker
 //! from making a socket, from signalling, and from opening a file after [`seal`]. The other
 //! measures work everywhere. Wasmtime maps compiled code by name only, so a worker may open the one
-//! file that it inherited, through `/proc/self/fd`, until `seal` takes `openat` away. `seal_threads`
-//! takes away the start of threads, once a worker has all of them.
+//! file that it inherited, through `/proc/self/fd`, until `seal` takes `openat` away.
+//! `seal_threads` takes away the start of threads, once a worker has all of them.
 //!
 //! Memory is bounded by three limits together ([`limit`]): private writable memory, the stack, and
 //! the address space, of which page tables take a 512th. Seccomp keeps a process from memory that

@@ -16,9 +16,9 @@ pub fn memory(bytes: u64) -> io::Result<()> {
     set(Resource::Stack, MAX_STACK)
 }
 
-/// Bounds all addresses, in bytes (`RLIMIT_AS`), and with them page tables: memory that is only read
-/// counts nowhere else, but takes a page table of 4 KiB for each 2 MiB. The bound has to hold what
-/// the process reserves without using it: Wasmtime 4 GiB for each linear memory.
+/// Bounds all addresses, in bytes (`RLIMIT_AS`), and with them page tables: memory that is only
+/// read counts nowhere else, but takes a page table of 4 KiB for each 2 MiB. The bound has to hold
+/// what the process reserves without using it: Wasmtime 4 GiB for each linear memory.
 pub fn address_space(bytes: u64) -> io::Result<()> {
     set(Resource::As, bytes)
 }

@@ -288,8 +288,8 @@ fn confined_reader() -> Confinement {
     confinement
 }
 
-/// Maps memory that is only read, as much as there may be, and reads of each page table a page. Gives
-/// how much it was, in GiB; a process that is not limited gets 64.
+/// Maps memory that is only read, as much as there may be, and reads of each page table a page.
+/// Gives how much it was, in GiB; a process that is not limited gets 64.
 #[allow(unsafe_code)]
 fn read_all_addresses() -> usize {
     const STEP: usize = 1 << 30;

@@ -297,9 +297,9 @@ impl FileTask {
     }
 }
 
-/// Opens a video file for reading. One that a subscriber named is resolved by the kernel beneath the
-/// folder that the operator admits: neither `..`, a link nor a folder that is exchanged meanwhile
-/// leads out. Nothing is opened that could block: a pipe waits for its writer.
+/// Opens a video file for reading. One that a subscriber named is resolved by the kernel beneath
+/// the folder that the operator admits: neither `..`, a link nor a folder that is exchanged
+/// meanwhile leads out. Nothing is opened that could block: a pipe waits for its writer.
 fn open_file(source: &FileSource) -> Result<File, FileError> {
     let opened = match &source.beneath {
         None => open_regular(&source.path),

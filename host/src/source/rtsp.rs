@@ -31,6 +31,7 @@ const KEY_LIMIT: Duration = Duration::from_secs(30);
 /// After an unanswered request, for each step of another one: a server that accepts connections is
 /// silent, else unreachable.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+
 /// The strict reader of one camera.
 pub(super) struct StrictReader {
     source: RtspSource,

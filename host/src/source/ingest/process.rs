@@ -74,7 +74,7 @@ struct LauncherInner {
     has_warned: AtomicBool,
 }
 
-/// What an ingest process gets beside its input.
+/// What a reader process gets beside the socket to the host.
 pub(in crate::source) struct Descriptors {
     /// Its end of the network socket.
     pub(in crate::source) network: OwnedFd,
@@ -106,8 +106,8 @@ impl IngestLauncher {
         *self.inner.sandbox.lock() = sandbox;
     }
 
-    /// Starts an `ocelli-ingest` and has it open `input` within `limit`. `name` is for the process list and
-    /// the log; everyone on the machine sees it.
+    /// Starts an `ocelli-ingest` and has it open `input` within `limit`. `name` is for the process
+    /// list and the log; everyone on the machine sees it.
     pub(in crate::source) async fn open(
         &self,
         name: &str,
@@ -209,7 +209,7 @@ impl IngestLauncher {
     }
 }
 
-/// Why an ingest process is of no more use.
+/// Why a reader process is of no more use.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::source) enum IngestError {
     #[error("the reader process cannot be started: {0}")]
@@ -237,7 +237,7 @@ pub(in crate::source) enum IngestError {
     Failed(IngestFault),
 }
 
-/// What a process sends once its input is open.
+/// What an `ocelli-ingest` sends once its input is open.
 #[derive(Debug)]
 pub(in crate::source) enum IngestItem {
     /// The next access unit in decoding order.
@@ -356,21 +356,24 @@ impl IngestProcess {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write;
 
     use super::*;
 
-    /// Opens `clip.mp4` with a shell script in the place of the program.
+    /// Opens a file with a shell in the place of the program, for which its only argument, the
+    /// file's name, is the script. A script that was just written is not executed itself: a child
+    /// of another test may have it open for writing still.
     async fn opened(script: &str, sandbox: Sandbox) -> Result<StreamInfo, IngestError> {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join("ocelli-ingest");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let launcher = IngestLauncher::new(ReaderPrograms::beside(&program), sandbox);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{script}").unwrap();
+        let shell = Path::new("/bin/sh").to_owned();
+        let programs = ReaderPrograms { strict: shell.clone(), compatible: shell };
+        let launcher = IngestLauncher::new(programs, sandbox);
         let descriptors = Descriptors::of_file(File::open("/dev/null").unwrap()).unwrap();
         let input = Input::File { ending: "mp4".to_owned() };
         let limit = Duration::from_millis(200);
-        launcher.open("clip.mp4", input, descriptors, limit).await.map(|(_, stream)| stream)
+        let name = file.path().to_str().unwrap();
+        launcher.open(name, input, descriptors, limit).await.map(|(_, stream)| stream)
     }
 
     /// A shell's words for a message without a payload on the host's socket.
