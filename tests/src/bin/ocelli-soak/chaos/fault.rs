@@ -17,7 +17,7 @@ pub(super) enum Fault {
     FreezeWorker(usize),
     KillInference,
     FreezeInference,
-    /// All processes that read cameras for the compatible reader.
+    /// All processes that read cameras, of both readers.
     KillReaders,
     KillHost,
     KillCameras(usize),
@@ -74,7 +74,9 @@ impl Fault {
             Self::FreezeWorker(camera) => worker(site, camera, Signal::STOP).await,
             Self::KillInference => signal_children(site, INFERENCE, Signal::KILL),
             Self::FreezeInference => signal_children(site, INFERENCE, Signal::STOP),
-            Self::KillReaders => signal_children(site, READER, Signal::KILL),
+            Self::KillReaders => {
+                READERS.iter().for_each(|name| signal_children(site, name, Signal::KILL));
+            }
             Self::KillHost => site.cut_host().await,
             Self::KillCameras(server) => site.servers[server].kill(),
             Self::FreezeCameras(server) => site.servers[server].freeze(),
@@ -118,7 +120,7 @@ const KINDS: usize = 14;
 
 /// The kernel keeps 15 bytes of a program's name.
 const INFERENCE: &str = "ocelli-inferenc";
-const READER: &str = "ocelli-ingest";
+const READERS: [&str; 2] = ["ocelli-ingest", "ocelli-rtsp"];
 const WORKER: &str = "ocelli-worker";
 
 /// Signals a camera's worker, if it has one now.
