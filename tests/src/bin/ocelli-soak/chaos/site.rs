@@ -1,12 +1,9 @@
 //! The host of the chaos with its cameras, its Redis and its disk.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
+use ocelli_testkit::small_disk::SmallDisk;
 use ocelli_testkit::{Cameras, ClosedPort, Ocelli, Redis, changeling, guest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,8 +19,8 @@ pub(super) const SERVERS: usize = 3;
 /// 10 frames a second.
 const CLIP: &str = "people-576-high.mp4";
 
-/// MiB of the data directory's file system: several times what an hour of events takes.
-const DISK_MIB: u64 = 192;
+/// KiB of the data directory's file system: several times what an hour of events takes.
+const DISK_KIB: u64 = 192 << 10;
 
 /// How long every session may take to be running with a new result after all faults of a round:
 /// three times the longest wait before a camera is tried again.
@@ -41,7 +38,9 @@ pub(super) struct Site {
     host: Ocelli,
     pub(super) servers: Vec<Cameras>,
     redis: Redis,
-    disk: Disk,
+    disk: SmallDisk,
+    /// Where the disk is mounted.
+    _folder: TempDir,
     witness: Witness,
     /// Versions of the changing pipeline, good ones.
     pub(super) versions: [Vec<u8>; 2],
@@ -66,7 +65,8 @@ impl Site {
             .collect();
         let mut redis = Redis::nowhere();
         redis.run(&LASTING);
-        let disk = Disk::mount();
+        let folder = tempfile::tempdir().unwrap();
+        let disk = SmallDisk::mount(folder.path(), DISK_KIB).expect("the chaos needs root");
         // A host that is killed comes back at the same address, as an operator's does.
         let port = ClosedPort::new();
         let config = config(&servers, &redis, &disk, &port);
@@ -77,6 +77,7 @@ impl Site {
             servers,
             redis,
             disk,
+            _folder: folder,
             witness,
             versions: ["2.0.0", "2.0.1"].map(|version| changeling(&json!({"version": version}))),
             deployed: 0,
@@ -196,7 +197,7 @@ pub(super) fn changing() -> impl Iterator<Item = usize> {
     (0..SERVERS).map(|server| server * PER_SERVER + PER_SERVER - 1)
 }
 
-fn config(servers: &[Cameras], redis: &Redis, disk: &Disk, port: &ClosedPort) -> String {
+fn config(servers: &[Cameras], redis: &Redis, disk: &SmallDisk, port: &ClosedPort) -> String {
     // An alert of restarts stays for an hour: it cannot be cleared in the end.
     let mut config = format!(
         "[server]\nlisten = \"{}\"\n[store]\ndirectory = {:?}\n\
@@ -224,53 +225,4 @@ fn config(servers: &[Cameras], redis: &Redis, disk: &Disk, port: &ClosedPort) ->
         write!(config, "[[cameras]]\nid = \"{id}\"\nsource = \"{source}\"\n{pipeline}").unwrap();
     }
     config
-}
-
-/// A file system in memory, gone with this value.
-struct Disk {
-    folder: TempDir,
-}
-
-impl Disk {
-    fn mount() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={DISK_MIB}m"), "ocelli-soak"])
-            .arg(folder.path())
-            .status();
-        assert!(mounted.is_ok_and(|status| status.success()), "a tmpfs: the chaos needs root");
-        Self { folder }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.path().join("filler")
-    }
-
-    /// Takes every byte that is free.
-    fn fill(&self) {
-        let mut filler = File::options().create(true).append(true).open(self.filler()).unwrap();
-        let block = vec![1; 1 << 20];
-        let mut length = block.len();
-        // Ever smaller pieces, until not one byte fits.
-        while length > 0 {
-            match filler.write(&block[..length]) {
-                Ok(written) if written > 0 => {}
-                _ => length /= 2,
-            }
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.folder.path()).status();
-    }
 }
