@@ -239,6 +239,11 @@ impl Ocelli {
 
     /// The events that are kept of a session, oldest first. Its name has to be fit for a URL.
     pub async fn events(&self, session: &str) -> Vec<Value> {
+        self.journal(session).await.1
+    }
+
+    /// The number from which on events of a session are kept, and those events.
+    pub async fn journal(&self, session: &str) -> (u64, Vec<Value>) {
         let mut events = Vec::new();
         let mut after = 0;
         loop {
@@ -248,7 +253,7 @@ impl Ocelli {
             events.extend(page["events"].as_array().expect("a list of events").iter().cloned());
             match page["next"].as_u64() {
                 Some(next) => after = next,
-                None => return events,
+                None => return (page["oldest"].as_u64().expect("a number"), events),
             }
         }
     }

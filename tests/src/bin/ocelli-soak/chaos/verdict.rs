@@ -71,15 +71,16 @@ async fn alerts(site: &Site) -> Vec<String> {
     }
 }
 
-/// A session's events in the journal have every number once; Redis and the subscriber have them
-/// all; the last word about each alert is that it is cleared.
+/// A session's events in the journal have every number once from the oldest on that a full disk has
+/// left; the subscriber and Redis have them all from the first on; the last word about each alert
+/// is that it is cleared.
 async fn events(site: &Site, session: &str) -> Vec<String> {
     let mut wrong = Vec::new();
-    let events = site.host().events(session).await;
+    let (oldest, events) = site.host().journal(session).await;
     let numbers: Vec<u64> = events.iter().filter_map(|event| event["seq"].as_u64()).collect();
-    let newest = numbers.last().copied().unwrap_or(0);
-    if numbers != (1..=newest).collect::<Vec<_>>() {
-        wrong.push(format!("{session}: the journal has gaps: {numbers:?}"));
+    let newest = numbers.last().copied().unwrap_or(oldest - 1);
+    if numbers != (oldest..=newest).collect::<Vec<_>>() {
+        wrong.push(format!("{session}: the journal has gaps from {oldest} on: {numbers:?}"));
     }
     let mut last_words: BTreeMap<String, bool> = BTreeMap::new();
     for event in events.iter().filter(|event| event["kind"] == "alert") {
@@ -96,21 +97,25 @@ async fn events(site: &Site, session: &str) -> Vec<String> {
         let last = site.witness().last(session);
         wrong.push(format!("{session}: {newest} events, the subscriber has {last}"));
     }
-    wrong.extend(stream(site, session, newest).await);
+    wrong.extend(stream(site, session, oldest, newest).await);
     wrong
 }
 
-/// A session's stream in Redis has every event up to the newest once, in order.
-async fn stream(site: &Site, session: &str, newest: u64) -> Option<String> {
+/// A session's stream in Redis has every event up to the newest once, in order, or says that the
+/// journal had deleted it before Redis was there to take it.
+async fn stream(site: &Site, session: &str, oldest: u64, newest: u64) -> Option<String> {
     let begun = Instant::now();
     loop {
         let entries = site.redis().entries(&format!("ocelli:events:{session}"));
-        let numbers: Vec<u64> = entries.iter().map(|entry| entry.number("seq")).collect();
-        // It begins where the host began to write to it.
-        let first = numbers.first().copied().unwrap_or(1);
-        if numbers.last().is_some_and(|last| *last >= newest) || begun.elapsed() > SETTLE {
-            let last = numbers.last().copied().unwrap_or(0).max(newest);
-            let whole = numbers == (first..=last).collect::<Vec<_>>();
+        let numbers = entries.iter().flat_map(|entry| match entry.get("kind") {
+            // What the journal still has is not gone.
+            "events_gone" => entry.number("from")..=entry.number("to").min(oldest - 1),
+            _ => entry.number("seq")..=entry.number("seq"),
+        });
+        let numbers: Vec<u64> = numbers.collect();
+        let last = numbers.last().copied().unwrap_or(0);
+        if last >= newest || begun.elapsed() > SETTLE {
+            let whole = numbers == (1..=last.max(newest)).collect::<Vec<_>>();
             return (!whole).then(|| format!("{session}: Redis has {} of {newest}", numbers.len()));
         }
         sleep(LOOK_AGAIN).await;
@@ -118,17 +123,20 @@ async fn stream(site: &Site, session: &str, newest: u64) -> Option<String> {
 }
 
 /// The pipeline has counted its events in its store: each of them is in the journal, since both
-/// are written together.
+/// are written together, or was before a full disk cost the journal its oldest.
 async fn counts(site: &Site, session: &str) -> Option<String> {
     let mut client = site.host().client().await;
     client.subscribe(session).await;
     client.send(&json!({"type": "query", "session": session, "query": {}})).await;
     let kept = client.next_of("answer").await["answer"]["kept"].as_u64().unwrap_or(0);
     client.close().await;
-    let events = site.host().events(session).await;
-    let counted = events.iter().filter(|event| event["kind"] == "counted").count() as u64;
     // It goes on counting meanwhile.
-    (counted < kept).then(|| format!("{session} has counted {kept} events, {counted} are there"))
+    let (oldest, events) = site.host().journal(session).await;
+    let counted = events.iter().filter(|event| event["kind"] == "counted").count() as u64;
+    let retired = oldest - 1;
+    (counted + retired < kept).then(|| {
+        format!("{session} has counted {kept} events, {counted} are there, {retired} are retired")
+    })
 }
 
 /// Programs of the product that run in this mount namespace.
