@@ -78,8 +78,10 @@ impl Cameras {
     }
 
     fn signal(&self, signal: Signal) {
-        let child = self.running.as_ref().expect("the server runs");
-        Process::open(child.id()).expect("the server lives").signal(signal);
+        // One that was killed stays so.
+        if let Some(child) = &self.running {
+            Process::open(child.id()).expect("the server lives").signal(signal);
+        }
     }
 }
 

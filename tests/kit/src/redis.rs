@@ -63,11 +63,13 @@ impl Redis {
         }
     }
 
-    /// Stops the process, or lets it go on: it takes connections and answers nothing meanwhile.
+    /// Stops the process, or lets it go on: it takes connections and answers nothing meanwhile. One
+    /// that was killed stays so.
     pub fn pause(&self, paused: bool) {
-        let server = self.server.as_ref().expect("it runs").id();
         let signal = if paused { Signal::STOP } else { Signal::CONT };
-        Process::open(server).expect("it lives").signal(signal);
+        if let Some(server) = &self.server {
+            Process::open(server.id()).expect("it lives").signal(signal);
+        }
     }
 
     /// Its address.
