@@ -17,11 +17,12 @@ use crate::paths::{CLIP, CLIP_1080};
 
 /// Clip, reader and number of cameras of each row. Four share the noise of one measurement; twenty
 /// are as many as a host runs by default.
-const ROWS: [(&str, &str, usize); 5] = [
+const ROWS: [(&str, &str, usize); 6] = [
     (CLIP, "strict", 4),
     (CLIP, "compatible", 4),
     (CLIP_1080, "strict", 4),
     (CLIP_1080, "compatible", 4),
+    (CLIP, "strict", 20),
     (CLIP, "compatible", 20),
 ];
 
