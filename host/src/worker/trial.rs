@@ -107,9 +107,10 @@ mod tests {
         let report = Confinement { enforced: Vec::new(), missing: vec![missing] };
         let message = wire::encode(&FromWorker::SandboxReport(report), 0).unwrap();
         let message: String = message.iter().map(|byte| format!("\\{byte:03o}")).collect();
-        // The shell runs the file that is named as the pipeline, which reports and ends.
+        // The shell runs the file that is named as the pipeline, which reports and ends once the
+        // host has sent it something: a host that still sends would see a broken pipe instead.
         let mut script = tempfile::NamedTempFile::new().unwrap();
-        writeln!(script, "printf '{message}' >&3").unwrap();
+        writeln!(script, "head -c 1 <&3 >/dev/null; printf '{message}' >&3").unwrap();
         let pipeline = script.path().to_str().unwrap();
         let component = File::open("/dev/null").unwrap().into();
         let mut config = Config::default();
