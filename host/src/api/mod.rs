@@ -29,6 +29,7 @@ mod socket;
 mod state;
 mod stream;
 mod tls;
+mod ui;
 mod websocket;
 
 use std::net::SocketAddr;

@@ -15,7 +15,7 @@ use super::deployments::DeploymentControl;
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
 use super::state::ApiState;
-use super::{analyze, deployments, documents, events, jobs, origin, rest, socket, stream};
+use super::{analyze, deployments, documents, events, jobs, origin, rest, socket, stream, ui};
 
 /// A row of the table.
 pub(super) struct Route {
@@ -93,6 +93,7 @@ pub(super) fn router<C: Control + DeploymentControl>(
     }
     let nowhere = from_fn_with_state(post("nothing", Caller), pass);
     router
+        .merge(ui::routes())
         .fallback(rest::no_such_path.layer(nowhere.clone()))
         .method_not_allowed_fallback(rest::no_such_method.layer(nowhere))
         .layer(from_fn_with_state(Arc::clone(gate), origin::check))

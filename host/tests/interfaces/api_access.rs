@@ -352,7 +352,7 @@ async fn lists_show_what_the_caller_sees() {
 async fn what_is_in_no_table_is_not_told_to_strangers() {
     let host = Host::start().await;
     for request in [
-        "GET /",
+        "POST /",
         "GET /v1/nothing",
         "GET /v1/sessions/",
         "PATCH /v1/sessions/a",
@@ -362,6 +362,21 @@ async fn what_is_in_no_table_is_not_told_to_strangers() {
         let code = host.ask(ViewerOfA, request).await.code();
         assert!(["unknown_path", "wrong_method"].contains(&code.as_str()), "{request}: {code}");
     }
+}
+
+#[tokio::test]
+async fn the_dashboards_page_needs_no_right_but_no_foreign_page_gets_it() {
+    let host = Host::start().await;
+    for caller in EVERYBODY {
+        for path in ["/", "/login", "/cameras/a"] {
+            let answer = host.ask(caller, &format!("GET {path}")).await;
+            let expected = answer.status == 200 || answer.code() == "no_dashboard";
+            assert!(expected, "{caller:?} {path}: {} {}", answer.status, answer.body);
+        }
+    }
+    let foreign = "Origin: https://evil.example\r\n";
+    let answer = host.send(Ipv4Addr::LOCALHOST, "GET /", foreign).await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "foreign_origin"));
 }
 
 #[tokio::test]
