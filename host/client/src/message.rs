@@ -135,6 +135,10 @@ pub struct Detections {
     pub session: String,
     /// The frame's number in its source, from 0.
     pub frame: u64,
+    /// Presentation time of the picture in nanoseconds since its source began: the same as in the
+    /// message that brings the picture. 0 where the host does not say.
+    #[serde(default)]
+    pub presentation_ns: i64,
     /// When the camera took the picture: RFC 3339 in UTC.
     pub time: String,
     /// Whose clock `time` is of: `camera` or `host`. Empty where the host does not say.

@@ -209,6 +209,19 @@ pub struct UnitHeader {
     pub received_ns: u64,
 }
 
+/// Time from one access unit to the next where the container has no times: 25 a second.
+const UNTIMED_UNIT_NS: u64 = 40_000_000;
+
+impl UnitHeader {
+    /// The time by which results name this picture, in nanoseconds: its presentation time. Where
+    /// the container has none, the unit's number at 25 a second, in decoding order: it names the
+    /// picture as exactly, though B frames make it go back and forth.
+    pub fn shown_ns(&self) -> i64 {
+        let untimed = || self.number.saturating_mul(UNTIMED_UNIT_NS);
+        self.presentation_ns.unwrap_or_else(|| i64::try_from(untimed()).unwrap_or(i64::MAX))
+    }
+}
+
 /// What a request to a pipeline may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RequestKind {
@@ -392,6 +405,8 @@ pub struct Timestamps {
 pub struct FrameResult {
     /// The frame's number in the source, in presentation order.
     pub frame: u64,
+    /// [`UnitHeader::shown_ns`] of the frame's access unit.
+    pub presentation_ns: i64,
     /// Wall-clock time of the picture, nanoseconds since 1970.
     pub capture_ns: u64,
     /// Whose clock that is.

@@ -72,6 +72,7 @@ fn hold<M: DeserializeOwned>(message: &[u8], most: usize) -> Result<(), TestCase
 fn result(events: Vec<Event>) -> FromWorker {
     let result = FrameResult {
         frame: 1,
+        presentation_ns: 0,
         capture_ns: 2,
         capture_clock: CaptureClock::Camera,
         width: 3,

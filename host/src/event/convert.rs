@@ -40,6 +40,7 @@ pub fn detections(
     let Some(found) = &result.detections else { return Ok(None) };
     Ok(Some(Detections {
         frame: result.frame,
+        presentation_ns: result.presentation_ns,
         time: rfc3339(result.capture_ns),
         clock: result.capture_clock.into(),
         deployment: deployment.to_owned(),
@@ -172,6 +173,7 @@ mod tests {
     fn no_event_of_a_pipeline_has_a_kind_of_the_hosts() {
         let result = protocol::FrameResult {
             frame: 7,
+            presentation_ns: 0,
             capture_ns: 0,
             capture_clock: protocol::CaptureClock::Host,
             width: 1,

@@ -233,6 +233,8 @@ impl From<CaptureClock> for Clock {
 pub struct Detections {
     /// The frame's number in its source, in presentation order.
     pub frame: u64,
+    /// Presentation time of the picture in nanoseconds, as its binary message has it.
+    pub presentation_ns: i64,
     /// Wall-clock time of the picture: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub time: String,

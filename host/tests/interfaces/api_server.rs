@@ -164,6 +164,7 @@ fn found(frame: u64) -> Detections {
     let latency_ms = Latency { decode: 0.0, wait: 0.0, inference: 0.0, pipeline: 0.0, total: 0.0 };
     Detections {
         frame,
+        presentation_ns: 100_000_000,
         time: "2026-01-02T03:04:05.678Z".into(),
         clock: Clock::Host,
         deployment: "0a1b".into(),

@@ -204,6 +204,7 @@ fn found(frame: u64, objects: usize) -> Detections {
     };
     Detections {
         frame,
+        presentation_ns: 100_000_000,
         time: "2026-01-02T03:04:05.678Z".into(),
         clock: Clock::Host,
         deployment: "0a1b".into(),

@@ -247,6 +247,7 @@ impl Rogue {
             Detection { score: number, area, embedding: Some(vec![number; 512]), ..thing("x") };
         FrameResult {
             frame: u64::MAX,
+            presentation_ns: 0,
             capture_ns: u64::MAX,
             capture_clock: CaptureClock::Host,
             width: 0,
@@ -416,6 +417,7 @@ fn described() -> FromWorker {
 fn empty() -> FrameResult {
     FrameResult {
         frame: 0,
+        presentation_ns: 0,
         capture_ns: 0,
         capture_clock: CaptureClock::Host,
         width: 768,

@@ -170,6 +170,7 @@ fn detections() -> Detections {
         Latency { decode: 1.5, wait: 0.0, inference: 20.0, pipeline: 0.5, total: 22.0 };
     Detections {
         frame: 3,
+        presentation_ns: -40_000_000,
         time: "2026-11-22T02:16:28.798Z".into(),
         clock: Clock::Camera,
         deployment: "c2247ebd57c7".into(),

@@ -26,6 +26,7 @@ fn result(frame: u64) -> protocol::FrameResult {
     };
     protocol::FrameResult {
         frame,
+        presentation_ns: -80_000_000,
         capture_ns: 1_700_000_000_123_999_999,
         capture_clock: protocol::CaptureClock::Camera,
         width: 768,
@@ -123,7 +124,7 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
         r#"{"type":"session","session":"display-001;cam-001","state":"degraded","reason":"the camera is \"down\""}"#,
         r#"{"type":"session","session":"display-001;cam-001","state":"running","reason":null}"#,
         concat!(
-            r#"{"type":"detections","session":"display-001;cam-001","frame":12,"time":"2023-11-14T22:13:20.123Z","#,
+            r#"{"type":"detections","session":"display-001;cam-001","frame":12,"presentation_ns":-80000000,"time":"2023-11-14T22:13:20.123Z","#,
             r#""clock":"camera","deployment":"0a1b2c3d4e5f","width":768,"height":576,"detections":[{"label":"car","score":0.8733,"#,
             r#""box":[12.35,0.0,100.0,50.5],"track":7,"attributes":{"brand":{"value":"b","score":0.9123},"#,
             r#""body":{"value":"van","score":1.0}}}],"#,

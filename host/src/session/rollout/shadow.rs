@@ -243,6 +243,7 @@ mod tests {
         };
         FrameResult {
             frame,
+            presentation_ns: 0,
             capture_ns: 0,
             capture_clock: CaptureClock::Host,
             width: 100,

@@ -44,6 +44,7 @@ fn broken(detections: Option<Vec<Detection>>, events: Vec<Event>) -> Option<Limi
     let stations = Timestamps { received: 0, decoded: 0, submitted: 0, inferred: 0, emitted: 0 };
     let made = FrameResult {
         frame: 1,
+        presentation_ns: 0,
         capture_ns: 0,
         capture_clock: CaptureClock::Host,
         width: 1,

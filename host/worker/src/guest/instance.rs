@@ -156,6 +156,7 @@ impl Instance {
         let Output { detections, events } = self.with_state(|state| state.convert(output))?;
         Ok(FrameResult {
             frame: frame.number,
+            presentation_ns: frame.shown_ns,
             capture_ns: frame.capture_ns,
             capture_clock: frame.capture_clock,
             width: frame.picture.width(),

@@ -120,6 +120,7 @@ impl ImageWorker {
         let frame = Frame {
             number: 0,
             presentation_ns: 0,
+            shown_ns: 0,
             capture_ns: wall_ns(),
             capture_clock: CaptureClock::Host,
             received_ns,

@@ -24,6 +24,8 @@ pub struct Frame {
     pub number: u64,
     /// Nanoseconds since the source began. Never runs backwards.
     pub presentation_ns: u64,
+    /// [`UnitHeader::shown_ns`] of its access unit.
+    pub shown_ns: i64,
     /// Wall-clock time of the picture, nanoseconds since 1970.
     pub capture_ns: u64,
     /// Whose clock that is.
@@ -38,6 +40,7 @@ pub struct Frame {
 /// What a frame takes over from its access unit, and what is known of that before its picture.
 #[derive(Debug, Clone, Copy)]
 struct UnitData {
+    shown_ns: i64,
     capture_ns: u64,
     capture_clock: CaptureClock,
     received_ns: u64,
@@ -153,6 +156,7 @@ impl Stream {
             key: header.key,
             skipped,
             data: UnitData {
+                shown_ns: header.shown_ns(),
                 capture_ns: header.capture_ns,
                 capture_clock: header.capture_clock,
                 received_ns: header.received_ns,
@@ -364,6 +368,7 @@ impl Stream {
         out(Frame {
             number,
             presentation_ns: self.last_presentation_ns,
+            shown_ns: unit.data.shown_ns,
             capture_ns: unit.data.capture_ns,
             capture_clock: unit.data.capture_clock,
             received_ns: unit.data.received_ns,

@@ -313,6 +313,31 @@ fn frames_without_times_get_them_from_their_number() {
     assert_eq!(found, (0..30).map(|number| (number, number * 40_000_000)).collect::<Vec<_>>());
 }
 
+#[test]
+fn every_frame_has_the_time_of_its_own_access_unit() {
+    for clip in CLIPS {
+        let mut units = units(clip);
+        for times in ["its own", "before the origin", "none"] {
+            for (header, _) in &mut units {
+                header.presentation_ns = match times {
+                    "none" => None,
+                    "before the origin" => header.presentation_ns.map(|ns| ns - 150_000_000),
+                    _ => header.presentation_ns,
+                };
+            }
+            let (frames, _) = decode(Decode::All, &units);
+            assert_eq!(frames.len(), units.len(), "{clip}, times: {times}");
+            // The clips' units have their number for a time of receipt.
+            for frame in &frames {
+                let header = &units[frame.received_ns as usize].0;
+                assert_eq!(frame.shown_ns, header.shown_ns(), "{clip}, times: {times}");
+            }
+            let named: std::collections::BTreeSet<_> = frames.iter().map(|f| f.shown_ns).collect();
+            assert_eq!(named.len(), frames.len(), "{clip}, times: {times}: one each");
+        }
+    }
+}
+
 /// Changes bytes, headers above all, and lengths; leaves out units.
 fn mutate(units: &[AccessUnit], seed: u64) -> Vec<AccessUnit> {
     let mut random = Random::with_seed(seed);

@@ -13,6 +13,7 @@ const TERMS: RolloutTerms = RolloutTerms {
 fn result(frame: u64) -> FrameResult {
     FrameResult {
         frame,
+        presentation_ns: 0,
         capture_ns: 0,
         capture_clock: CaptureClock::Host,
         width: 1,
