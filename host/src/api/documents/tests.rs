@@ -77,6 +77,22 @@ fn whatever_a_document_refers_to_is_there() {
     }
 }
 
+/// The dashboard's types are made from copies in `host/ui/schema`. With
+/// `OCELLI_WRITE_DOCUMENTS=1` in the environment this test writes them.
+#[test]
+fn the_dashboards_types_are_those_of_the_documents() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/ui/schema");
+    let documents = [("openapi.json", http_document()), ("asyncapi.json", websocket_document())];
+    for (name, document) in documents {
+        let path = format!("{folder}/{name}");
+        if std::env::var_os("OCELLI_WRITE_DOCUMENTS").is_some() {
+            std::fs::write(&path, format!("{document:#}\n")).unwrap();
+        }
+        let copy: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(copy == document, "{path} is old: run this test with OCELLI_WRITE_DOCUMENTS=1");
+    }
+}
+
 #[test]
 fn every_schema_of_the_http_document_is_one() {
     let (document, mut checker) = Checker::of(http_document());

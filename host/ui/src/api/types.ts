@@ -1,0 +1,70 @@
+// The API's types, by the names that the page uses. Those of `generated/` come from the host's
+// own documents (scripts/types.mjs).
+import type { components as Http } from "./generated/http";
+import type { components as Messages } from "./generated/messages";
+
+type Schemas = Http["schemas"];
+type Payloads = Messages["schemas"];
+
+export type Session = Schemas["Session"];
+export type SessionState = Schemas["SessionState"];
+export type Frames = Schemas["Frames"];
+export type HostPart = Schemas["HostPart"];
+export type HostStatus = Schemas["HostStatus"];
+export type Readiness = Schemas["Readiness"];
+export type ConfigStatus = Schemas["ConfigStatus"];
+export type Deployment = Schemas["Deployment"];
+export type Pipeline = Schemas["Pipeline"];
+export type Models = Schemas["Models"];
+export type StoredEvent = Schemas["JournalledEvent"];
+export type EventPage = Schemas["EventPage"];
+export type Detection = Schemas["Detection"];
+export type Problem = Schemas["Problem"];
+
+export type EventMessage = Payloads["message.event"];
+/** `presentation_ns` joins a result with its picture; numbers of JSON lose nothing below 2^53. */
+export type DetectionsMessage = Payloads["message.detections"] & { presentation_ns?: number };
+export type SessionMessage = Payloads["message.session"];
+export type HostMessage = Payloads["message.host"];
+export type ErrorMessage = Payloads["message.error"];
+export type AnswerMessage = Payloads["message.answer"];
+export type LaggedMessage = Payloads["message.lagged"];
+
+/** How many of a session's pictures a socket gets. */
+export type Pictures = "all" | "key" | "none";
+export type Codec = "h264" | "h265" | "mjpeg";
+
+/** Answer to `watch`: `stream` names the session in this socket's binary messages. */
+export interface WatchingMessage {
+  type: "watching";
+  session: string;
+  pictures: Pictures;
+  codec: Codec;
+  stream: number;
+}
+
+/** Everything that the host sends as text. */
+export type HostSays =
+  | EventMessage
+  | DetectionsMessage
+  | SessionMessage
+  | HostMessage
+  | ErrorMessage
+  | AnswerMessage
+  | LaggedMessage
+  | WatchingMessage
+  | Payloads["message.subscribed"]
+  | Payloads["message.unsubscribed"]
+  | Payloads["message.pong"];
+
+export type Role = "viewer" | "operator" | "admin";
+
+/** `GET /v1/me`: who asks, and whether the host has tokens at all. */
+export interface Me {
+  name: string;
+  role: Role;
+  /** Those that a viewer may see; null: all. */
+  sessions: string[] | null;
+  /** False: the host has no tokens, and everyone on this machine is its admin. */
+  login: boolean;
+}

@@ -1,0 +1,4 @@
+/** a camera by its address or by discovery */
+export default function AddPage() {
+  return <h1>Add</h1>;
+}

@@ -1,0 +1,4 @@
+/** access with a token */
+export default function LoginPage() {
+  return <h1>Login</h1>;
+}

@@ -1,0 +1,43 @@
+// Who uses the page, and what it may do.
+import { computed, signal } from "@preact/signals";
+import { ApiError, path, request, whenUnauthorized } from "../api/client";
+import type { Me } from "../api/types";
+
+/** undefined: not asked yet; null: nobody, so the login page is shown. */
+export const me = signal<Me | null | undefined>(undefined);
+
+/** Restart, end, deploy, roll back, command, probe. */
+export const mayOperate = computed(() => me.value?.role === "operator" || mayAdmin.value);
+/** Tokens, audit log, and the config. */
+export const mayAdmin = computed(() => me.value?.role === "admin");
+
+whenUnauthorized(() => {
+  me.value = null;
+});
+
+/** Asks the host who this is. An error other than "nobody" is the caller's. */
+export async function loadMe(): Promise<void> {
+  try {
+    me.value = await request<Me>(path("me"));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    if (error.status === 401) {
+      me.value = null;
+    } else if (import.meta.env.DEV && error.code === "unknown_path") {
+      // `npm run dev` also works with a host that knows no login.
+      me.value = { name: "operator", role: "admin", sessions: null, login: false };
+    } else {
+      throw error;
+    }
+  }
+}
+
+export async function logIn(token: string): Promise<void> {
+  await request<void>(path("login"), { method: "POST", body: { token } });
+  await loadMe();
+}
+
+export async function logOut(): Promise<void> {
+  await request<void>(path("logout"), { method: "POST" });
+  me.value = null;
+}

@@ -1,0 +1,71 @@
+import { signal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+
+interface Props {
+  title: string;
+  onClose: () => void;
+  children: ComponentChildren;
+}
+
+/** A native modal dialog: the browser holds the focus in it, and Escape closes it. */
+export function Dialog({ title, onClose, children }: Props) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    if (!dialog.current?.open) dialog.current?.showModal();
+  }, []);
+  return (
+    <dialog ref={dialog} aria-label={title} onClose={onClose}>
+      <h2>{title}</h2>
+      {children}
+    </dialog>
+  );
+}
+
+interface Question {
+  title: string;
+  /** What will happen, and whether it can be undone. */
+  text: string;
+  /** The verb on the button: "End session", not "OK". */
+  action: string;
+  danger?: boolean;
+}
+
+const asked = signal<(Question & { answer: (yes: boolean) => void }) | null>(null);
+
+/** Asks before something that hurts; true if the user wants it. */
+export function confirmed(question: Question): Promise<boolean> {
+  asked.value?.answer(false);
+  return new Promise(resolve => {
+    asked.value = {
+      ...question,
+      answer: yes => {
+        asked.value = null;
+        resolve(yes);
+      },
+    };
+  });
+}
+
+/** Where questions appear; once in the layout. */
+export function Questions() {
+  const question = asked.value;
+  if (question === null) return null;
+  return (
+    <Dialog key={question.title} title={question.title} onClose={() => question.answer(false)}>
+      <p>{question.text}</p>
+      <div class="actions">
+        <button type="button" autofocus onClick={() => question.answer(false)}>
+          Cancel
+        </button>
+        <button
+          type="button"
+          class={question.danger ? "danger" : "primary"}
+          onClick={() => question.answer(true)}
+        >
+          {question.action}
+        </button>
+      </div>
+    </Dialog>
+  );
+}

@@ -1,0 +1,37 @@
+import type { HostPart, SessionState } from "../api/types";
+
+type Kind = "good" | "busy" | "warn" | "bad" | "off";
+
+/** How a state looks: each kind has a shape of its own beside its colour. */
+const KINDS: Record<SessionState | HostPart["state"], Kind> = {
+  starting: "busy",
+  restarting: "busy",
+  running: "good",
+  ok: "good",
+  degraded: "warn",
+  failed: "bad",
+  stopped: "off",
+};
+
+const SHAPES: Record<Kind, string> = {
+  // A disc, a ring, a triangle, a cross, a dash.
+  good: "M6 1.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z",
+  busy: "M6 1a5 5 0 1 0 5 5H9a3 3 0 1 1-3-3z",
+  warn: "M6 .8 11.6 11H.4z",
+  bad: "M2.6 1 6 4.4 9.4 1 11 2.6 7.6 6 11 9.4 9.4 11 6 7.6 2.6 11 1 9.4 4.4 6 1 2.6z",
+  off: "M1 4.8h10v2.4H1z",
+};
+
+/** A state by shape, colour and, unless `bare`, its word. Bare ones name it to screen readers. */
+export function Status({ state, bare }: { state: keyof typeof KINDS; bare?: boolean }) {
+  const kind = KINDS[state];
+  const label = bare ? { role: "img" as const, "aria-label": state } : { "aria-hidden": true };
+  return (
+    <span class={`status status-${kind}`}>
+      <svg viewBox="0 0 12 12" width="12" height="12" {...label}>
+        <path d={SHAPES[kind]} />
+      </svg>
+      {!bare && <span>{state}</span>}
+    </span>
+  );
+}
