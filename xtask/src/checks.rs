@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, fuzz, process, programs, setup, skips, structure};
+use crate::{features, fuzz, process, programs, setup, skips, structure, ui};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
@@ -87,7 +87,7 @@ fn nextest(workspace: &Workspace) -> Result<Command> {
 }
 
 /// Checks the format of all crates, runs clippy over all of their targets, and holds the
-/// dependencies to their rules.
+/// dependencies and the dashboard to their rules.
 pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     setup::for_building()?;
     setup::rust_component("rustfmt", "fmt")?;
@@ -101,6 +101,7 @@ pub(crate) fn lint(workspace: &Workspace) -> Result<ExitCode> {
     process::step("checking that one set of features serves every build", || {
         features::check(workspace)
     })?;
+    ui::check(workspace)?;
     process::step("checking dependencies: licences, sources, versions", || deny(workspace))?;
     let clippy = |command: &mut Command| process::run(command.args(["--", "-D", "warnings"]));
     process::step("running clippy", || {

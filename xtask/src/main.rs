@@ -16,6 +16,7 @@ mod setup;
 mod skips;
 mod soak;
 mod structure;
+mod ui;
 mod workspace;
 
 use std::process::ExitCode;
@@ -56,6 +57,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         filter: Vec<String>,
     },
+    /// Checks and builds the dashboard into host/ui/dist, which is committed
+    Ui,
     /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to
     /// deny.toml
     Lint,
@@ -102,6 +105,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { seconds } => demo::run(&workspace, seconds),
         Task::Test { fast: Some(name), filter, .. } => checks::fast(&workspace, &name, &filter),
         Task::Test { full, filter, .. } => checks::test(&workspace, full, &filter),
+        Task::Ui => ui::build(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Lint => checks::lint(&workspace),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),

@@ -50,6 +50,10 @@ const TO_RUN: &[Need] = &[
     need("gstreamer1.0-plugins-bad", &["gst-inspect-1.0", "--exists", "h265parse"]),
 ];
 
+/// What building and checking the dashboard takes; other packagers of Node.js include npm.
+const TO_BUILD_UI: &[Need] =
+    &[need("nodejs", &["node", "--version"]), need("npm", &["npm", "--version"])];
+
 /// What the tests take besides: a Redis, and clients that nobody here wrote.
 const TO_TEST: &[Need] = &[
     need("redis-server", &["redis-server", "--version"]),
@@ -62,6 +66,11 @@ const TO_TEST: &[Need] = &[
 pub(crate) fn for_building() -> Result<()> {
     packages(TO_BUILD.iter())?;
     wasm_target()
+}
+
+/// Installs what `./x ui` and `./x lint` need and the machine lacks.
+pub(crate) fn for_the_dashboard() -> Result<()> {
+    packages(TO_BUILD_UI.iter())
 }
 
 /// Installs all that the machine lacks.
