@@ -16,6 +16,7 @@
     reason = "what goes wrong here fails the test"
 )]
 
+pub mod browser;
 pub mod camera;
 mod cameras;
 mod client;

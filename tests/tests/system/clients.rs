@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use ocelli_testkit::browser::Browser;
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::{
     BrowserPage, ClientProcess, Ocelli, PipelineFolder, client_python, clip, root,
@@ -60,27 +61,14 @@ async fn pythons_websockets_gets_compressed_results_and_events_from_the_first_on
     client.find(|line| Some(json(line)).filter(is_result)).await;
 }
 
-/// A browser that opens a page.
-fn browser(folder: &std::path::Path, url: &str) -> ClientProcess {
-    // The tests may run as root, for whom it has no sandbox; without /dev/shm of a size that
-    // containers do not have.
-    let arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"];
-    // It runs until it is killed: with a debugging port it waits for orders when the page is
-    // loaded.
-    let mut command = Command::new("chromium-headless-shell");
-    command.args(arguments).arg("--remote-debugging-port=0").env("HOME", folder);
-    command.arg(format!("--user-data-dir={}", folder.display())).arg(url);
-    ClientProcess::start(&mut command)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_an_origin_that_is_listed_gets_results_and_events_over_websocket_and_stream() {
     let text = std::fs::read_to_string(root().join("tests/clients/page.html")).unwrap();
     let mut page = BrowserPage::serve(text).await;
     let (_store, host) = host(&format!("origins = [\"{}\"]", page.origin())).await;
-    let folder = tempfile::tempdir().unwrap();
-    let _browser =
-        browser(folder.path(), &format!("{}/?host={}&session=gate", page.origin(), host.address()));
+    let browser = Browser::start().await;
+    let url = format!("{}/?host={}&session=gate", page.origin(), host.address());
+    let _window = browser.open(&url).await;
     let mut missing: Vec<(&str, &str)> = ["websocket", "stream"]
         .into_iter()
         .flat_map(|from| [(from, "event"), (from, "detections")])
@@ -104,9 +92,9 @@ async fn a_page_of_another_origin_gets_nothing() {
     let text = std::fs::read_to_string(root().join("tests/clients/page.html")).unwrap();
     let mut page = BrowserPage::serve(text).await;
     let (_store, host) = host("origins = [\"https://dash.example\"]").await;
-    let folder = tempfile::tempdir().unwrap();
-    let _browser =
-        browser(folder.path(), &format!("{}/?host={}&session=gate", page.origin(), host.address()));
+    let browser = Browser::start().await;
+    let url = format!("{}/?host={}&session=gate", page.origin(), host.address());
+    let _window = browser.open(&url).await;
     let mut closed = Vec::new();
     while closed.len() < 2 {
         let report = page.report().await;
