@@ -1,6 +1,7 @@
 //! `ocelli serve`: puts the host together, runs it, and takes it apart again.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +15,21 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
-use crate::api::{Control, DeploymentControl, Refusal, Server, Timing};
+use crate::api::{Control, DeploymentControl, InsightControl, Refusal, Server, Timing};
 use crate::config::{ConfigFile, Sandbox, listing};
 use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
-use crate::monitor::{Monitor, Monitored};
+use crate::monitor::{Monitor, Monitored, SessionStats};
 use crate::preflight::{self, Finding};
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
 use crate::session::{SessionError, SessionStatus, Sessions};
 use crate::source::Sources;
-use crate::telemetry;
+use crate::telemetry::{self, session_tail};
 use crate::worker::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, WorkerLauncher, check_sandbox,
 };
@@ -154,6 +155,7 @@ impl RunningHost {
             analyses: analyses.clone(),
             monitor,
             models: ModelSources { offer, inference },
+            logs: config.logs.directory.clone(),
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
@@ -247,6 +249,8 @@ struct HostControl {
     analyses: Analyses,
     monitor: Monitor,
     models: ModelSources,
+    /// The folder of the logs.
+    logs: PathBuf,
 }
 
 /// The sources of the model list.
@@ -311,6 +315,21 @@ impl Control for HostControl {
 
     async fn metrics(&self) -> String {
         self.monitor.metrics().await
+    }
+}
+
+impl InsightControl for HostControl {
+    type Stats = SessionStats;
+
+    async fn stats(&self, session: &str) -> Option<SessionStats> {
+        self.monitor.session_stats(session.to_owned()).await
+    }
+
+    async fn log(&self, session: &str, lines: usize) -> std::io::Result<Vec<String>> {
+        let (directory, session) = (self.logs.clone(), session.to_owned());
+        let read =
+            tokio::task::spawn_blocking(move || session_tail(&directory, &session, lines)).await;
+        read.map_err(std::io::Error::other)?
     }
 }
 

@@ -24,6 +24,17 @@ pub enum Codec {
     Mjpeg,
 }
 
+impl Codec {
+    /// Its name for clients.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+            Self::H265 => "h265",
+            Self::Mjpeg => "mjpeg",
+        }
+    }
+}
+
 /// Which frames a worker decodes: decoding is a camera's largest fixed cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]

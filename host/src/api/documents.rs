@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::events::EventPage;
+use super::insight::LogTail;
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::message::ClientMessage;
 use super::rest::Readiness;
@@ -18,6 +19,7 @@ use crate::analyze::Analysis;
 use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
+use crate::monitor::SessionStats;
 use crate::session::SessionStatus;
 use crate::shape;
 
@@ -69,7 +71,7 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 11] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 13] = [
         SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
         SchemaGenerator::subschema_for::<ConfigStatus>,
@@ -81,6 +83,8 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<Record>,
         SchemaGenerator::subschema_for::<NamedPipeline>,
         SchemaGenerator::subschema_for::<ModelList>,
+        SchemaGenerator::subschema_for::<SessionStats>,
+        SchemaGenerator::subschema_for::<LogTail>,
     ];
     for root in roots {
         root(&mut types);

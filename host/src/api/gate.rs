@@ -170,7 +170,7 @@ pub(super) async fn pass(
         .inspect_err(|_| audit::denied(&caller, peer, action, subject))?;
     let deed = need
         .right()
-        .filter(|right| *right >= Right::Operate)
+        .filter(|right| *right >= Right::Operate && !request.method().is_safe())
         .map(|_| AuditEntry::begin(&caller, peer, action, subject));
     request.extensions_mut().insert(caller);
     let response = next.run(request).await;

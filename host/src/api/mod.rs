@@ -15,6 +15,7 @@ mod documents;
 mod events;
 mod extract;
 mod gate;
+mod insight;
 mod jobs;
 mod keys;
 mod limits;
@@ -52,6 +53,7 @@ use state::ApiState;
 
 pub use control::{Control, Refusal};
 pub use deployments::DeploymentControl;
+pub use insight::InsightControl;
 #[doc(hidden)]
 pub use socket::read_client_frames;
 pub use state::Timing;
@@ -80,7 +82,7 @@ impl Server {
     ///
     /// # Errors
     /// The certificate or the key cannot be used.
-    pub fn start<C: Control + DeploymentControl>(
+    pub fn start<C: Control + DeploymentControl + InsightControl>(
         listener: TcpListener,
         hub: Hub,
         control: C,

@@ -14,6 +14,7 @@ use super::control::Control;
 use super::deployments::DeploymentControl;
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
+use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{analyze, deployments, documents, events, jobs, origin, rest, socket, stream, ui};
 
@@ -33,7 +34,7 @@ macro_rules! routes {
         pub(super) static ROUTES: &[Route] =
             &[$(Route { action: $action, method: Method::$method, path: $path, need: $need }),+];
 
-        fn handlers<C: Control + DeploymentControl>(
+        fn handlers<C: Control + DeploymentControl + InsightControl>(
             $pictures: DefaultBodyLimit,
         ) -> Vec<(&'static Route, MethodRouter<Arc<ApiState<C>>>)> {
             let handlers = [$(answer(&Method::$method, $handler)),+];
@@ -51,6 +52,8 @@ routes! { |pictures|
     "config", GET, "/v1/config", May(Operate), deployments::config;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;
+    "stats", GET, "/v1/sessions/{id}/stats", OfSession(View), insight::stats;
+    "log", GET, "/v1/sessions/{id}/log", OfSession(Operate), insight::log;
     "stop", DELETE, "/v1/sessions/{id}", OfSession(Operate), rest::stop;
     "restart", POST, "/v1/sessions/{id}/restart", OfSession(Operate), rest::restart;
     "deploy", PUT, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy;
@@ -80,7 +83,7 @@ where
 }
 
 /// The router with all routes.
-pub(super) fn router<C: Control + DeploymentControl>(
+pub(super) fn router<C: Control + DeploymentControl + InsightControl>(
     state: ApiState<C>,
     gate: &Arc<Gate>,
 ) -> Router {

@@ -14,6 +14,7 @@ mod exposition;
 mod host;
 mod process;
 pub(crate) mod prometheus_text;
+mod stats;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -35,6 +36,8 @@ use alerts::{Alert, AlertChange, AlertTracker, SessionReading};
 use exposition::Exposition;
 use host::{HostReading, HostWatch};
 use process::{ProcessUsage, RoleCpuTotal, WorkerUsageTracker};
+
+pub use stats::{SessionStats, WorkerMemory};
 
 /// Between two looks at the sessions: thresholds are given in seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -142,6 +145,13 @@ impl Monitor {
             tracing::error!("the metrics could not be made: {error}");
             String::new()
         })
+    }
+
+    /// A session's figures; `None` if there is no such session.
+    pub async fn session_stats(&self, session: String) -> Option<SessionStats> {
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::task::spawn_blocking(move || SessionStats::of(&shared, &session)).await;
+        made.inspect_err(|error| tracing::error!("a session's figures failed: {error}")).ok()?
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ocelli_protocol::worker::{STANDBY_FRAMES, ToWorker};
+use ocelli_protocol::worker::{Codec, STANDBY_FRAMES, ToWorker};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -94,6 +94,7 @@ pub(super) struct Feed {
     dropped: Arc<AtomicU64>,
     lost: Arc<AtomicU64>,
     done: Arc<AtomicU64>,
+    codec: Arc<Mutex<Option<Codec>>>,
 }
 
 /// Access units that a session did not get, so far.
@@ -112,6 +113,7 @@ impl Feed {
         let (commands, inbox) = mpsc::channel(COMMAND_CAPACITY);
         let (dropped, lost) = (subscription.dropped(), subscription.lost());
         let done = Arc::<AtomicU64>::default();
+        let codec = Arc::<Mutex<Option<Codec>>>::default();
         let pump = Pump {
             active: WorkerLane::start(sender),
             candidate: None,
@@ -119,10 +121,12 @@ impl Feed {
             retained: RetainedUnits::new(Arc::clone(&done)),
             paused: false,
             ended: false,
+            codec: None,
+            shown_codec: Arc::clone(&codec),
             notes: note_sender,
         };
         let pump = tokio::spawn(pump.run(subscription, inbox));
-        Self { notes, commands, pump, dropped, lost, done }
+        Self { notes, commands, pump, dropped, lost, done, codec }
     }
 
     /// Units that no worker got.
@@ -131,6 +135,11 @@ impl Feed {
             dropped: self.dropped.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
         }
+    }
+
+    /// The codec of the last unit; `None` before the first.
+    pub(super) fn codec(&self) -> Option<Codec> {
+        *self.codec.lock()
     }
 
     /// The active worker is done with all frames up to this one: units that only they need are no
@@ -183,6 +192,9 @@ struct Pump {
     retained: RetainedUnits,
     paused: bool,
     ended: bool,
+    /// The codec of the last unit, and where the session sees it.
+    codec: Option<Codec>,
+    shown_codec: Arc<Mutex<Option<Codec>>>,
     notes: mpsc::Sender<SourceNote>,
 }
 
@@ -215,6 +227,11 @@ impl Pump {
     async fn event(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Unit(unit) => {
+                let codec = Some(unit.header.codec);
+                if self.codec != codec {
+                    self.codec = codec;
+                    *self.shown_codec.lock() = codec;
+                }
                 self.retained.push(&unit);
                 if let Some((_, missed)) = &mut self.superseded {
                     missed.push(LaneItem::Unit(Arc::clone(&unit)));

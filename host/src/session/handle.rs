@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::error::{ANSWER_TIMEOUT, SessionError};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
-use super::status::{Observation, SessionStatus, StatusInner};
+use super::status::{Observation, RecentView, SessionStatus, StatusInner};
 use crate::util::line;
 use crate::util::shown::without_folders;
 
@@ -181,9 +181,14 @@ impl SessionHandle {
     }
 
     /// Its status, with what metrics and alerts need.
-    pub(super) fn observe(&self) -> Observation {
+    pub fn observe(&self) -> Observation {
         let spec = self.spec();
         self.shared.update(|status| status.observation(&spec))
+    }
+
+    /// What it did lately.
+    pub fn recent(&self) -> RecentView {
+        self.shared.update(|status| status.recent_view(Instant::now()))
     }
 
     /// Asks its pipeline for an answer.

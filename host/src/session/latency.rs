@@ -39,8 +39,13 @@ impl LatencyStage {
         self.into()
     }
 
+    /// The names of all stages.
+    pub(super) fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|stage| stage.name()).collect()
+    }
+
     /// The stage's duration in nanoseconds; `None` for a frame without inference.
-    fn of(self, stations: &Timestamps) -> Option<u64> {
+    pub(super) fn of(self, stations: &Timestamps) -> Option<u64> {
         let between = |from: u64, to: u64| Some(to.saturating_sub(from));
         match self {
             Self::Decode => between(stations.received, stations.decoded),

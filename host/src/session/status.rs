@@ -5,12 +5,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::{Limit, LimitCounts};
-use ocelli_protocol::worker::WorkerLimits;
+use ocelli_protocol::worker::{FrameResult, WorkerLimits};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::drift::Drift;
 use super::latency::Latencies;
+use super::recent::{Rates, Recent, Restart, StageLatency};
 use super::spec::Spec;
 use super::totals::{Frames, Totals};
 use crate::event::{SessionState, rfc3339, unix_ns};
@@ -33,6 +34,11 @@ pub struct SessionStatus {
     pub source: String,
     /// The reader of its camera; null for a file, and before one is chosen.
     pub reader: Option<ReaderStatus>,
+    /// How its pictures are coded; null before the first.
+    #[schemars(extend("enum" = ["h264", "h265", "mjpeg", null]))]
+    pub codec: Option<&'static str>,
+    /// Width and height of its frames in pixels; null before the first result.
+    pub size: Option<(u32, u32)>,
     /// Its pipeline, as configured.
     pub pipeline: String,
     /// The pipeline's own name and version; null before it has described itself.
@@ -102,6 +108,17 @@ pub struct Observation {
     pub guest_memory_limit: u64,
 }
 
+/// What a session did lately.
+#[derive(Debug, Clone)]
+pub struct RecentView {
+    /// Frames in a second.
+    pub rates: Rates,
+    /// How long the last frames took, by stage.
+    pub latency: Vec<StageLatency>,
+    /// The last new starts, the newest first.
+    pub restarts: Vec<Restart>,
+}
+
 /// A session's status as its task keeps it.
 pub(super) struct StatusInner {
     /// As the API shows it, but for what [`status`](Self::status) fills in.
@@ -109,6 +126,7 @@ pub(super) struct StatusInner {
     pub(super) since: Instant,
     pub(super) totals: Totals,
     pub(super) latencies: Latencies,
+    pub(super) recent: Recent,
     pub(super) reader: ReaderView,
     /// Limits of the worker that runs, or of the next one if none runs.
     pub(super) allowed: WorkerLimits,
@@ -135,6 +153,7 @@ impl StatusInner {
             since: Instant::now(),
             totals: Totals::default(),
             latencies: Latencies::default(),
+            recent: Recent::default(),
             reader: ReaderView::default(),
             allowed,
             last_result: None,
@@ -158,6 +177,22 @@ impl StatusInner {
             return false;
         };
         now.saturating_duration_since(since.max(error)) >= ERROR_FORGOTTEN
+    }
+
+    /// Takes in the running worker's counts.
+    pub(super) fn count(&mut self, frames: Frames, limits: LimitCounts, now: Instant) {
+        self.totals.count(frames, limits);
+        self.recent.count(self.totals.frames(), now);
+    }
+
+    /// Takes in a result.
+    pub(super) fn count_result(&mut self, result: &FrameResult, now: Instant) {
+        self.shown.results += u64::from(result.detections.is_some());
+        self.shown.events += result.events.len() as u64;
+        self.shown.size = Some((result.width, result.height));
+        self.last_result = Some(now);
+        self.latencies.record(&result.timestamps);
+        self.recent.record(&result.timestamps, now);
     }
 
     /// Ends a worker's part of the status.
@@ -186,6 +221,15 @@ impl StatusInner {
             last_error,
             last_error_time,
             ..self.shown.clone()
+        }
+    }
+
+    /// What the session did lately.
+    pub(super) fn recent_view(&self, now: Instant) -> RecentView {
+        RecentView {
+            rates: self.recent.rates(&self.totals.frames(), now),
+            latency: self.recent.latencies(now),
+            restarts: self.recent.restarts(),
         }
     }
 

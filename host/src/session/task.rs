@@ -6,7 +6,7 @@ mod changeover;
 mod serve;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::worker::Counters;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,7 @@ use super::feed::{Feed, MissedUnits, PumpCommand};
 use super::handle::{SessionRequest, SessionShared, TaskEnd};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
+use super::recent::RestartCause;
 use super::rollout::{
     Candidate, Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput,
     send_report,
@@ -25,10 +26,11 @@ use super::rollout::{
 use super::spec::Spec;
 use super::stream_worker::StreamWorker;
 use super::totals::Frames;
-use crate::event::SessionState;
+use crate::event::{SessionState, rfc3339, unix_ns};
 use crate::source::Subscription;
 use crate::util::backoff::BackoffPolicy;
 use crate::util::line;
+use crate::util::shown::without_folders;
 use crate::worker::{StartError, WorkerFault};
 
 use answers::PendingAnswers;
@@ -432,7 +434,10 @@ impl SessionTask {
             // A fault of the old source says nothing of the new one.
             self.lifecycle.apply(LifecycleEvent::SourceUp);
             self.lifecycle.apply(LifecycleEvent::Damage(None));
-            self.shared.update(|status| status.source_down = None);
+            self.shared.update(|status| {
+                status.source_down = None;
+                (status.shown.codec, status.shown.size) = (None, None);
+            });
             self.handoff = None;
         }
         self.shared.update(|status| status.shown.pipeline_version = None);
@@ -462,18 +467,29 @@ impl SessionTask {
         });
         // A version that is rolled back was an operator's own change: its deployment tells.
         let is_loss = matches!(event, LifecycleEvent::WorkerLost(_));
-        let new_worker =
-            is_loss || matches!(event, LifecycleEvent::RollBack(_) | LifecycleEvent::Restart);
+        let shown = |reason: &str| without_folders(&line::text(reason));
+        let anew = match &event {
+            LifecycleEvent::WorkerLost(reason) => Some((RestartCause::Lost, Some(shown(reason)))),
+            LifecycleEvent::RollBack(reason) => {
+                Some((RestartCause::RolledBack, Some(shown(reason))))
+            }
+            LifecycleEvent::Restart => Some((RestartCause::Asked, None)),
+            _ => None,
+        };
         self.lifecycle.apply(event);
         let lacks_pictures = self.lifecycle.lacks_pictures();
         self.shared.update(|status| {
             status.source_down = lacks_pictures.then(|| status.source_down.unwrap_or(now));
         });
         let (state, reason) = self.lifecycle.state();
-        if new_worker && matches!(state, SessionState::Restarting | SessionState::Starting) {
+        if let (Some((cause, why)), SessionState::Restarting | SessionState::Starting) =
+            (anew, state)
+        {
+            let time = rfc3339(unix_ns(SystemTime::now()));
             self.shared.update(|status| {
                 status.shown.restarts += 1;
                 status.losses += u64::from(is_loss);
+                status.recent.restart(time, cause, why.as_deref());
             });
         }
         if (state, reason) != (before.0, before.1.as_deref()) {

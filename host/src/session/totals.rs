@@ -4,6 +4,7 @@ use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Counters;
 use schemars::JsonSchema;
 use serde::Serialize;
+use strum::VariantArray;
 
 /// Counts of frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -48,6 +49,51 @@ pub struct Skipped {
     pub queue: u64,
     /// The source could not be read there: a damaged part of a file.
     pub unreadable: u64,
+}
+
+/// Why a frame was skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum SkipReason {
+    Newer,
+    Setting,
+    NoKey,
+    Corrupt,
+    Hidden,
+    NoPicture,
+    Queue,
+    Unreadable,
+}
+
+impl SkipReason {
+    /// All reasons.
+    pub const ALL: &'static [Self] = Self::VARIANTS;
+
+    /// Its name in the API and in metrics.
+    pub fn name(self) -> &'static str {
+        self.into()
+    }
+
+    /// The names of all reasons.
+    pub(super) fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|reason| reason.name()).collect()
+    }
+}
+
+impl Skipped {
+    /// The frames that were skipped for this reason.
+    pub fn of(&self, reason: SkipReason) -> u64 {
+        match reason {
+            SkipReason::Newer => self.newer,
+            SkipReason::Setting => self.setting,
+            SkipReason::NoKey => self.no_key,
+            SkipReason::Corrupt => self.corrupt,
+            SkipReason::Hidden => self.hidden,
+            SkipReason::NoPicture => self.no_picture,
+            SkipReason::Queue => self.queue,
+            SkipReason::Unreadable => self.unreadable,
+        }
+    }
 }
 
 impl From<Counters> for Frames {

@@ -22,6 +22,7 @@ mod name;
 mod queue;
 mod record;
 mod rotate;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -39,6 +40,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 pub(crate) use child::child_lines;
 pub use name::{MAIN_LOG, session_log};
 pub use record::GUEST_TARGETS;
+pub use tail::{MAX_TAIL_LINES, session_tail};
 pub use writer::LogGuard;
 
 use crate::config::{LogFormat, LogRotation, LogsConfig};

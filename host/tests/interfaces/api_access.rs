@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ocelli::analyze::Analyses;
-use ocelli::api::{Control, Refusal, Server, Timing};
+use ocelli::api::{Control, InsightControl, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
 use ocelli_protocol::worker::RequestKind;
@@ -24,6 +24,18 @@ mod sockets;
 struct Double(Analyses);
 
 no_deployments!(Double);
+
+impl InsightControl for Double {
+    type Stats = Value;
+
+    async fn stats(&self, id: &str) -> Option<Value> {
+        self.session(id)
+    }
+
+    async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
 
 impl Control for Double {
     type Status = Value;
@@ -270,6 +282,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/stats", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/log", who: OPERATE, seen: true },
     Rule { request: "DELETE /v1/sessions/{id}", who: OPERATE, seen: true },
     Rule { request: "POST /v1/sessions/{id}/restart", who: OPERATE, seen: true },
     Rule { request: "PUT /v1/sessions/{id}/pipeline", who: OPERATE, seen: true },
@@ -610,6 +624,8 @@ async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
     host.ask(Stranger, "GET /v1/sessions").await;
     host.ask(Expired, "GET /v1/sessions").await;
     host.ask(Viewer, "GET /v1/sessions").await;
+    // A look is no change, however often a page takes one.
+    assert_eq!(host.ask(Operator, "GET /v1/sessions/a/log").await.status, 200);
     let text = log.text();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("ocelli::audit")).collect();
     let expected: [&[&str]; 7] = [

@@ -110,6 +110,7 @@ struct Operator(Analyses);
 
 no_sessions!(Operator, 0);
 no_deployments!(Operator);
+no_insight!(Operator);
 
 struct Host {
     server: Server,

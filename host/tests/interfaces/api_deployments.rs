@@ -41,6 +41,7 @@ struct Double {
 }
 
 no_sessions!(Double, analyses);
+no_insight!(Double);
 
 /// A deployment of this many bytes that has come to a step.
 fn record(step: Step, state: DeploymentState) -> Record {

@@ -25,6 +25,7 @@ struct Double(Analyses);
 
 no_sessions!(Double, 0);
 no_deployments!(Double);
+no_insight!(Double);
 
 /// Somebody who vouches for certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -96,6 +96,7 @@ impl Control for Double {
 }
 
 no_deployments!(Double);
+no_insight!(Double);
 
 struct Host {
     server: Server,

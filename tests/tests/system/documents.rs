@@ -69,6 +69,11 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/sessions/{id}", "/v1/sessions/gate", 200),
         ("/v1/sessions/{id}", "/v1/sessions/nobody", 404),
         ("/v1/sessions/{id}", "/v1/sessions/%ff", 400),
+        ("/v1/sessions/{id}/stats", "/v1/sessions/gate/stats", 200),
+        ("/v1/sessions/{id}/stats", "/v1/sessions/nobody/stats", 404),
+        ("/v1/sessions/{id}/log", "/v1/sessions/gate/log?lines=5", 200),
+        ("/v1/sessions/{id}/log", "/v1/sessions/gate/log?lines=0", 400),
+        ("/v1/sessions/{id}/log", "/v1/sessions/nobody/log", 404),
         ("/v1/sessions/{id}/events", "/v1/sessions/gate/events?after=0&limit=10", 200),
         (
             "/v1/sessions/{id}/events",

@@ -9,6 +9,7 @@ use super::family::Families;
 use super::{Exposition, SessionSample};
 use crate::event::SessionState;
 use crate::monitor::alerts::Alert;
+use crate::session::SkipReason;
 use crate::source::ReaderKind;
 
 const NANOSECONDS: f64 = 1e9;
@@ -79,17 +80,10 @@ impl Exposition {
         self.inferences(out)?;
         let skipped = self.sessions.iter().flat_map(|session| {
             let skipped = &session.status().frames.skipped;
-            let reasons = [
-                ("newer", skipped.newer),
-                ("setting", skipped.setting),
-                ("no_key", skipped.no_key),
-                ("corrupt", skipped.corrupt),
-                ("hidden", skipped.hidden),
-                ("no_picture", skipped.no_picture),
-                ("queue", skipped.queue),
-                ("unreadable", skipped.unreadable),
-            ];
-            reasons.map(|(reason, n)| ([("session", session.name()), ("reason", reason)], n))
+            SkipReason::ALL.iter().map(|reason| {
+                let labels = [("session", session.name()), ("reason", reason.name())];
+                (labels, skipped.of(*reason))
+            })
         });
         out.counter("session_frames_skipped", "Frames that the pipeline did not get, by reason")?
             .samples(skipped)?;

@@ -51,6 +51,8 @@ fn session(id: &str) -> SessionSample {
         reason: Some("connection refused".into()),
         pid: Some(77),
         source: "rtsp://camera/stream".into(),
+        codec: Some("h264"),
+        size: Some((768, 576)),
         pipeline: "object-detect".into(),
         pipeline_version: None,
         deployment: "0a1b2c3d4e5f".into(),

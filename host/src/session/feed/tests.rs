@@ -51,6 +51,8 @@ fn rig() -> (Rig, JoinHandle<Vec<Got>>) {
         retained: RetainedUnits::new(Arc::clone(&done)),
         paused: false,
         ended: false,
+        codec: None,
+        shown_codec: Arc::default(),
         notes,
     };
     (Rig { pump, notes: inbox, done, number: 0 }, tokio::spawn(all(from)))

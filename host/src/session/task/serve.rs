@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ocelli_protocol::limit::Limit;
-use ocelli_protocol::worker::{Counters, FrameResult, FromWorker, LogLevel, ToWorker};
+use ocelli_protocol::worker::{Codec, Counters, FrameResult, FromWorker, LogLevel, ToWorker};
 
 use super::{FeedHandoff, ServeOutcome, Serving, SessionTask};
 use crate::session::feed::{Feed, MissedUnits, PumpCommand, SourceNote, Target};
@@ -341,12 +341,7 @@ impl SessionTask {
         self.has_results = true;
         let now = Instant::now();
         serving.last_result = Some(now);
-        self.shared.update(|status| {
-            status.shown.results += u64::from(result.detections.is_some());
-            status.shown.events += result.events.len() as u64;
-            status.last_result = Some(now);
-            status.latencies.record(&result.timestamps);
-        });
+        self.shared.update(|status| status.count_result(&result, now));
         let frame = result.frame;
         serving.mark_done(frame);
         self.advance(CandidateInput::RunningResult(&result), serving).await;
@@ -390,8 +385,11 @@ impl SessionTask {
     }
 
     fn count(&self, serving: &Serving, counters: Counters) {
-        let frames = serving.frames(counters);
-        self.shared.update(|status| status.totals.count(frames, counters.limits));
+        let (frames, codec) = (serving.frames(counters), serving.feed.codec());
+        self.shared.update(|status| {
+            status.shown.codec = codec.map(Codec::name).or(status.shown.codec);
+            status.count(frames, counters.limits, Instant::now());
+        });
     }
 
     /// Takes everything down but what the next worker needs.

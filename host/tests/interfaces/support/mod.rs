@@ -226,3 +226,20 @@ macro_rules! no_deployments {
         }
     };
 }
+
+/// Nothing is measured.
+macro_rules! no_insight {
+    ($double:ty) => {
+        impl ocelli::api::InsightControl for $double {
+            type Stats = serde_json::Value;
+
+            async fn stats(&self, _: &str) -> Option<serde_json::Value> {
+                None
+            }
+
+            async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
+                Ok(Vec::new())
+            }
+        }
+    };
+}

@@ -1,0 +1,74 @@
+//! What operators look at: a session's figures and its log.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::control::{Control, Refusal};
+use super::extract::{InPath, InQuery};
+use super::problem::Problem;
+use super::state::ApiState;
+use crate::telemetry::MAX_TAIL_LINES;
+
+/// Lines of a log unless the client sets `lines`: a page's height.
+const LINES: usize = 100;
+
+/// What the host measures of itself, as the API needs it.
+pub trait InsightControl: Clone + Send + Sync + 'static {
+    /// A session's figures, as `GET /v1/sessions/{id}/stats` shows them.
+    type Stats: Serialize + Send;
+
+    /// A session's figures; `None` if there is none of this name.
+    fn stats(&self, session: &str) -> impl Future<Output = Option<Self::Stats>> + Send;
+
+    /// The last `lines` lines of a session's log, the newest last.
+    fn log(
+        &self,
+        session: &str,
+        lines: usize,
+    ) -> impl Future<Output = std::io::Result<Vec<String>>> + Send;
+}
+
+pub(super) async fn stats<C: InsightControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    InPath(id): InPath,
+) -> Result<Response, Problem> {
+    let stats = state.control.stats(&id).await.ok_or_else(|| Refusal::unknown(&id))?;
+    Ok(Json(stats).into_response())
+}
+
+/// The query of `GET /v1/sessions/{id}/log`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogQuery {
+    lines: Option<usize>,
+}
+
+/// The answer of `GET /v1/sessions/{id}/log`.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LogLines")]
+pub(super) struct LogTail {
+    /// Lines as they stand in the file, the newest last.
+    lines: Vec<String>,
+}
+
+pub(super) async fn log<C: Control + InsightControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    InPath(id): InPath,
+    InQuery(LogQuery { lines }): InQuery<LogQuery>,
+) -> Result<Response, Problem> {
+    let lines = lines.unwrap_or(LINES);
+    if !(1..=MAX_TAIL_LINES).contains(&lines) {
+        return Err(Problem::bad("bad_query", format!("lines is 1 to {MAX_TAIL_LINES}")));
+    }
+    // A name without a session may have the log of one that has ended: it is not for the asking.
+    if state.control.session(&id).is_none() {
+        return Err(Refusal::unknown(&id).into());
+    }
+    let lines = state.control.log(&id, lines).await.map_err(Problem::internal)?;
+    Ok(Json(LogTail { lines }).into_response())
+}
