@@ -63,8 +63,8 @@ export function App() {
   useEffect(knock, []);
   const at = route.value;
   useEffect(() => {
-    document.title = title(at);
-  }, [at]);
+    document.title = me.value === null ? "Log in – Ocelli" : title(at);
+  }, [at, me.value]);
   if (unreachable.value !== null) {
     return <Failure what="The host does not answer" error={unreachable.value} retry={knock} />;
   }

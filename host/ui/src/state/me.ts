@@ -11,7 +11,11 @@ export const mayOperate = computed(() => me.value?.role === "operator" || mayAdm
 /** Tokens, audit log, and the config. */
 export const mayAdmin = computed(() => me.value?.role === "admin");
 
+/** Whether the host no longer knows a user that it knew: the login or its token has ended. */
+export const ended = signal(false);
+
 whenUnauthorized(() => {
+  if (me.peek()) ended.value = true;
   me.value = null;
 });
 
@@ -35,9 +39,16 @@ export async function loadMe(): Promise<void> {
 export async function logIn(token: string): Promise<void> {
   await request<void>(path("login"), { method: "POST", body: { token } });
   await loadMe();
+  if (!me.value) {
+    throw new Error(
+      "The browser kept no cookie of this host. Allow cookies for it, and try again.",
+    );
+  }
+  ended.value = false;
 }
 
 export async function logOut(): Promise<void> {
   await request<void>(path("logout"), { method: "POST" });
   me.value = null;
+  ended.value = false;
 }
