@@ -115,6 +115,20 @@ impl Possessions {
         }
     }
 
+    /// Looks until the inference process is the only child: the process that read a camera ends
+    /// after the last session on it.
+    async fn at_rest(host: &Ocelli) -> Self {
+        let begun = Instant::now();
+        loop {
+            let now = Self::of(host);
+            if now.children == 1 {
+                return now;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{} children stay", now.children);
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Children, descriptors, shared memory.
     fn counts(&self) -> [u64; 5] {
         let Self { children, host, inference } = self;
@@ -163,7 +177,7 @@ async fn a_subscriber_who_vanishes_takes_along_all_that_its_sessions_held() {
     make(&mut first, "first", &cameras.url("/cam")).await;
     first.close().await;
     host.wait_for_session("first", serde_json::Value::is_null).await;
-    let before = Possessions::of(&host);
+    let before = Possessions::at_rest(&host).await;
     for round in 0..3 {
         let mut client = host.client().await;
         for session in sessions {
