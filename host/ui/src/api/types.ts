@@ -39,7 +39,8 @@ export interface WatchingMessage {
   type: "watching";
   session: string;
   pictures: Pictures;
-  codec: Codec;
+  /** null: the source has not delivered yet. */
+  codec: Codec | null;
   stream: number;
 }
 

@@ -31,6 +31,8 @@ export interface PictureSink {
 
 export interface Watch {
   changed(): void;
+  /** Begins anew, with a key unit. */
+  again(): void;
   end(): void;
 }
 
@@ -40,6 +42,8 @@ const detectionUsers = new Map<string, number>();
 const sinks = new Map<string, Set<PictureSink>>();
 const asked = new Map<string, Pictures>();
 const answers = new Map<string, WatchingMessage>();
+/** How many requests to end a session's pictures have no answer yet. */
+const ending = new Map<string, number>();
 const streams = new Map<number, string>();
 const lastSeq = new Map<string, number>();
 /** Sessions subscribed to by name on this connection, and whether with detections. */
@@ -108,9 +112,16 @@ export function watch(session: string, sink: PictureSink): Watch {
   const all = sinks.get(session) ?? new Set();
   sinks.set(session, all);
   all.add(sink);
-  ask(session, true);
+  const answer = answers.get(session);
+  if (answer !== undefined) sink.watching(answer);
+  ask(session);
   return {
     changed: () => ask(session),
+    again: () => {
+      if ((asked.get(session) ?? "none") === "none") return;
+      tell(session, "none");
+      ask(session);
+    },
     end: () => {
       all.delete(sink);
       if (all.size === 0) sinks.delete(session);
@@ -140,6 +151,7 @@ function opened(): void {
 /** What the host knows of this page ends with the connection. */
 function forget(): void {
   asked.clear();
+  ending.clear();
   answers.clear();
   streams.clear();
   named.clear();
@@ -163,15 +175,20 @@ function subscribe(session: string): void {
 
 const RANK: Record<Pictures, number> = { none: 0, key: 1, all: 2 };
 
-/** Asks for the most that one of a session's sinks needs; a new sink gets its GOP by `again`. */
-function ask(session: string, again = false): void {
+/** Asks for the most that one of a session's sinks needs. */
+function ask(session: string): void {
   let most: Pictures = "none";
   for (const sink of sinks.get(session) ?? []) {
     if (RANK[sink.pictures] > RANK[most]) most = sink.pictures;
   }
   const before = asked.get(session) ?? "none";
-  if (most === before && !(again && most !== "none")) return;
-  if (say({ type: "watch", session, pictures: most })) asked.set(session, most);
+  if (most !== before) tell(session, most);
+}
+
+function tell(session: string, pictures: Pictures): void {
+  if (!say({ type: "watch", session, pictures })) return;
+  asked.set(session, pictures);
+  if (pictures === "none") ending.set(session, (ending.get(session) ?? 0) + 1);
 }
 
 function told(message: HostSays): void {
@@ -179,10 +196,13 @@ function told(message: HostSays): void {
     case "event":
       lastSeq.set(message.session, message.seq);
       break;
+    case "subscribed":
+      // It may be another session of the same name, made after the first had ended.
+      ask(message.session);
+      break;
     case "watching":
       if (message.pictures === "none") {
-        answers.delete(message.session);
-        streams.delete(message.stream);
+        ended(message);
         break;
       }
       answers.set(message.session, message);
@@ -194,6 +214,16 @@ function told(message: HostSays): void {
       break;
   }
   for (const handler of handlers.get(message.type) ?? []) handler(message);
+}
+
+/** Pictures have ended: as this page asked, or with their session. */
+function ended({ session, stream }: WatchingMessage): void {
+  streams.delete(stream);
+  if (answers.get(session)?.stream === stream) answers.delete(session);
+  const own = ending.get(session) ?? 0;
+  if (own > 1) ending.set(session, own - 1);
+  else ending.delete(session);
+  if (own === 0) asked.delete(session);
 }
 
 function refusal(message: Of<"error">): void {

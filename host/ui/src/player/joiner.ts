@@ -1,0 +1,147 @@
+// Joins pictures with the results of their frames, by the time that both carry.
+import { type Result, moved } from "./motion";
+import type { Detection } from "../api/types";
+
+/** `exact` holds a picture until its boxes are there; `live` draws it at once. */
+export type Mode = "exact" | "live";
+
+/** A decoded picture. Whoever has it closes it: its pixels are outside of the page's own memory. */
+export interface Picture {
+  pts: number;
+  /** When its unit arrived: of `performance.now()`. */
+  arrived: number;
+  /** It was old when it arrived, as the units of a joiner's first GOP are: drawn only if last. */
+  stale: boolean;
+  /** Its pixels change by themselves, as a video element's do: to be drawn at once. */
+  fleeting: boolean;
+  /** Milliseconds from its receipt by the host until it was decoded. */
+  latency: number;
+  /** An EXIF orientation less 1. */
+  turn: number;
+  /** Size before it is turned. */
+  width: number;
+  height: number;
+  source: CanvasImageSource;
+  close(): void;
+}
+
+export interface Joined {
+  picture: Picture;
+  boxes: Boxes | null;
+}
+
+export interface Boxes {
+  /** The picture whose result this is, in nanoseconds. */
+  pts: number;
+  /** They were found in this very picture. */
+  exact: boolean;
+  /** Size of the frame in which the boxes are given. */
+  width: number;
+  height: number;
+  items: { detection: Detection; box: readonly [number, number, number, number] }[];
+}
+
+/** Longest hold: beyond it a view is not live. */
+const LONGEST_HOLD_MS = 300;
+/** Held pictures: decoders lend few, and stop when all are lent. */
+const MOST_HELD = 8;
+/** Results that wait for their pictures, and delays that tell how long a picture must wait. */
+const RESULTS = 32;
+const DELAYS = 100;
+const ARRIVALS = 128;
+/** Boxes older than this are not shown with a picture: the session may have ended. */
+const BOXES_NS = 2e9;
+
+export class Joiner {
+  mode: Mode = "exact";
+  #held: Picture[] = [];
+  #results: Result[] = [];
+  #delays: number[] = [];
+  #arrivals = new Map<number, number>();
+
+  /** A unit arrived: its result's delay counts from here. */
+  arrived(pts: number, now: number): void {
+    this.#arrivals.set(pts, now);
+    if (this.#arrivals.size > ARRIVALS) {
+      const [oldest] = this.#arrivals.keys();
+      if (oldest !== undefined) this.#arrivals.delete(oldest);
+    }
+  }
+
+  /** A decoded picture; pictures come in the order of their times. */
+  push(picture: Picture): void {
+    // The source began anew: what is held belongs to its past.
+    const newest = this.#held.at(-1);
+    if (newest !== undefined && picture.pts < newest.pts) this.#drop(this.#held.length);
+    this.#held.push(picture);
+    if (this.#held.length > MOST_HELD) this.#drop(1);
+  }
+
+  result(result: Result, now: number): void {
+    const newest = this.#results.at(-1);
+    if (newest !== undefined && result.pts < newest.pts) this.#results = [];
+    this.#results.push(result);
+    if (this.#results.length > RESULTS) this.#results.shift();
+    const arrived = this.#arrivals.get(result.pts);
+    if (arrived === undefined) return;
+    this.#delays.push(now - arrived);
+    if (this.#delays.length > DELAYS) this.#delays.shift();
+  }
+
+  /** Milliseconds that a picture waits for its boxes: as long as 95 of 100 took. */
+  get hold(): number {
+    if (this.mode === "live" || this.#delays.length === 0) return 0;
+    const sorted = [...this.#delays].sort((one, other) => one - other);
+    const rank = Math.ceil(sorted.length * 0.95) - 1;
+    return Math.min(sorted[rank] ?? 0, LONGEST_HOLD_MS);
+  }
+
+  get holding(): number {
+    return this.#held.length;
+  }
+
+  /** The newest picture that is due, if any is; those before it are closed and never drawn. */
+  take(now: number): Joined | null {
+    const hold = this.hold;
+    const due = (picture: Picture) =>
+      picture.stale ||
+      picture.fleeting ||
+      now - picture.arrived >= hold ||
+      this.#exact(picture.pts) !== null;
+    let index = this.#held.length - 1;
+    while (index >= 0 && !due(this.#held[index] as Picture)) index -= 1;
+    if (index < 0) return null;
+    this.#drop(index);
+    const picture = this.#held.shift() as Picture;
+    return { picture, boxes: this.boxes(picture.pts) };
+  }
+
+  /** The boxes of a picture, by its own result or the last one before. */
+  boxes(pts: number): Boxes | null {
+    const found = this.#exact(pts) ?? this.#results.filter(result => result.pts <= pts).at(-1);
+    if (found === undefined || pts - found.pts > BOXES_NS) return null;
+    const before = this.#results.filter(result => result.pts < found.pts).at(-1) ?? null;
+    const places = moved(found, before, pts);
+    const items = found.detections.flatMap((detection, index) => {
+      const box = places[index];
+      return box === undefined ? [] : [{ detection, box }];
+    });
+    const { width, height } = found;
+    return { pts: found.pts, exact: found.pts === pts, width, height, items };
+  }
+
+  /** Closes all that is held. */
+  clear(): void {
+    this.#drop(this.#held.length);
+    this.#results = [];
+    this.#arrivals.clear();
+  }
+
+  #exact(pts: number): Result | null {
+    return this.#results.find(result => result.pts === pts) ?? null;
+  }
+
+  #drop(count: number): void {
+    for (const picture of this.#held.splice(0, count)) picture.close();
+  }
+}

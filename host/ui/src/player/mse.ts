@@ -1,0 +1,208 @@
+// The second rung: a video element, fed with an mp4 fragment for each picture. It shows them some
+// 200 ms late.
+import type { Picture } from "./joiner";
+import { fragment, initialisation } from "./mp4";
+import { h264Parameters } from "./nal";
+import type { Job, Rung, RungOwner } from "./rung";
+
+/** NAL units that a sample has: no parameter sets (in avcC) and no delimiters. */
+const LEFT_OUT = new Set([7, 8, 9]);
+/** Seconds behind the newest picture: beyond the first it jumps, from the second it hurries. */
+const JUMP_S = 0.6;
+const HURRY_S = 0.25;
+const HURRY_RATE = 1.1;
+/** Where it jumps to, from the newest. */
+const BEHIND_S = 0.1;
+/** Seconds of past that stay in the buffer, and how much more is there before it is cut. */
+const KEEP_S = 4;
+const CUT_S = 8;
+/** Duration of a picture until two have shown how far they are apart, in microseconds. */
+const FIRST_DURATION = 40_000;
+const LONGEST_DURATION = 1_000_000;
+/** Times of pictures that are remembered to find the one that is shown. */
+const MOST_TIMES = 256;
+
+export class MseRung implements Rung {
+  readonly #element = document.createElement("video");
+  #media = new MediaSource();
+  #url = URL.createObjectURL(this.#media);
+  #buffer: SourceBuffer | null = null;
+  #queue: Uint8Array[] = [];
+  #parameters = "";
+  #base: number | null = null;
+  #decode = -1;
+  #last = 0;
+  #duration = FIRST_DURATION;
+  #sequence = 0;
+  #closed = false;
+  /** By the microseconds from the first picture, which is the video's own time. */
+  #jobs = new Map<number, Job>();
+
+  constructor(readonly owner: RungOwner) {
+    const element = this.#element;
+    element.muted = true;
+    element.playsInline = true;
+    element.disablePictureInPicture = true;
+    element.src = this.#url;
+    element.addEventListener("error", this.#broken);
+    this.#watch();
+  }
+
+  get waiting(): number {
+    return this.#queue.length;
+  }
+
+  keysOnly(): void {
+    // Media Source shows what it has at once.
+  }
+
+  decode(job: Job): void {
+    if (this.#closed) return;
+    const { unit, units } = job;
+    if (unit.key && !this.#begin(units)) return;
+    if (this.#parameters === "") return this.owner.needKey();
+    this.#base ??= unit.pts;
+    const presentation = Math.round((unit.pts - this.#base) / 1000);
+    const step = presentation - this.#last;
+    // The source began anew, or its clock was set: so does the video.
+    if (step < -5_000_000 || step > 60_000_000)
+      return this.owner.failed("the camera's clock jumped");
+    // B frames come after a picture of a later time: what counts is the distance in order.
+    if (step > 0) this.#duration = Math.min(step, LONGEST_DURATION);
+    this.#last = Math.max(this.#last, presentation);
+    this.#decode = Math.max(this.#decode + 1, presentation);
+    this.#sequence += 1;
+    this.#jobs.set(presentation, job);
+    if (this.#jobs.size > MOST_TIMES) {
+      const [oldest] = this.#jobs.keys();
+      if (oldest !== undefined) this.#jobs.delete(oldest);
+    }
+    const sample = {
+      sequence: this.#sequence,
+      decode: this.#decode,
+      presentation,
+      duration: this.#duration,
+      key: unit.key,
+      units: units.filter(one => !LEFT_OUT.has((one[0] ?? 0) & 0x1f)),
+    };
+    this.#queue.push(fragment(sample));
+    this.#feed();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#queue = [];
+    this.#jobs.clear();
+    this.#element.removeEventListener("error", this.#broken);
+    this.#element.removeAttribute("src");
+    this.#element.load();
+    URL.revokeObjectURL(this.#url);
+  }
+
+  readonly #broken = (): void => {
+    const said = this.#element.error?.message;
+    this.#fail(said ? `Media Source failed: ${said}` : "Media Source failed");
+  };
+
+  #fail(why: string): void {
+    if (!this.#closed) this.owner.failed(why);
+  }
+
+  /** Takes a key unit's parameters; false if there are none to begin with. */
+  #begin(units: readonly Uint8Array[]): boolean {
+    const found = h264Parameters(units);
+    if (found === null) return this.#parameters !== "";
+    const key = `${found.codec} ${[...found.sps].join()} ${[...found.pps].join()}`;
+    if (key === this.#parameters) return true;
+    this.#parameters = key;
+    this.#queue.push(initialisation(found));
+    const type = `video/mp4; codecs="${found.codec}"`;
+    if (this.#buffer !== null) {
+      this.#buffer.changeType(type);
+      return true;
+    }
+    const open = () => {
+      if (this.#closed || this.#buffer !== null) return;
+      try {
+        this.#buffer = this.#media.addSourceBuffer(type);
+        this.#buffer.addEventListener("updateend", () => this.#updated());
+        this.#feed();
+      } catch (error) {
+        this.#fail(`Media Source refuses ${type}: ${String(error)}`);
+      }
+    };
+    if (this.#media.readyState === "open") open();
+    else this.#media.addEventListener("sourceopen", open, { once: true });
+    return true;
+  }
+
+  #feed(): void {
+    const buffer = this.#buffer;
+    if (buffer === null || buffer.updating || this.#closed) return;
+    const next = this.#queue.shift();
+    if (next === undefined) return;
+    try {
+      buffer.appendBuffer(next as Uint8Array<ArrayBuffer>);
+    } catch (error) {
+      this.#fail(`Media Source takes no more: ${String(error)}`);
+    }
+  }
+
+  #updated(): void {
+    const element = this.#element;
+    const buffer = this.#buffer;
+    if (buffer === null || this.#closed) return;
+    const { buffered } = buffer;
+    if (this.#queue.length > 0 || buffered.length === 0) return this.#feed();
+    const start = buffered.start(buffered.length - 1);
+    const end = buffered.end(buffered.length - 1);
+    const behind = end - element.currentTime;
+    if (behind > JUMP_S || element.currentTime < start) {
+      element.currentTime = Math.max(start, end - BEHIND_S);
+    }
+    element.playbackRate = behind > HURRY_S ? HURRY_RATE : 1;
+    // A muted video may play by itself; one that is being removed says so.
+    if (element.paused) void element.play().catch(() => undefined);
+    if (end - buffered.start(0) > KEEP_S + CUT_S && !buffer.updating) {
+      buffer.remove(0, end - KEEP_S);
+    }
+  }
+
+  /** Tells of each picture that the element shows. */
+  #watch(): void {
+    const element = this.#element;
+    const shown: VideoFrameRequestCallback = (_, { mediaTime, width, height }) => {
+      if (this.#closed) return;
+      element.requestVideoFrameCallback(shown);
+      const job = this.#nearest(Math.round(mediaTime * 1e6));
+      if (job === null) return;
+      const { pts, arrived, age, turn, hidden } = job.unit;
+      if (hidden) return;
+      const picture: Picture = {
+        pts,
+        arrived,
+        stale: job.stale,
+        fleeting: true,
+        latency: age + performance.now() - arrived,
+        turn,
+        width,
+        height,
+        source: element,
+        close: () => undefined,
+      };
+      this.owner.picture(picture);
+    };
+    element.requestVideoFrameCallback(shown);
+  }
+
+  /** The picture of a time of the video, which rounds it. */
+  #nearest(microseconds: number): Job | null {
+    let best: { job: Job; off: number } | null = null;
+    for (const [time, job] of this.#jobs) {
+      const off = Math.abs(time - microseconds);
+      if (best === null || off < best.off) best = { job, off };
+    }
+    return best !== null && best.off < 5000 ? best.job : null;
+  }
+}

@@ -1,0 +1,303 @@
+// One tile's pictures: from the messages of `watch` to the canvas, by the best rung that works.
+import { signal } from "@preact/signals";
+import type { DetectionsMessage, Pictures, WatchingMessage } from "../api/types";
+import { type PictureSink, type Watch, on, wantDetections, watch } from "../state/live";
+import { type Counters, counters, forget, sample } from "./counters";
+import { DropRule } from "./drop";
+import { type Unit, readUnit } from "./header";
+import { type Joined, Joiner, type Mode, type Picture } from "./joiner";
+import { MjpegRung, PolledRung } from "./jpeg";
+import { Ladder, type RungName, abilities } from "./ladder";
+import { Lateness } from "./lateness";
+import { MseRung } from "./mse";
+import { h264Parameters, h265Codec, nalUnits } from "./nal";
+import type { Rung, RungOwner } from "./rung";
+import { Surface } from "./surface";
+import { WebCodecsRung } from "./webcodecs";
+
+/** A unit older than this is a joiner's past, and drawn only if nothing newer is there. */
+const STALE_MS = 500;
+/** Units that wait while the browser is asked what it decodes: a joiner's whole GOP. */
+const MOST_EARLY = 600;
+/** Milliseconds after which a picture that was left out is told no longer. */
+const DROPS_SHOWN_MS = 5000;
+
+export interface PlayerOptions {
+  pictures: Pictures;
+  mode: Mode;
+  boxes: boolean;
+  /** `?rung=` */
+  forced: RungName | null;
+}
+
+export interface PlayerState {
+  rung: RungName | null;
+  /** Why it is no better rung; "" on the first. */
+  why: string;
+  /** Size of the picture as shown, once there is one. */
+  size: { width: number; height: number } | null;
+  codec: string;
+  /** The host's refusal, in words for people. */
+  refused: string | null;
+}
+
+export class Player implements PictureSink, RungOwner {
+  /** What the tile tells of its pictures. */
+  readonly state = signal<PlayerState>({
+    rung: null,
+    why: "",
+    size: null,
+    codec: "",
+    refused: null,
+  });
+  /** When the last picture was drawn, and when one was last left out: of `Date.now()`. */
+  readonly drawn = signal<number | null>(null);
+  readonly slow = signal(false);
+
+  #options: PlayerOptions;
+  #surface: Surface;
+  #joiner = new Joiner();
+  #rule = new DropRule();
+  #lateness = new Lateness();
+  #ladder: Ladder;
+  #rung: Rung | null = null;
+  #chosen = "";
+  #choosing = false;
+  #early: Unit[] = [];
+  #counters: Counters;
+  #watch: Watch;
+  #ends: (() => void)[] = [];
+  #frame: number | null = null;
+  #slowTimer: ReturnType<typeof setTimeout> | undefined;
+  #asked = performance.now();
+  #closed = false;
+
+  constructor(
+    readonly session: string,
+    parent: HTMLElement,
+    options: PlayerOptions,
+  ) {
+    this.#options = options;
+    this.#joiner.mode = options.mode;
+    this.#surface = new Surface(parent);
+    this.#ladder = new Ladder(abilities(), options.forced);
+    this.#counters = counters(session);
+    if (options.boxes) {
+      this.#ends.push(wantDetections(session));
+      this.#ends.push(on("detections", message => this.#result(message)));
+    }
+    this.#watch = watch(session, this);
+  }
+
+  get pictures(): Pictures {
+    const { pictures } = this.#options;
+    // What this browser cannot decode is needed only to notice that the codec changes.
+    return pictures === "all" && this.#rung instanceof PolledRung ? "key" : pictures;
+  }
+
+  setMode(mode: Mode): void {
+    this.#joiner.mode = mode;
+  }
+
+  /** How many pictures are needed: none of a tile that nobody sees. */
+  setPictures(pictures: Pictures): void {
+    if (pictures === this.#options.pictures) return;
+    this.#options = { ...this.#options, pictures };
+    if (pictures === "none") this.#leave();
+    else this.#asked = performance.now();
+    this.#rung?.keysOnly(pictures === "key");
+    this.#watch.changed();
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#watch.end();
+    for (const end of this.#ends) end();
+    this.#leave();
+    if (this.#frame !== null) cancelAnimationFrame(this.#frame);
+    clearTimeout(this.#slowTimer);
+    this.#surface.close();
+    forget(this.session, this.#counters);
+  }
+
+  watching(message: WatchingMessage): void {
+    this.#rule.restart();
+    this.#lateness = new Lateness();
+    this.#set({ refused: null });
+    if (message.pictures === "none") this.#leave();
+  }
+
+  refused(reason: string): void {
+    this.#leave();
+    this.#set({ refused: reason });
+  }
+
+  unit(message: ArrayBuffer): void {
+    if (this.#closed || this.pictures === "none") return;
+    const unit = readUnit(message, performance.now());
+    if (unit === null) return;
+    const own = this.#counters;
+    own.received += 1;
+    if (unit.discontinuity) own.discontinuities += 1;
+    this.#joiner.arrived(unit.pts, unit.arrived);
+    const units = unit.codec === "mjpeg" ? [] : nalUnits(unit.data);
+    if (unit.key) this.#choose(unit, units);
+    if (!this.#choosing) this.#decode(unit, units);
+    else if (this.#early.length < MOST_EARLY) this.#early.push(unit);
+  }
+
+  #decode(unit: Unit, units: readonly Uint8Array[]): void {
+    const rung = this.#rung;
+    if (rung === null || rung instanceof PolledRung) return;
+    const now = performance.now();
+    const late = this.#lateness.of(unit);
+    const verdict = this.#rule.judge(unit.key, rung.waiting, late, now);
+    if (verdict === "skip") {
+      this.#dropped();
+      if (this.#rule.tooSlow(now)) this.failed("this page is too slow for the rung above");
+      return;
+    }
+    rung.decode({ unit, units, stale: unit.age > STALE_MS });
+  }
+
+  picture(picture: Picture): void {
+    if (this.#closed || this.#rung === null) return picture.close();
+    const { latency, stale, fleeting } = picture;
+    if (!stale) sample(this.#counters.decodeMs, latency);
+    this.#joiner.push(picture);
+    if (fleeting) this.#draw();
+    else this.#schedule();
+  }
+
+  failed(why: string): void {
+    const { rung } = this.state.value;
+    if (this.#closed || rung === null) return;
+    this.#ladder.down(rung, why, performance.now());
+    this.#leave();
+    // From a key unit on, without waiting for the camera's next.
+    this.#watch.again();
+  }
+
+  needKey(): void {
+    this.#rule.needKey();
+  }
+
+  /** Takes the rung for a stream, which a key unit tells all about. */
+  #choose(unit: Unit, units: readonly Uint8Array[]): void {
+    const parameters = unit.codec === "h264" ? h264Parameters(units) : null;
+    const name = unit.codec === "h265" ? h265Codec(units) : (parameters?.codec ?? null);
+    const stream = `${unit.codec} ${name ?? ""}`;
+    const again = this.#ladder.upAgain(performance.now());
+    if (this.#choosing || (stream === this.#chosen && this.#rung !== null && !again)) return;
+    this.#choosing = true;
+    void this.#ladder.choose(unit.codec, name).then(({ rung, why }) => {
+      this.#choosing = false;
+      if (this.#closed) return;
+      this.#chosen = stream;
+      if (this.#rung === null || rung !== this.state.value.rung) this.#take(rung, unit);
+      this.#counters.reason = why;
+      this.#set({ why, codec: name ?? unit.codec });
+      this.#watch.changed();
+      const early = this.#early.splice(0);
+      for (const one of early) {
+        this.#decode(one, one.codec === "mjpeg" ? [] : nalUnits(one.data));
+      }
+    });
+  }
+
+  #take(name: RungName, unit: Unit): void {
+    this.#rung?.close();
+    this.#joiner.clear();
+    this.#rule.restart();
+    this.#rung = this.#make(name, unit);
+    this.#rung.keysOnly(this.pictures === "key");
+    this.#counters.rung = name;
+    this.#set({ rung: name });
+  }
+
+  #make(name: RungName, unit: Unit): Rung {
+    switch (name) {
+      case "webcodecs":
+        return new WebCodecsRung(this);
+      case "mse":
+        return new MseRung(this);
+      case "jpeg":
+      case "still":
+        if (name === "jpeg" && unit.codec === "mjpeg") return new MjpegRung(this);
+        return new PolledRung(this, this.session, name === "still", () => this.#surface.pixels);
+    }
+  }
+
+  /** Ends the rung; the next key unit takes one again. */
+  #leave(): void {
+    this.#rung?.close();
+    this.#rung = null;
+    this.#joiner.clear();
+    this.#rule.restart();
+  }
+
+  #result(message: DetectionsMessage): void {
+    const { presentation_ns: pts } = message;
+    if (message.session !== this.session || pts === undefined) return;
+    const { width, height, detections } = message;
+    this.#joiner.result({ pts, width, height, detections }, performance.now());
+    // The picture was not held for so long, or not at all: its boxes come after it.
+    if (pts === this.#counters.last) this.#surface.overlay(this.#joiner.boxes(pts));
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#frame !== null || this.#closed || this.#joiner.holding === 0) return;
+    this.#frame = requestAnimationFrame(() => {
+      this.#frame = null;
+      this.#draw();
+      this.#schedule();
+    });
+  }
+
+  #draw(): void {
+    const joined = this.#joiner.take(performance.now());
+    if (joined === null) return;
+    const { picture } = joined;
+    this.#surface.draw(picture);
+    const { width, height, turn } = picture;
+    this.#count(joined);
+    picture.close();
+    if (this.#options.boxes) this.#surface.overlay(joined.boxes);
+    const shown = turn >= 4 ? { width: height, height: width } : { width, height };
+    const { size } = this.state.value;
+    if (size?.width !== shown.width || size.height !== shown.height) this.#set({ size: shown });
+    this.drawn.value = Date.now();
+  }
+
+  #count({ picture, boxes }: Joined): void {
+    const own = this.#counters;
+    own.drawn += 1;
+    own.last = picture.pts;
+    own.joinMs ??= performance.now() - this.#asked;
+    const waited = performance.now() - picture.arrived;
+    if (!picture.stale) sample(own.drawMs, waited);
+    if (boxes === null) return;
+    sample(own.boxes, {
+      picture: picture.pts,
+      result: boxes.pts,
+      exact: boxes.exact,
+      boxes: boxes.items.map(({ detection, box }) => ({
+        label: detection.label,
+        track: detection.track ?? null,
+        box: [...box],
+      })),
+    });
+  }
+
+  #dropped(): void {
+    this.#counters.dropped += 1;
+    this.slow.value = true;
+    clearTimeout(this.#slowTimer);
+    this.#slowTimer = setTimeout(() => (this.slow.value = false), DROPS_SHOWN_MS);
+  }
+
+  #set(changes: Partial<PlayerState>): void {
+    this.state.value = { ...this.state.value, ...changes };
+  }
+}

@@ -1,0 +1,30 @@
+// What every way of decoding has in common.
+import type { Picture } from "./joiner";
+import type { Unit } from "./header";
+
+/** What a rung tells its player. */
+export interface RungOwner {
+  /** A decoded picture, which the player closes. */
+  picture(picture: Picture): void;
+  /** This rung shows nothing here: the next below is to be taken. */
+  failed(why: string): void;
+  /** The decoder lost its references: nothing before the next key unit. */
+  needKey(): void;
+}
+
+/** A unit that is to be decoded, with its NAL units where the codec has them. */
+export interface Job {
+  unit: Unit;
+  units: readonly Uint8Array[];
+  /** It was old when it arrived. */
+  stale: boolean;
+}
+
+export interface Rung {
+  /** Units that wait to be decoded. */
+  readonly waiting: number;
+  decode(job: Job): void;
+  /** Each picture is a key picture: none has to wait for the order of the next ones. */
+  keysOnly(only: boolean): void;
+  close(): void;
+}
