@@ -51,7 +51,7 @@ const TOO_MUCH: &[&str] = &[
 const FLOOD: &[&str] =
     &["broke the protocol", "messages within", "log lines", "nothing in", "no result"];
 const ORDER: &[&str] = &["out of turn"];
-const STORED: &[&str] = &["out of turn", "bytes of memory"];
+const STORED: &[&str] = &["out of turn", "bytes of memory", "no sign of life"];
 const SILENT: &[&str] = &["no sign of life"];
 const IDLE: &[&str] = &["nothing in", "no result", "no sign of life"];
 
