@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::events::EventPage;
 use super::insight::LogTail;
 use super::jobs::{JobView as Job, JobWithResults, Results};
+use super::login::Me;
 use super::message::ClientMessage;
 use super::rest::Readiness;
 use crate::analyze::Analysis;
@@ -71,9 +72,10 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 13] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 14] = [
         SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
+        SchemaGenerator::subschema_for::<Me<'_>>,
         SchemaGenerator::subschema_for::<ConfigStatus>,
         SchemaGenerator::subschema_for::<EventPage>,
         SchemaGenerator::subschema_for::<Analysis>,

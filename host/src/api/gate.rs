@@ -1,6 +1,6 @@
 //! The gate of every request: who asks, how often, and with which right.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use super::connections::ConnectionSlot;
 use super::control::Refusal;
 use super::keys::{AuthError, Keys};
 use super::limits::{RateLimits, site};
+use super::logins::{CookieKind, LoginKey, Logins};
+use super::origin;
 use super::problem::Problem;
 use crate::config::Config;
 use crate::util::bucket::RateLimit;
@@ -25,12 +27,16 @@ use crate::util::bucket::RateLimit;
 /// The prefix of the token in a subprotocol. Browsers can set no headers for a WebSocket.
 const SUBPROTOCOL: &str = "ocelli.bearer.";
 
-/// Requests with invalid tokens from one address: ten at once, then ten a minute.
+/// Invalid tokens from one address: ten at once, then ten a minute. So many lines of the log about
+/// requests without any.
 const FAILURES: RateLimit = RateLimit { burst: 10.0, per_second: 10.0 / 60.0 };
 
 /// Seconds of its rate that a caller may save up: with the defaults 2000 requests, one for each
 /// connection of an address. All displays behind one proxy come back in the same second.
 const SAVED: f64 = 20.0;
+
+/// What a page sends with a change, which no form and no link can.
+const BY_PAGE: (&str, &str) = ("x-ocelli", "1");
 
 /// Seconds until a connection may have become free.
 const RETRY_S: u64 = 5;
@@ -62,10 +68,13 @@ impl Need {
 #[derive(Debug)]
 pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
+    pub(super) logins: Logins,
     config: watch::Receiver<Arc<Config>>,
     /// `http` or `https`: what the host's own port speaks.
     pub(super) scheme: &'static str,
-    failures: RateLimits<std::net::IpAddr>,
+    failures: RateLimits<IpAddr>,
+    /// Log lines about requests that show nothing to guess with.
+    strangers: RateLimits<IpAddr>,
     requests: RateLimits<String>,
 }
 
@@ -88,9 +97,11 @@ impl Gate {
         let keys = Keys::new(&config.borrow().server.tokens, loopback, Timestamp::now());
         Self {
             keys: Arc::new(keys),
+            logins: Logins::default(),
             config,
             scheme,
             failures: RateLimits::default(),
+            strangers: RateLimits::default(),
             requests: RateLimits::default(),
         }
     }
@@ -100,36 +111,82 @@ impl Gate {
         Arc::clone(&self.config.borrow())
     }
 
-    /// The caller. A valid token is accepted however often the address sent invalid ones.
+    /// The cookie's kind for this request.
+    pub(super) fn cookie(&self, headers: &HeaderMap) -> CookieKind {
+        CookieKind { secure: origin::asked_by(headers, self.scheme).eq_ignore_ascii_case("https") }
+    }
+
+    /// The caller, and the login that the request came by. A token counts before a cookie.
     fn authenticate(
         &self,
         headers: &HeaderMap,
         peer: SocketAddr,
         action: &str,
-    ) -> Result<Caller, Problem> {
-        let unknown = match self.keys.authenticate(presented(headers).as_deref(), Timestamp::now())
+    ) -> Result<(Caller, Option<LoginKey>), Problem> {
+        let token = presented(headers);
+        if token.is_none()
+            && !self.keys.open()
+            && !headers.contains_key(header::AUTHORIZATION)
+            && let Some(id) = self.cookie(headers).id(headers)
         {
-            Ok(caller) => return Ok(caller),
-            Err(unknown) => unknown,
-        };
-        self.failures.take(site(peer.ip()), FAILURES, Instant::now()).map_err(|wait| {
-            limited(wait, "too many requests without a valid token came from this address")
-        })?;
-        let (reason, detail) = match unknown {
-            AuthError::Missing => {
-                ("no token".to_owned(), "a token is needed: Authorization: Bearer TOKEN")
-            }
+            let login = self.logins.find(id, tokio::time::Instant::now());
+            let login = login.filter(|(_, it)| self.keys.has(&it.token, Timestamp::now()));
+            return login
+                .map(|(key, login)| (login.caller, Some(key)))
+                .ok_or_else(|| self.refused(AuthError::LoggedOut, peer, action));
+        }
+        let caller = self.keys.authenticate(token.as_deref(), Timestamp::now());
+        caller.map(|caller| (caller, None)).map_err(|error| self.refused(error, peer, action))
+    }
+
+    /// The caller of a token.
+    pub(super) fn check_token(
+        &self,
+        token: &str,
+        peer: SocketAddr,
+        action: &str,
+    ) -> Result<Caller, Problem> {
+        let caller = self.keys.authenticate(Some(token), Timestamp::now());
+        caller.map_err(|error| self.refused(error, peer, action))
+    }
+
+    /// The answer to a request without a valid token. A valid token is accepted however often the
+    /// address sent invalid ones. Who shows none, or the cookie of a login that is over, has not
+    /// guessed: a page learns so that it has to ask for a token.
+    fn refused(&self, error: AuthError, peer: SocketAddr, action: &str) -> Problem {
+        let guesses = matches!(error, AuthError::Wrong | AuthError::Expired(_));
+        let limits = if guesses { &self.failures } else { &self.strangers };
+        let limited_for = limits.take(site(peer.ip()), FAILURES, Instant::now()).err();
+        if let Some(wait) = limited_for.filter(|_| guesses) {
+            let detail = "too many requests with an invalid token came from this address";
+            return limited(wait, detail);
+        }
+        let (reason, detail) = match error {
+            AuthError::Missing => (
+                "no token".to_owned(),
+                "a token is needed: Authorization: Bearer TOKEN, or the cookie of POST /v1/login",
+            ),
             AuthError::Wrong => ("unknown token".to_owned(), "the token is not one of this host's"),
             AuthError::Expired(name) => {
                 (format!("token {name:?} has expired"), "the token has expired")
             }
+            AuthError::LoggedOut => {
+                ("no such login".to_owned(), "the login is over: POST /v1/login begins another")
+            }
         };
-        audit::unknown(peer, action, &reason);
-        Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail))
+        if limited_for.is_none() {
+            audit::unknown(peer, action, &reason);
+        }
+        Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
+    }
+
+    /// Makes a caller's connection count as one: the last answer on it if there is no place.
+    pub(super) fn take_place(&self, slot: Option<&ConnectionSlot>) -> Option<Response> {
+        slot.and_then(|slot| slot.admit(&self.config().server).err()).map(|_| no_place())
     }
 
     /// Checks the caller's rate.
-    fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
+    pub(super) fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
         let per_second = f64::from(self.config.borrow().server.requests_per_second);
         if per_second <= 0.0 {
             return Ok(());
@@ -156,13 +213,16 @@ pub(super) async fn pass(
         return Ok(next.run(request).await);
     }
     let peer = peer(&request);
-    let caller = gate.authenticate(request.headers(), peer, action)?;
-    if let Some(slot) = request.extensions().get::<Arc<ConnectionSlot>>()
-        && slot.admit(&gate.config().server).is_err()
-    {
-        return Ok(no_place());
+    let (caller, login) = gate.authenticate(request.headers(), peer, action)?;
+    let slot = request.extensions().get::<Arc<ConnectionSlot>>();
+    if let Some(full) = gate.take_place(slot.map(|slot| &**slot)) {
+        return Ok(full);
     }
     gate.check_rate(&caller, peer)?;
+    if login.is_some() && !asked_by_page(&request) {
+        let detail = "a change by the cookie of a login needs the header X-Ocelli: 1";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "header_missing", detail));
+    }
     let parameters =
         parameters.map_err(|rejection| Problem::bad("bad_path", rejection.body_text()))?;
     let subject = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
@@ -173,6 +233,7 @@ pub(super) async fn pass(
         .filter(|right| *right >= Right::Operate && !request.method().is_safe())
         .map(|_| AuditEntry::begin(&caller, peer, action, subject));
     request.extensions_mut().insert(caller);
+    login.map(|login| request.extensions_mut().insert(login));
     let response = next.run(request).await;
     if let Some(deed) = deed {
         deed.finish(response.status().as_u16());
@@ -197,6 +258,12 @@ fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a request is no change, or one that a page of this host makes by itself.
+fn asked_by_page(request: &Request) -> bool {
+    let (name, value) = BY_PAGE;
+    request.method().is_safe() || request.headers().get(name).is_some_and(|it| it == value)
 }
 
 /// The address of the request's client.

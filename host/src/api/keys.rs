@@ -24,6 +24,8 @@ pub(super) enum AuthError {
     Wrong,
     /// The token of this name has expired.
     Expired(String),
+    /// The cookie's login is over, or was never one.
+    LoggedOut,
 }
 
 /// The valid tokens and their callers.
@@ -110,21 +112,15 @@ impl Keys {
         now: Timestamp,
     ) -> Result<Caller, AuthError> {
         let table = self.table.read();
-        if let Some(local) = &table.local {
-            return Ok(local.clone());
+        match &table.local {
+            Some(local) => Ok(local.clone()),
+            None => table.find(&TokenHash::of(presented.ok_or(AuthError::Missing)?), now),
         }
-        let hash = TokenHash::of(presented.ok_or(AuthError::Missing)?);
-        let mut found = None;
-        for entry in &table.entries {
-            if bool::from(entry.token.hash.bytes().ct_eq(hash.bytes())) {
-                found = Some(entry);
-            }
-        }
-        match found {
-            None => Err(AuthError::Wrong),
-            Some(entry) if entry.ended(now) => Err(AuthError::Expired(entry.token.name.clone())),
-            Some(entry) => Ok(entry.caller.clone()),
-        }
+    }
+
+    /// Whether there is a token of this hash that has not expired.
+    pub(super) fn has(&self, hash: &TokenHash, now: Timestamp) -> bool {
+        self.table.read().find(hash, now).is_ok()
     }
 
     /// Revokes expired tokens. Whether there are tokens that expire.
@@ -154,6 +150,20 @@ impl Keys {
 }
 
 impl TokenTable {
+    fn find(&self, hash: &TokenHash, now: Timestamp) -> Result<Caller, AuthError> {
+        let mut found = None;
+        for entry in &self.entries {
+            if bool::from(entry.token.hash.bytes().ct_eq(hash.bytes())) {
+                found = Some(entry);
+            }
+        }
+        match found {
+            None => Err(AuthError::Wrong),
+            Some(entry) if entry.ended(now) => Err(AuthError::Expired(entry.token.name.clone())),
+            Some(entry) => Ok(entry.caller.clone()),
+        }
+    }
+
     /// Ends the connections of expired tokens: whether any expires. One that a wrong clock had
     /// expired is valid again.
     fn revoke_ended(&mut self, now: Timestamp) -> bool {

@@ -19,6 +19,8 @@ mod insight;
 mod jobs;
 mod keys;
 mod limits;
+mod login;
+mod logins;
 mod message;
 mod origin;
 mod problem;
@@ -104,10 +106,13 @@ impl Server {
         let loopback = address.ip().to_canonical().is_loopback();
         let gate = Arc::new(Gate::new(config.clone(), loopback, scheme));
         running.spawn(Arc::clone(&gate.keys).follow(config));
+        let logins = Arc::clone(&gate);
+        running.spawn(async move { logins.logins.follow().await });
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = ApiState {
             control,
+            gate: Arc::clone(&gate),
             hub,
             timing,
             ready: Arc::clone(&ready),

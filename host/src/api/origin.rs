@@ -83,7 +83,7 @@ fn from(headers: &HeaderMap, scheme: &str, server: &ServerConfig) -> RequestOrig
     let Some(value) = headers.get(header::ORIGIN) else { return RequestOrigin::Here };
     let origin = value.to_str().unwrap_or_default();
     let host = headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    let scheme = headers.get(PROXYS_SCHEME).map_or(scheme, |by| by.to_str().unwrap_or_default());
+    let scheme = asked_by(headers, scheme);
     let own = origin.split_once("://").zip(host).is_some_and(|((by, of), host)| {
         by.eq_ignore_ascii_case(scheme) && of.eq_ignore_ascii_case(host)
     });
@@ -94,6 +94,11 @@ fn from(headers: &HeaderMap, scheme: &str, server: &ServerConfig) -> RequestOrig
     } else {
         RequestOrigin::Foreign
     }
+}
+
+/// The scheme of a request: that of the host's own port, or what a proxy says.
+pub(super) fn asked_by<'a>(headers: &'a HeaderMap, own: &'a str) -> &'a str {
+    headers.get(PROXYS_SCHEME).map_or(own, |by| by.to_str().unwrap_or_default())
 }
 
 /// Whether the `Host` header has a name of this host. A page of evil.example, whose name resolves

@@ -16,7 +16,9 @@ use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
-use super::{analyze, deployments, documents, events, jobs, origin, rest, socket, stream, ui};
+use super::{
+    analyze, deployments, documents, events, jobs, login, origin, rest, socket, stream, ui,
+};
 
 /// A row of the table.
 pub(super) struct Route {
@@ -49,6 +51,9 @@ routes! { |pictures|
     "metrics", GET, "/metrics", OfAll(View), rest::metrics;
     "openapi", GET, "/openapi.json", Caller, documents::openapi;
     "asyncapi", GET, "/asyncapi.json", Caller, documents::asyncapi;
+    "login", POST, "/v1/login", Nothing, login::log_in;
+    "logout", POST, "/v1/logout", Caller, login::log_out;
+    "me", GET, "/v1/me", Caller, login::me;
     "config", GET, "/v1/config", May(Operate), deployments::config;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;

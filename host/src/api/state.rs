@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Caller;
+use super::gate::Gate;
 use super::problem::Problem;
 use super::websocket::CompressedMessages;
 use crate::event::Hub;
@@ -47,6 +48,7 @@ const STOPPING: &str = "the host is stopping";
 /// The state that all requests share.
 pub(super) struct ApiState<C> {
     pub(super) control: C,
+    pub(super) gate: Arc<Gate>,
     pub(super) hub: Hub,
     pub(super) timing: Timing,
     /// Whether the cameras have been started.

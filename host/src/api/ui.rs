@@ -39,6 +39,7 @@ const PLACES: &[&str] = &[
     "/events/{*place}",
     "/login",
     "/system",
+    "/zones/{*place}",
 ];
 
 /// What the page may load: its own files, pictures that it makes itself, and this API. Nothing is

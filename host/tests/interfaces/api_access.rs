@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+mod logins;
 mod sockets;
 
 /// Sessions a and b.
@@ -234,6 +235,16 @@ impl Host {
     }
 
     async fn raw(&self, from: Ipv4Addr, text: &str) -> Answer {
+        let answer = self.raw_text(from, text).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        Answer {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head: head.to_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+
+    async fn raw_text(&self, from: Ipv4Addr, text: &str) -> String {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from((from, 0))).unwrap();
         let mut stream = within(socket.connect(self.server.address())).await.unwrap();
@@ -245,13 +256,7 @@ impl Host {
             text.contains("text/event-stream") && text.contains("\r\n\r\n")
         };
         while within(stream.read_buf(&mut answer)).await.unwrap() > 0 && !endless(&answer) {}
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        Answer {
-            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-            head: head.to_lowercase(),
-            body: body.to_owned(),
-        }
+        String::from_utf8(answer).unwrap()
     }
 }
 
@@ -279,6 +284,9 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /metrics", who: LOOK_AT_ALL, seen: false },
     Rule { request: "GET /openapi.json", who: LOOK, seen: false },
     Rule { request: "GET /asyncapi.json", who: LOOK, seen: false },
+    Rule { request: "POST /v1/login", who: ALL, seen: false },
+    Rule { request: "POST /v1/logout", who: LOOK, seen: false },
+    Rule { request: "GET /v1/me", who: LOOK, seen: false },
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },
@@ -316,6 +324,10 @@ async fn every_route_lets_in_whom_it_is_for_and_nobody_else() {
                 request.replace("{id}", session).replace("{name}", "x").replace("{pipeline}", "x");
             for caller in EVERYBODY {
                 let fate = host.ask(caller, &asked).await.fate();
+                if caller.token().is_some() && caller != Expired {
+                    let by_cookie = host.ask_by_cookie(caller, &asked).await.fate();
+                    assert_eq!(by_cookie, fate, "{caller:?} by cookie: {asked}");
+                }
                 let expected = match caller {
                     _ if *who == ALL => Fate::Through,
                     Nobody | Stranger | Expired => Fate::Unknown,

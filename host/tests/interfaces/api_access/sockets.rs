@@ -15,7 +15,7 @@ use super::{Host, OPERATE};
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 impl Host {
-    async fn socket(&self, header: &str, value: &str) -> Socket {
+    pub(super) async fn socket(&self, header: &str, value: &str) -> Socket {
         let mut request =
             format!("ws://{}/v1/ws", self.server.address()).into_client_request().unwrap();
         request.headers_mut().insert(HeaderName::try_from(header).unwrap(), value.parse().unwrap());
@@ -24,7 +24,7 @@ impl Host {
 }
 
 /// The code of the next error, or none where an answer comes first.
-async fn refused(socket: &mut Socket) -> Option<(String, String)> {
+pub(super) async fn refused(socket: &mut Socket) -> Option<(String, String)> {
     loop {
         let message = within(socket.next()).await.unwrap().unwrap();
         let Message::Text(text) = message else { continue };
