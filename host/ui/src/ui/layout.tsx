@@ -79,7 +79,7 @@ function Banners() {
       })
     : [];
   return (
-    <>
+    <div role="region" aria-label="Notices of the host">
       {me.value?.login === false && (
         <p class="banner quiet">
           This host has no tokens: everyone on this machine can change everything.
@@ -102,6 +102,6 @@ function Banners() {
           {part.reason}
         </p>
       ))}
-    </>
+    </div>
   );
 }

@@ -26,6 +26,41 @@ export function span(milliseconds: number): string {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
+/** A length of time to the second: "0.7 s", "12 s", "4 min 10 s", "3 h 5 min", "2 d 4 h". */
+export function duration(milliseconds: number): string {
+  const seconds = Math.max(0, milliseconds / 1000);
+  if (seconds < 10) return `${Number(seconds.toFixed(1))} s`;
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  const pair = (large: number, one: string, small: number, other: string) => {
+    const rest = Math.floor((seconds % large) / small);
+    return `${Math.floor(seconds / large)} ${one}${rest > 0 ? ` ${rest} ${other}` : ""}`;
+  };
+  if (seconds < 3600) return pair(60, "min", 1, "s");
+  if (seconds < 86_400) return pair(3600, "h", 60, "min");
+  return pair(86_400, "d", 3600, "h");
+}
+
+/** The times of a file's events count from 1970: no camera delivers pictures of that year. */
+const FILES_END_MS = Date.UTC(1971, 0);
+
+/** When an event was: local time, or for a file the place in it ("0:01:12 in the file"). */
+export function when(time: string): string {
+  const at = Date.parse(time);
+  if (at >= FILES_END_MS) return local(time);
+  const two = (count: number) => String(Math.floor(count)).padStart(2, "0");
+  const seconds = at / 1000;
+  const [hours, minutes] = [Math.floor(seconds / 3600), (seconds / 60) % 60];
+  return `${hours}:${two(minutes)}:${two(seconds % 60)} in the file`;
+}
+
+/** The zone of all times shown: "Europe/Berlin, GMT+1". */
+export function zoneName(at: Date = new Date()): string {
+  const { timeZone } = clock.resolvedOptions();
+  const parts = new Intl.DateTimeFormat("en", { timeZoneName: "shortOffset" }).formatToParts(at);
+  const offset = parts.find(part => part.type === "timeZoneName")?.value ?? "";
+  return offset === "" || offset === timeZone ? timeZone : `${timeZone}, ${offset}`;
+}
+
 /** "1.4 MiB". */
 export function bytes(count: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
