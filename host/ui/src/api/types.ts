@@ -9,6 +9,7 @@ type Payloads = Messages["schemas"];
 export type Session = Schemas["Session"];
 export type SessionState = Schemas["SessionState"];
 export type Frames = Schemas["Frames"];
+export type SessionStats = Schemas["SessionStats"];
 export type HostPart = Schemas["HostPart"];
 export type HostStatus = Schemas["HostStatus"];
 export type Readiness = Schemas["Readiness"];

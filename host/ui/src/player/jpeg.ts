@@ -28,6 +28,10 @@ export class MjpegRung implements Rung {
     // Every JPEG is a key picture.
   }
 
+  delay(): void {
+    // The joiner holds the pictures.
+  }
+
   decode(job: Job): void {
     this.#queue.push(job);
     if (this.#queue.length > MOST_WAITING) this.#queue.shift();
@@ -86,6 +90,10 @@ export class PolledRung implements Rung {
 
   keysOnly(only: boolean): void {
     this.#pace = only ? GRID_MS : POLL_MS;
+  }
+
+  delay(): void {
+    // The joiner holds the pictures.
   }
 
   decode(): void {

@@ -44,13 +44,13 @@ export class Ladder {
   async choose(codec: Codec, name: string | null): Promise<{ rung: RungName; why: string }> {
     const { forced } = this;
     if (forced !== null) return { rung: forced, why: "chosen by the address (?rung=)" };
-    let why = this.#why;
+    const why = this.#why === "" ? [] : [this.#why];
     for (const rung of RUNGS.slice(this.#floor)) {
       const lacks = await this.#lacks(rung, codec, name);
-      if (lacks === null) return { rung, why };
-      why = why === "" ? lacks : `${why}; ${lacks}`;
+      if (lacks === null) return { rung, why: why.join("; ") };
+      if (!why.includes(lacks)) why.push(lacks);
     }
-    return { rung: "still", why };
+    return { rung: "still", why: why.join("; ") };
   }
 
   /** A rung failed or is too slow; the next choice is below it. */
@@ -77,7 +77,7 @@ export class Ladder {
     const what = codec === "h265" ? "H.265" : "H.264";
     if (rung === "mse") {
       // The mp4 writer knows H.264 alone.
-      if (codec === "h265") return "no H.265 by Media Source";
+      if (codec === "h265") return "this browser does not decode H.265";
       const plays = abilities.plays(name ?? "avc1.640028");
       return plays ? null : `this browser plays no ${what} by Media Source`;
     }

@@ -7,12 +7,13 @@ import type { Job, Rung, RungOwner } from "./rung";
 
 /** NAL units that a sample has: no parameter sets (in avcC) and no delimiters. */
 const LEFT_OUT = new Set([7, 8, 9]);
-/** Seconds behind the newest picture: beyond the first it jumps, from the second it hurries. */
-const JUMP_S = 0.6;
-const HURRY_S = 0.25;
-const HURRY_RATE = 1.1;
-/** Where it jumps to, from the newest. */
+/** Seconds behind the newest picture, at least: networks are not even. */
 const BEHIND_S = 0.1;
+/** Seconds off that: beyond the first it jumps, beyond the second it plays faster or slower. */
+const JUMP_S = 0.5;
+const UNEVEN_S = 0.1;
+const FASTER = 1.1;
+const SLOWER = 0.95;
 /** Seconds of past that stay in the buffer, and how much more is there before it is cut. */
 const KEEP_S = 4;
 const CUT_S = 8;
@@ -35,6 +36,7 @@ export class MseRung implements Rung {
   #duration = FIRST_DURATION;
   #sequence = 0;
   #closed = false;
+  #behind = BEHIND_S;
   /** By the microseconds from the first picture, which is the video's own time. */
   #jobs = new Map<number, Job>();
 
@@ -54,6 +56,10 @@ export class MseRung implements Rung {
 
   keysOnly(): void {
     // Media Source shows what it has at once.
+  }
+
+  delay(milliseconds: number): void {
+    this.#behind = Math.max(BEHIND_S, milliseconds / 1000);
   }
 
   decode(job: Job): void {
@@ -158,10 +164,11 @@ export class MseRung implements Rung {
     const start = buffered.start(buffered.length - 1);
     const end = buffered.end(buffered.length - 1);
     const behind = end - element.currentTime;
-    if (behind > JUMP_S || element.currentTime < start) {
-      element.currentTime = Math.max(start, end - BEHIND_S);
+    const off = behind - this.#behind;
+    if (off > JUMP_S || element.currentTime < start) {
+      element.currentTime = Math.max(start, end - this.#behind);
     }
-    element.playbackRate = behind > HURRY_S ? HURRY_RATE : 1;
+    element.playbackRate = off > UNEVEN_S ? FASTER : off < -UNEVEN_S ? SLOWER : 1;
     // A muted video may play by itself; one that is being removed says so.
     if (element.paused) void element.play().catch(() => undefined);
     if (end - buffered.start(0) > KEEP_S + CUT_S && !buffer.updating) {

@@ -1,11 +1,11 @@
 // One tile's pictures: from the messages of `watch` to the canvas, by the best rung that works.
 import { signal } from "@preact/signals";
-import type { DetectionsMessage, Pictures, WatchingMessage } from "../api/types";
+import type { Codec, DetectionsMessage, Pictures } from "../api/types";
 import { type PictureSink, type Watch, on, wantDetections, watch } from "../state/live";
 import { type Counters, counters, forget, sample } from "./counters";
 import { DropRule } from "./drop";
 import { type Unit, readUnit } from "./header";
-import { type Joined, Joiner, type Mode, type Picture } from "./joiner";
+import { type Boxes, type Joined, Joiner, type Mode, type Picture } from "./joiner";
 import { MjpegRung, PolledRung } from "./jpeg";
 import { Ladder, type RungName, abilities } from "./ladder";
 import { Lateness } from "./lateness";
@@ -19,6 +19,8 @@ import { WebCodecsRung } from "./webcodecs";
 const STALE_MS = 500;
 /** Units that wait while the browser is asked what it decodes: a joiner's whole GOP. */
 const MOST_EARLY = 600;
+/** Milliseconds without a unit after which the host's last picture is shown, if it has one. */
+const NOTHING_MS = 3000;
 /** Milliseconds after which a picture that was left out is told no longer. */
 const DROPS_SHOWN_MS = 5000;
 
@@ -68,6 +70,7 @@ export class Player implements PictureSink, RungOwner {
   #watch: Watch;
   #ends: (() => void)[] = [];
   #frame: number | null = null;
+  #nothing: ReturnType<typeof setTimeout> | undefined;
   #slowTimer: ReturnType<typeof setTimeout> | undefined;
   #asked = performance.now();
   #closed = false;
@@ -116,15 +119,24 @@ export class Player implements PictureSink, RungOwner {
     this.#leave();
     if (this.#frame !== null) cancelAnimationFrame(this.#frame);
     clearTimeout(this.#slowTimer);
+    clearTimeout(this.#nothing);
     this.#surface.close();
     forget(this.session, this.#counters);
   }
 
-  watching(message: WatchingMessage): void {
+  watching(): void {
     this.#rule.restart();
     this.#lateness = new Lateness();
     this.#set({ refused: null });
-    if (message.pictures === "none") this.#leave();
+    clearTimeout(this.#nothing);
+    this.#nothing = setTimeout(() => this.#wait(), NOTHING_MS);
+  }
+
+  /** The camera sends nothing: what it sent last is better. */
+  #wait(): void {
+    if (this.#closed || this.#rung !== null || this.pictures === "none") return;
+    this.#take("still", "mjpeg");
+    this.#set({ why: "the camera sends nothing" });
   }
 
   refused(reason: string): void {
@@ -194,7 +206,7 @@ export class Player implements PictureSink, RungOwner {
       this.#choosing = false;
       if (this.#closed) return;
       this.#chosen = stream;
-      if (this.#rung === null || rung !== this.state.value.rung) this.#take(rung, unit);
+      if (this.#rung === null || rung !== this.state.value.rung) this.#take(rung, unit.codec);
       this.#counters.reason = why;
       this.#set({ why, codec: name ?? unit.codec });
       this.#watch.changed();
@@ -205,17 +217,17 @@ export class Player implements PictureSink, RungOwner {
     });
   }
 
-  #take(name: RungName, unit: Unit): void {
+  #take(name: RungName, codec: Codec): void {
     this.#rung?.close();
     this.#joiner.clear();
     this.#rule.restart();
-    this.#rung = this.#make(name, unit);
+    this.#rung = this.#make(name, codec);
     this.#rung.keysOnly(this.pictures === "key");
     this.#counters.rung = name;
     this.#set({ rung: name });
   }
 
-  #make(name: RungName, unit: Unit): Rung {
+  #make(name: RungName, codec: Codec): Rung {
     switch (name) {
       case "webcodecs":
         return new WebCodecsRung(this);
@@ -223,7 +235,7 @@ export class Player implements PictureSink, RungOwner {
         return new MseRung(this);
       case "jpeg":
       case "still":
-        if (name === "jpeg" && unit.codec === "mjpeg") return new MjpegRung(this);
+        if (name === "jpeg" && codec === "mjpeg") return new MjpegRung(this);
         return new PolledRung(this, this.session, name === "still", () => this.#surface.pixels);
     }
   }
@@ -241,8 +253,13 @@ export class Player implements PictureSink, RungOwner {
     if (message.session !== this.session || pts === undefined) return;
     const { width, height, detections } = message;
     this.#joiner.result({ pts, width, height, detections }, performance.now());
+    this.#rung?.delay(this.#joiner.hold);
     // The picture was not held for so long, or not at all: its boxes come after it.
-    if (pts === this.#counters.last) this.#surface.overlay(this.#joiner.boxes(pts));
+    if (pts === this.#counters.last) {
+      const boxes = this.#joiner.boxes(pts);
+      this.#surface.overlay(boxes);
+      this.#countBoxes(pts, boxes);
+    }
     this.#schedule();
   }
 
@@ -277,9 +294,13 @@ export class Player implements PictureSink, RungOwner {
     own.joinMs ??= performance.now() - this.#asked;
     const waited = performance.now() - picture.arrived;
     if (!picture.stale) sample(own.drawMs, waited);
+    this.#countBoxes(picture.pts, boxes);
+  }
+
+  #countBoxes(picture: number, boxes: Boxes | null): void {
     if (boxes === null) return;
-    sample(own.boxes, {
-      picture: picture.pts,
+    sample(this.#counters.boxes, {
+      picture,
       result: boxes.pts,
       exact: boxes.exact,
       boxes: boxes.items.map(({ detection, box }) => ({

@@ -26,5 +26,7 @@ export interface Rung {
   decode(job: Job): void;
   /** Each picture is a key picture: none has to wait for the order of the next ones. */
   keysOnly(only: boolean): void;
+  /** Milliseconds by which pictures are to be late, so that their boxes are there. */
+  delay(milliseconds: number): void;
   close(): void;
 }

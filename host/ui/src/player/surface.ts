@@ -106,7 +106,9 @@ export class Surface {
       const pad = 3 * ratio;
       const size = (LABEL_PX + 6) * ratio;
       const wide = context.measureText(text).width + 2 * pad;
-      const above = top - size >= 0 ? top - size : top;
+      // Above the box, else below, else in it.
+      const below = top + down + size <= height ? top + down : top;
+      const above = top - size >= 0 ? top - size : below;
       const from = Math.max(0, Math.min(left - ratio, width - wide));
       context.fillStyle = "rgb(0 0 0 / 72%)";
       context.fillRect(from, above, wide, size);

@@ -28,6 +28,10 @@ export class WebCodecsRung implements Rung {
     this.#keysOnly = only;
   }
 
+  delay(): void {
+    // The joiner holds the pictures.
+  }
+
   decode(job: Job): void {
     const { unit, units } = job;
     if (unit.key) this.#configure(unit.codec, units);
