@@ -70,3 +70,36 @@ export interface Me {
   /** False: the host has no tokens, and everyone on this machine is its admin. */
   login: boolean;
 }
+
+/** Of `GET /v1/tokens`. */
+export interface Token {
+  name: string;
+  role: Role;
+  /** Those that a viewer sees; null: all. */
+  sessions: string[] | null;
+  /** RFC 3339; null: never. */
+  expires: string | null;
+  expired: boolean;
+  /** Browsers that are logged in with it. */
+  logins: number;
+}
+
+/** Answer to `POST /v1/tokens`; the only time that the host tells the token. */
+export interface NewToken {
+  name: string;
+  token: string;
+}
+
+/** Of `GET /v1/audit`. */
+export interface AuditLine {
+  time: string;
+  what: "done" | "denied" | "not_authenticated" | "turned_away";
+  caller?: string;
+  role?: Role;
+  peer: string;
+  action?: string;
+  subject?: string;
+  detail?: string;
+  outcome?: string;
+  reason?: string;
+}

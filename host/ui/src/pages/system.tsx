@@ -1,4 +1,31 @@
-/** processes, models, storage and access */
+import { mayAdmin, mayOperate } from "../state/me";
+import { Audit } from "../system/audit";
+import { ConfigInForce } from "../system/config";
+import { Health } from "../system/health";
+import { ModelList } from "../system/models";
+import { Tokens } from "../system/tokens";
+import { Empty } from "../ui/empty";
+import "./system.css";
+
+/** What the host is made of and how each part is. */
 export default function SystemPage() {
-  return <h1>System</h1>;
+  if (!mayOperate.value) {
+    return (
+      <Empty title="This page is for operators">
+        <p>Your token is a viewer's. An admin of this host can make one of another role.</p>
+      </Empty>
+    );
+  }
+  return (
+    <>
+      <h1>System</h1>
+      <div class="system">
+        <Health />
+        <ConfigInForce />
+        <ModelList />
+        {mayAdmin.value && <Tokens />}
+        {mayAdmin.value && <Audit />}
+      </div>
+    </>
+  );
 }

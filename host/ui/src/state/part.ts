@@ -1,0 +1,49 @@
+// One answer of the host that a page shows and keeps up to date.
+import { type Signal, signal } from "@preact/signals";
+import { ApiError, request } from "../api/client";
+
+export type Answer<T> =
+  | { state: "loading" }
+  | { state: "ready"; value: T }
+  /** The host does not have it, or not for this user: what shows it is left out. */
+  | { state: "absent" }
+  | { state: "failed"; error: unknown };
+
+export class Part<T> {
+  readonly answer: Signal<Answer<T>> = signal({ state: "loading" });
+  #asking: Promise<void> | null = null;
+
+  constructor(
+    readonly where: string,
+    /** Milliseconds between two questions while it is shown. */
+    readonly everyMs: number,
+  ) {}
+
+  /** Asks now; a question under way is not asked again. */
+  load(): Promise<void> {
+    this.#asking ??= this.#ask().finally(() => (this.#asking = null));
+    return this.#asking;
+  }
+
+  /** Asks now and again and again, while the page can be seen; returns what ends that. */
+  keep(): () => void {
+    void this.load();
+    const timer = setInterval(() => {
+      if (document.visibilityState === "visible") void this.load();
+    }, this.everyMs);
+    return () => clearInterval(timer);
+  }
+
+  async #ask(): Promise<void> {
+    try {
+      this.answer.value = { state: "ready", value: await request<T>(this.where) };
+    } catch (error) {
+      const status = error instanceof ApiError ? error.status : 0;
+      if (status === 404 || status === 403) this.answer.value = { state: "absent" };
+      // What was shown stays while the host is away: the page says so by itself.
+      else if (this.answer.value.state !== "ready" || status !== 0) {
+        this.answer.value = { state: "failed", error };
+      }
+    }
+  }
+}
