@@ -117,7 +117,7 @@ function Refused({ error }: { error: unknown }) {
   return (
     <div class="failure" role="alert">
       <p>
-        <strong>The host may not write its config file.</strong> Change it yourself, as below; with{" "}
+        <strong>The host may not write its config.</strong> Change it yourself, as below. With{" "}
         <code>edit_config = true</code> in <code>[server]</code> the host does it.
       </p>
       <pre tabIndex={0}>{toml}</pre>
