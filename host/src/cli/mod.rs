@@ -15,6 +15,7 @@ mod watch;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::config::source::SourceError;
 use crate::config::{ConfigError, ConfigFile, DEFAULT_PATH, LogFormat};
@@ -110,6 +111,10 @@ pub fn run() -> ExitCode {
 #[error("the log says why")]
 struct Told;
 
+/// How long a thread for blocking work waits for more. They take turns, so with the runtime's own
+/// ten seconds a little work now and then keeps all that the busiest moment has started.
+const SPARE_THREAD_AGE: Duration = Duration::from_secs(1);
+
 fn serve(path: &Path) -> anyhow::Result<()> {
     let file = ConfigFile::load(path)?;
     let config = &file.config;
@@ -117,7 +122,11 @@ fn serve(path: &Path) -> anyhow::Result<()> {
     // Dropped behind all else, so that nothing of what is said at the end is missing.
     let _log = telemetry::init(&config.logs, &config.session_processes.log_rotation)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %path.display(), "starting");
-    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_keep_alive(SPARE_THREAD_AGE)
+        .build()
+        .context("starting the runtime")?;
     let json = config.logs.format == LogFormat::Json;
     let served = runtime.block_on(crate::serve::serve(file));
     let served = served.map_err(|error| {

@@ -37,20 +37,8 @@ const COLUMNS: [Column; 11] = [
     column("store MiB", 1, 5.0),
 ];
 
-/// The column of the host's threads, and by how many they may have grown where the host has been
-/// started anew meanwhile. The runtime's threads for blocking work take turns, and each that has
-/// had one waits ten seconds for more: work every two seconds keeps as many as five, or as few as
-/// one where the start needed no more at once.
-const THREADS: usize = 2;
-const SPARE_THREADS: f64 = 5.0;
-
-/// The figures of a host at one moment.
-pub(crate) struct Figures {
-    /// The process of the host.
-    host: u32,
-    /// In the order of the columns.
-    values: [f64; COLUMNS.len()],
-}
+/// The figures at one moment, in the order of the columns.
+pub(crate) struct Figures([f64; COLUMNS.len()]);
 
 impl Figures {
     /// Looks at a host and its children.
@@ -72,7 +60,7 @@ impl Figures {
         }
         shared.extend(&host.shared);
         let mib = |kib: u64| kib as f64 / 1024.0;
-        let values = [
+        Self([
             mib(host.resident_kib),
             host.descriptors_but_logs() as f64,
             host.threads as f64,
@@ -84,25 +72,22 @@ impl Figures {
             shared.values().sum::<u64>() as f64 / f64::from(1 << 20),
             files as f64,
             bytes as f64 / f64::from(1 << 20),
-        ];
-        Self { host: pid, values }
+        ])
     }
 
     /// What has grown beyond its allowance since `before`, each in words.
     pub(crate) fn grown_since(&self, before: &Self) -> Vec<String> {
-        let started_anew = self.host != before.host;
-        let values = before.values.iter().zip(&self.values);
-        let grown = COLUMNS.iter().zip(values).enumerate().filter_map(|(at, (column, values))| {
-            let (before, now) = values;
-            let Column { heading, decimals, allowance } = column;
-            let allowance = if at == THREADS && started_anew { SPARE_THREADS } else { *allowance };
-            (now - before > allowance).then(|| {
-                format!(
-                    "{heading}: {before:.decimals$} -> {now:.decimals$}, of which {allowance} \
-                     is allowed"
-                )
+        let grown =
+            COLUMNS.iter().zip(self.0.iter().zip(before.0)).filter_map(
+                |(column, (now, before))| {
+                    let Column { heading, decimals, allowance } = column;
+                    let by = now - before;
+                    (by > *allowance).then(|| {
+                format!("{heading}: {before:.decimals$} -> {now:.decimals$}, of which {allowance} \
+                    is allowed")
             })
-        });
+                },
+            );
         grown.collect()
     }
 
@@ -131,7 +116,7 @@ fn width(column: &Column) -> usize {
 
 impl Display for Figures {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        COLUMNS.iter().zip(self.values).try_for_each(|(column, figure)| {
+        COLUMNS.iter().zip(self.0).try_for_each(|(column, figure)| {
             write!(f, "{figure:>w$.d$}", w = width(column), d = column.decimals)
         })
     }
@@ -143,25 +128,12 @@ mod tests {
 
     #[test]
     fn what_grows_beyond_its_allowance_is_named() {
-        let figures = |host| Figures { host, values: [10.0; COLUMNS.len()] };
-        let (before, mut after) = (figures(1), figures(1));
-        after.values[0] = 18.0;
-        after.values[4] = 1.0;
+        let before = Figures([10.0; COLUMNS.len()]);
+        let mut after = Figures([10.0; COLUMNS.len()]);
+        after.0[0] = 18.0;
+        after.0[4] = 1.0;
         assert!(after.grown_since(&before).is_empty());
-        after.values[1] = 11.0;
+        after.0[1] = 11.0;
         assert_eq!(after.grown_since(&before), ["fds: 10 -> 11, of which 0 is allowed"]);
-    }
-
-    #[test]
-    fn a_host_that_was_started_anew_may_have_spare_threads() {
-        let with = |host, threads| {
-            let mut values = [10.0; COLUMNS.len()];
-            values[THREADS] = threads;
-            Figures { host, values }
-        };
-        assert_eq!(COLUMNS[THREADS].heading, "threads");
-        assert!(with(2, 15.0).grown_since(&with(1, 10.0)).is_empty());
-        assert_eq!(with(2, 16.0).grown_since(&with(1, 10.0)).len(), 1);
-        assert_eq!(with(1, 13.0).grown_since(&with(1, 10.0)).len(), 1);
     }
 }
