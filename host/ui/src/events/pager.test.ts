@@ -190,6 +190,8 @@ describe("several sessions in one list", () => {
     expect(Math.min(...times.map(time => Date.parse(time)))).toBe(frontier);
     for (const pager of pagers) await readAll(pager);
     expect(merge(pagers)).toHaveLength(1010);
+    const unread = new Pager("new", ALL, often.fetch);
+    expect(merge([...pagers, unread])).toHaveLength(1010);
   });
 
   it("keep the numbers' order for a single one, whatever its clock says", async () => {

@@ -162,10 +162,12 @@ export class Pager {
  * the numbers give the order, since the times of a file begin in 1970.
  */
 export function merge(pagers: readonly Pager[]): StoredEvent[] {
-  const [first] = pagers;
+  // A session that has just been made holds up none of the others.
+  const begun = pagers.filter(pager => pager.begun);
+  const [first] = begun;
   if (first && pagers.length === 1) return first.events;
-  const frontier = Math.max(...pagers.map(pager => pager.frontier));
-  return pagers
+  const frontier = Math.max(...begun.map(pager => pager.frontier));
+  return begun
     .flatMap(pager => pager.events)
     .filter(event => Date.parse(event.time) >= frontier)
     .sort(newestFirst);

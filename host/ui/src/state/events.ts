@@ -130,7 +130,8 @@ export async function load(): Promise<void> {
       await Promise.all(open.map(pager => older(pager)));
       if (list !== current) return;
       windows += open.length;
-      if (shown(current).length >= before + STEP) break;
+      const begun = [...current.pagers.values()].every(pager => pager.begun);
+      if (begun && shown(current).length >= before + STEP) break;
     }
     progress.value = { state: "ready", end: ending(current) };
   } catch (error) {
@@ -139,6 +140,9 @@ export async function load(): Promise<void> {
     current.loading = false;
     if (list === current) draw();
   }
+  // Sessions that were made meanwhile.
+  const left = [...current.pagers.values()].some(pager => !pager.begun);
+  if (left && list === current && progress.peek().state === "ready") void load();
 }
 
 async function older(pager: Pager): Promise<void> {

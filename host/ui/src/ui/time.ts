@@ -1,5 +1,5 @@
 // Times and amounts as people read them, in the browser's language and time zone.
-import { signal } from "@preact/signals";
+import { computed, signal } from "@preact/signals";
 
 /** `Date.now()`, once a second: what shows an age reads it, and is drawn again. */
 export const now = signal(Date.now());
@@ -7,14 +7,16 @@ setInterval(() => {
   if (document.visibilityState === "visible") now.value = Date.now();
 }, 1000);
 
+/** What shows a date is drawn again at midnight, not each second. */
+const today = computed(() => new Date(now.value).toDateString());
+
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 
 /** Local time; with the date unless it is today. */
 export function local(time: string | number | Date): string {
   const date = new Date(time);
-  const today = date.toDateString() === new Date(now.value).toDateString();
-  return (today ? clock : day).format(date);
+  return (date.toDateString() === today.value ? clock : day).format(date);
 }
 
 /** "3 s", "5 min", "2 h", "4 d". */
