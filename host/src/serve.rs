@@ -28,7 +28,7 @@ use crate::preflight::{self, Finding};
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
 use crate::session::{SessionError, SessionStatus, Sessions};
-use crate::source::Sources;
+use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, session_tail};
 use crate::worker::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, WorkerLauncher, check_sandbox,
@@ -278,6 +278,10 @@ impl Control for HostControl {
     fn session(&self, id: &str) -> Option<SessionStatus> {
         let status = self.sessions.get(id)?.status();
         Some(SessionStatus { drift: self.deployer.drift(id), ..status })
+    }
+
+    fn pictures(&self, id: &str) -> Option<PictureFeed> {
+        Some(self.sessions.get(id)?.pictures().clone())
     }
 
     fn ensure(

@@ -176,6 +176,20 @@ impl Orientation {
         matches!(self, Self::Transpose | Self::TurnRight | Self::Transverse | Self::TurnLeft)
     }
 
+    /// EXIF's value, less 1: 0 to 7, and 0 for upright.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Upright => 0,
+            Self::MirrorAcross => 1,
+            Self::HalfTurn => 2,
+            Self::MirrorDown => 3,
+            Self::Transpose => 4,
+            Self::TurnRight => 5,
+            Self::Transverse => 6,
+            Self::TurnLeft => 7,
+        }
+    }
+
     /// Width and height as shown, of a picture coded in this width and height.
     pub fn shown<T>(self, (width, height): (T, T)) -> (T, T) {
         if self.is_quarter_turn() { (height, width) } else { (width, height) }

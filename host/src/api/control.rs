@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::analyze::Analyses;
+use crate::source::PictureFeed;
 
 /// Sessions, models and metrics as the API needs them.
 pub trait Control: Clone + Send + Sync + 'static {
@@ -22,6 +23,9 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// One session; `None` if there is none of this name.
     fn session(&self, id: &str) -> Option<Self::Status>;
+
+    /// The pictures of a session; `None` if there is none of this name.
+    fn pictures(&self, id: &str) -> Option<PictureFeed>;
 
     /// Makes sure that a session of this name runs this pipeline on this source. Runs to its end
     /// even if the caller stops waiting.

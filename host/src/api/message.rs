@@ -8,12 +8,13 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EVERY_SESSION, MAX_ID_BYTES, check_session_id};
+use crate::event::PictureChoice;
 
 /// Longest message of a client in bytes: settings and commands are small.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 
 /// The types of messages, for error messages.
-const TYPES: &str = "subscribe, unsubscribe, query, command, ping";
+const TYPES: &str = "subscribe, unsubscribe, watch, query, command, ping";
 
 /// A message of a client.
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
@@ -24,6 +25,12 @@ pub(super) enum ClientMessage {
     Unsubscribe {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
+    },
+    Watch {
+        #[schemars(length(min = 1, max = MAX_ID_BYTES))]
+        session: String,
+        /// Which of the session's pictures come from now on, each as a binary message.
+        pictures: PictureChoice,
     },
     Query {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
@@ -174,6 +181,7 @@ impl ClientMessage {
                 }
             }
             Self::Unsubscribe { session }
+            | Self::Watch { session, .. }
             | Self::Query { session, .. }
             | Self::Command { session, .. } => check_id(session)?,
             Self::Ping {} => {}
@@ -267,6 +275,9 @@ mod tests {
                 "all sessions",
             ),
             (r#"{"type":"unsubscribe","session":""}"#, "empty"),
+            (r#"{"type":"watch","session":"a"}"#, "pictures"),
+            (r#"{"type":"watch","session":"a","pictures":"most"}"#, "most"),
+            (r#"{"type":"watch","session":"","pictures":"all"}"#, "empty"),
             (r#"{"type":"query","session":"a"}"#, "query"),
             (r#"{"type":"query","session":"a","command":{}}"#, "command"),
             (r#"{"type":"command","session":"a"}"#, "command"),

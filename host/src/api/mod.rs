@@ -33,6 +33,7 @@ mod state;
 mod stream;
 mod tls;
 mod ui;
+mod watching;
 mod websocket;
 
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! One WebSocket: a client's requests, and the messages of the hub for it.
+//! One WebSocket: a client's requests, the messages of the hub for it, and the pictures that it
+//! watches.
 //!
 //! Three futures run side by side: reading, so that a ping is answered while a session is being
 //! made; the requests, one after the other; and writing, the only reader of the subscriber's queue.
@@ -12,6 +13,7 @@ use std::time::Instant;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::worker::RequestKind;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -28,9 +30,10 @@ use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
 use super::problem::Problem;
 use super::resume::{self, ResumeError};
 use super::state::ApiState;
+use super::watching::{self, WATCHED, Watches};
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
 use crate::config::EVERY_SESSION;
-use crate::event::{ServerMessage, SubscribeOptions, Subscriber};
+use crate::event::{PictureChoice, ServerMessage, SubscribeOptions, Subscriber};
 use crate::util::bucket::{RateLimit, TokenBucket};
 use crate::util::shown::without_folders;
 
@@ -110,6 +113,7 @@ struct Client<C> {
     caller: Caller,
     peer: SocketAddr,
     subscriber: Arc<Subscriber>,
+    watches: Watches,
     /// The payload of the client's last ping, until it is answered.
     ping: Mutex<Option<Vec<u8>>>,
     pinged: Notify,
@@ -127,8 +131,15 @@ async fn serve<C: Control>(
     peer: SocketAddr,
 ) {
     let subscriber = Arc::new(state.hub.subscriber());
-    let client =
-        Client { state, caller, peer, subscriber, ping: Mutex::default(), pinged: Notify::new() };
+    let client = Client {
+        state,
+        caller,
+        peer,
+        subscriber,
+        watches: Watches::default(),
+        ping: Mutex::default(),
+        pinged: Notify::new(),
+    };
     let (requests, inbox) = mpsc::channel(REQUESTS);
     let end = tokio::select! {
         // In this order: the host's own reason counts first.
@@ -145,7 +156,8 @@ async fn serve<C: Control>(
 }
 
 impl<C: Control> Client<C> {
-    /// Sends the subscriber's messages in batches, pings, and answers pings.
+    /// Sends the subscriber's messages in batches, pictures when no message waits, and pings, and
+    /// answers pings.
     async fn write(&self, sender: &mut Sender) -> SocketEnd {
         let timing = self.state.timing;
         let mut pings = interval(timing.ping);
@@ -153,15 +165,12 @@ impl<C: Control> Client<C> {
         // The first tick is now.
         pings.tick().await;
         loop {
+            let mut next = None;
             tokio::select! {
-                next = self.subscriber.next() => {
-                    let mut next = Some(next);
-                    while let Some(message) = next {
-                        match message {
-                            Ok(message) => sender.text(&message.text, &self.state.squeezed),
-                            Err(slow) => return SocketEnd::Slow(slow.to_string()),
-                        }
-                        next = if sender.is_full() { None } else { self.subscriber.try_next() };
+                first = self.subscriber.next() => next = Some(first),
+                () = self.watches.wait() => {
+                    for (session, stream) in self.watches.follow() {
+                        self.subscriber.send(&watching::ended(&session, stream));
                     }
                 }
                 _ = pings.tick() => sender.ping(),
@@ -171,12 +180,32 @@ impl<C: Control> Client<C> {
                     }
                 }
             }
+            next = next.or_else(|| self.subscriber.try_next());
+            while let Some(message) = next {
+                match message {
+                    Ok(message) => sender.text(&message.text, &self.state.squeezed),
+                    Err(slow) => return SocketEnd::Slow(slow.to_string()),
+                }
+                next = if sender.is_full() { None } else { self.subscriber.try_next() };
+            }
+            self.write_pictures(sender);
             match sender.flush(timing.send).await {
                 Ok(()) => {}
                 Err(WriteError::Gone) => return SocketEnd::Read(ReadEnd::Gone),
                 Err(WriteError::Full) => return SocketEnd::Slow(self.state.untaken()),
             }
         }
+    }
+
+    /// Adds pictures, unless there is enough to write already: a message waits for one picture at
+    /// most. No message waits unread then, so the answer to `watch` is before its first picture.
+    fn write_pictures(&self, sender: &mut Sender) {
+        while !sender.is_full() {
+            let Some((stream, picture)) = self.watches.next() else { return };
+            let header = watching::header(stream, &picture, monotonic_ns());
+            sender.binary(&header, picture.unit.data.clone());
+        }
+        self.watches.wake();
     }
 
     /// Reads requests. A ping is answered here; the others wait their turn.
@@ -259,7 +288,14 @@ impl<C: Control> Client<C> {
                     self.subscribe_all(request).await
                 }
                 ClientMessage::Subscribe(request) => self.subscribe(request).await,
-                ClientMessage::Unsubscribe { session } => self.subscriber.unsubscribe(&session),
+                ClientMessage::Unsubscribe { session } => {
+                    match session.as_str() {
+                        EVERY_SESSION => self.watches.end_all(),
+                        session => drop(self.watches.end(session)),
+                    }
+                    self.subscriber.unsubscribe(&session);
+                }
+                ClientMessage::Watch { session, pictures } => self.watch(&session, pictures),
                 ClientMessage::Query { session, id, query } => {
                     self.ask(&mut asked, RequestKind::Query, session, id, query);
                 }
@@ -269,6 +305,26 @@ impl<C: Control> Client<C> {
                 ClientMessage::Ping {} => self.subscriber.send(&ServerMessage::Pong),
             }
         }
+    }
+
+    /// Begins, changes or ends the pictures of a session.
+    fn watch(&self, session: &str, pictures: PictureChoice) {
+        if !self.caller.sees(session) {
+            return self.unknown(session);
+        }
+        let Some(choice) = watching::choice(pictures) else {
+            let stream = self.watches.end(session).unwrap_or_default();
+            return self.subscriber.send(&watching::ended(session, stream));
+        };
+        let Some(feed) = self.state.control.pictures(session) else {
+            return self.unknown(session);
+        };
+        let Some(stream) = self.watches.watch(session, &feed, choice) else {
+            let message = format!("a client may watch {WATCHED} sessions");
+            return self.error("too_many_watched", &message, Some(session));
+        };
+        let codec = feed.codec().map(Into::into);
+        self.subscriber.send(&ServerMessage::Watching { session, pictures, codec, stream });
     }
 
     /// Passes a query or a command on to the session's pipeline.
@@ -483,6 +539,7 @@ impl ClientMessage {
         match self {
             Self::Subscribe(request) => Some(&request.session),
             Self::Unsubscribe { session }
+            | Self::Watch { session, .. }
             | Self::Query { session, .. }
             | Self::Command { session, .. } => Some(session),
             Self::Ping {} => None,

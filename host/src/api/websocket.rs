@@ -9,6 +9,7 @@ mod frame;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
@@ -39,6 +41,9 @@ const PROTOCOL: &str = "ocelli.v1";
 /// Bytes of one read, more than almost every request; on the stack, so that an idle socket has no
 /// buffer.
 const READ: usize = 4 << 10;
+
+/// Chunks that one system call writes: eight pictures with their headers.
+const GATHERED: usize = 16;
 
 /// From this size on a message is written in place, not copied into a buffer.
 const LARGE: usize = 64 << 10;
@@ -214,6 +219,7 @@ pub(super) struct Sender {
 enum Chunk {
     Frames(Vec<u8>),
     Text(Arc<str>),
+    Shared(Bytes),
 }
 
 impl Chunk {
@@ -221,6 +227,7 @@ impl Chunk {
         match self {
             Self::Frames(bytes) => bytes,
             Self::Text(text) => text.as_bytes(),
+            Self::Shared(bytes) => bytes,
         }
     }
 }
@@ -241,6 +248,16 @@ impl Sender {
             self.settle();
             self.waiting.push_back(Chunk::Text(Arc::clone(text)));
         }
+    }
+
+    /// Adds a binary message of two parts, of which the second is not copied. It is never
+    /// compressed: its like is already.
+    pub(super) fn binary(&mut self, head: &[u8], rest: Bytes) {
+        let opcode = OpCode::Data(Data::Binary);
+        frame::put_header(&mut self.frames, opcode, false, head.len() + rest.len());
+        self.frames.extend_from_slice(head);
+        self.settle();
+        self.waiting.push_back(Chunk::Shared(rest));
     }
 
     /// Adds a ping frame.
@@ -268,14 +285,13 @@ impl Sender {
     /// Writes everything that waits. If the future is dropped, the next call resumes.
     pub(super) async fn flush(&mut self, patience: Duration) -> Result<(), WriteError> {
         self.settle();
-        while let Some(first) = self.waiting.front() {
-            let rest = first.bytes().get(self.written..).unwrap_or_default();
-            if rest.is_empty() {
-                self.waiting.pop_front();
-                self.written = 0;
-                continue;
+        while self.pop_written() {
+            let mut slices = [IoSlice::new(&[]); GATHERED];
+            for (at, (slice, chunk)) in slices.iter_mut().zip(&self.waiting).enumerate() {
+                let written = if at == 0 { self.written } else { 0 };
+                *slice = IoSlice::new(chunk.bytes().get(written..).unwrap_or_default());
             }
-            match timeout(patience, self.writer.write(rest)).await {
+            match timeout(patience, self.writer.write_vectored(&slices)).await {
                 Ok(Ok(written @ 1..)) => self.written += written,
                 Ok(_) => return Err(WriteError::Gone),
                 Err(_) => return Err(WriteError::Full),
@@ -293,6 +309,18 @@ impl Sender {
     pub(super) async fn shutdown(&mut self) {
         // An error means that the connection is gone already.
         let _ = self.writer.shutdown().await;
+    }
+
+    /// Removes the chunks that are written. Whether any are left.
+    fn pop_written(&mut self) -> bool {
+        while let Some(first) = self.waiting.front() {
+            let Some(into_next) = self.written.checked_sub(first.bytes().len()) else {
+                return true;
+            };
+            self.waiting.pop_front();
+            self.written = into_next;
+        }
+        false
     }
 
     /// Ends the current chunk of frames.

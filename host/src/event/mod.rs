@@ -34,6 +34,6 @@ pub use subscriber::{SubscribeOptions, Subscriber};
 pub use time::{rfc3339, unix_ns};
 pub use wire::{
     ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
-    Event, Latency, ServerMessage, SessionState, encode_event,
+    Event, Latency, PictureChoice, PictureCodec, ServerMessage, SessionState, encode_event,
 };
 pub(crate) use wire::{CODE, HOST_KINDS, JournalledEvent};

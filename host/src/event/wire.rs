@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ocelli_protocol::worker::CaptureClock;
+use ocelli_protocol::worker::{CaptureClock, Codec};
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -116,6 +116,17 @@ pub enum ServerMessage<'a> {
         #[schemars(range(min = 1))]
         missed: u64,
     },
+    /// Answer to `watch`; the host's own message when the session has ended.
+    Watching {
+        /// The session's name.
+        session: &'a str,
+        /// Which of its pictures come from now on, each as a binary message.
+        pictures: PictureChoice,
+        /// The compression; null before the source has delivered a picture.
+        codec: Option<PictureCodec>,
+        /// The number of the session in binary messages.
+        stream: u32,
+    },
     /// How the host is, whenever that changes; first of all where it is not well.
     Host {
         /// Each part.
@@ -146,6 +157,42 @@ pub enum ServerMessage<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         newest: Option<u64>,
     },
+}
+
+/// Which pictures of a session a client gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum PictureChoice {
+    /// All, in decoding order.
+    All,
+    /// Those that can be decoded by themselves.
+    Key,
+    /// None.
+    None,
+}
+
+/// The compression of pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum PictureCodec {
+    /// H.264, Annex B, parameter sets before each key picture.
+    H264,
+    /// H.265, likewise.
+    H265,
+    /// A JPEG for each picture.
+    Mjpeg,
+}
+
+impl From<Codec> for PictureCodec {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::H264 => Self::H264,
+            Codec::H265 => Self::H265,
+            Codec::Mjpeg => Self::Mjpeg,
+        }
+    }
 }
 
 /// What the codes of errors and problems look like.

@@ -14,6 +14,7 @@ use super::error::{ANSWER_TIMEOUT, SessionError};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, RecentView, SessionStatus, StatusInner};
+use crate::source::{PictureFeed, PictureFeedOwner};
 use crate::util::line;
 use crate::util::shown::without_folders;
 
@@ -94,6 +95,8 @@ pub(super) struct TaskEnd {
     pub(super) requests: mpsc::Receiver<SessionRequest>,
     /// Dropped with the task.
     pub(super) alive: watch::Sender<()>,
+    /// Likewise.
+    pub(super) pictures: PictureFeedOwner,
 }
 
 /// A session. Cheap to clone; all clones are one session, and another session of the same name,
@@ -104,6 +107,7 @@ pub struct SessionHandle {
     requests: mpsc::Sender<SessionRequest>,
     /// Closed when the session has ended, and its worker with it.
     ended: watch::Receiver<()>,
+    pictures: PictureFeed,
 }
 
 impl SessionHandle {
@@ -118,8 +122,10 @@ impl SessionHandle {
         });
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let (alive, ended) = watch::channel(());
-        let task = TaskEnd { shared: Arc::clone(&shared), requests: inbox, alive };
-        (Self { shared, requests, ended }, task)
+        let owner = PictureFeedOwner::default();
+        let pictures = owner.feed();
+        let task = TaskEnd { shared: Arc::clone(&shared), requests: inbox, alive, pictures: owner };
+        (Self { shared, requests, ended, pictures }, task)
     }
 
     /// A session without a task, which never ends.
@@ -159,6 +165,11 @@ impl SessionHandle {
         }
     }
 
+    /// Its pictures as its source delivers them.
+    pub fn pictures(&self) -> &PictureFeed {
+        &self.pictures
+    }
+
     /// Whether it has not ended.
     pub fn is_alive(&self) -> bool {
         self.ended.has_changed().is_ok()
@@ -183,7 +194,8 @@ impl SessionHandle {
     /// Its status, with what metrics and alerts need.
     pub fn observe(&self) -> Observation {
         let spec = self.spec();
-        self.shared.update(|status| status.observation(&spec))
+        let viewing = Arc::clone(self.pictures.counts());
+        self.shared.update(|status| status.observation(&spec, viewing))
     }
 
     /// What it did lately.

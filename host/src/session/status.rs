@@ -1,6 +1,7 @@
 //! The status of a session: as its task keeps it, and as the API, metrics and alerts see it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::confinement::Confinement;
@@ -16,7 +17,7 @@ use super::spec::Spec;
 use super::totals::{Frames, Totals};
 use crate::event::{SessionState, rfc3339, unix_ns};
 use crate::shape::TIME;
-use crate::source::{ReaderStatus, ReaderView};
+use crate::source::{ReaderStatus, ReaderView, ViewerCounts};
 
 /// A session as `GET /v1/sessions` shows it.
 #[derive(Debug, Clone, Default, Serialize, JsonSchema)]
@@ -106,6 +107,8 @@ pub struct Observation {
     pub memory_limit: u64,
     /// Bytes that the component's linear memories may have together.
     pub guest_memory_limit: u64,
+    /// Who views its pictures, and what they were too slow for.
+    pub viewing: Arc<ViewerCounts>,
 }
 
 /// What a session did lately.
@@ -234,7 +237,7 @@ impl StatusInner {
     }
 
     /// The status, with what metrics and alerts need.
-    pub(super) fn observation(&self, spec: &Spec) -> Observation {
+    pub(super) fn observation(&self, spec: &Spec, viewing: Arc<ViewerCounts>) -> Observation {
         Observation {
             status: self.status(spec),
             latencies: self.latencies,
@@ -243,6 +246,7 @@ impl StatusInner {
             losses: self.losses,
             memory_limit: self.allowed.memory,
             guest_memory_limit: self.allowed.guest_memory,
+            viewing,
         }
     }
 }

@@ -27,7 +27,7 @@ use super::spec::Spec;
 use super::stream_worker::StreamWorker;
 use super::totals::Frames;
 use crate::event::{SessionState, rfc3339, unix_ns};
-use crate::source::Subscription;
+use crate::source::{PictureFeedOwner, PictureTap, Subscription};
 use crate::util::backoff::BackoffPolicy;
 use crate::util::line;
 use crate::util::shown::without_folders;
@@ -218,7 +218,8 @@ pub(super) struct SessionTask {
     settings_of: Option<String>,
     /// The end of the last worker whose place another took.
     ending: Option<JoinHandle<()>>,
-    /// Dropped when the session has ended.
+    /// Dropped when the session has ended, as is `_alive`.
+    pictures: PictureFeedOwner,
     _alive: watch::Sender<()>,
 }
 
@@ -228,7 +229,7 @@ impl SessionTask {
         end: TaskEnd,
         probation: Option<ProbationRequest>,
     ) -> Self {
-        let TaskEnd { shared, requests, alive } = end;
+        let TaskEnd { shared, requests, alive, pictures } = end;
         let spec = shared.spec();
         let terms = environment.limits().rollout;
         Self {
@@ -246,6 +247,7 @@ impl SessionTask {
             served: None,
             settings_of: None,
             ending: None,
+            pictures,
             _alive: alive,
         }
     }
@@ -335,6 +337,7 @@ impl SessionTask {
             SessionState::Failed | SessionState::Stopped => {
                 // Nothing is held for a session that a person has to start again.
                 self.subscription = None;
+                self.pictures.follow(PictureTap::default());
                 None
             }
             _ => return true,

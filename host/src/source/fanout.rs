@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::gop::GopCache;
+use super::viewers::PictureTap;
 use super::{AccessUnit, SourceEvent, SourceFault};
 
 /// Units that may wait for one subscriber, not counting the GOP that it got when it joined: 10 s at
@@ -31,6 +32,7 @@ enum SourceState {
 #[derive(Debug, Default)]
 pub(super) struct Fanout {
     state: Mutex<FanoutState>,
+    pictures: PictureTap,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +85,7 @@ impl Fanout {
         FanoutSubscriber { fanout: Arc::clone(self), id, shared }
     }
 
-    /// Hands a unit to every subscriber.
+    /// Hands a unit to every subscriber, and then to every viewer.
     pub(super) fn unit(&self, unit: AccessUnit) {
         let unit = Arc::new(unit);
         let mut state = self.state.lock();
@@ -91,6 +93,8 @@ impl Fanout {
         for queue in state.queues.values_mut() {
             queue.push_unit(&unit);
         }
+        drop(state);
+        self.pictures.unit(&unit);
     }
 
     /// Notes which streams the source offers beside the one that is read: "audio aac".
@@ -111,6 +115,7 @@ impl Fanout {
         let mut state = self.state.lock();
         // Units after the break do not continue the GOP, and old pictures are of no use.
         state.gop.clear();
+        self.pictures.clear();
         if matches!(&state.status, SourceState::Down(known) if known.key() == fault.key()) {
             return;
         }
@@ -197,6 +202,11 @@ pub(super) struct FanoutSubscriber {
 }
 
 impl FanoutSubscriber {
+    /// Where viewers join.
+    pub(super) fn pictures(&self) -> PictureTap {
+        self.fanout.pictures.clone()
+    }
+
     /// The streams beside the one that is read.
     pub(super) fn other_streams(&self) -> Vec<String> {
         self.fanout.state.lock().other_streams.clone()

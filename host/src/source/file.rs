@@ -20,6 +20,7 @@ use super::fault::one_line;
 use super::file_error::FileError;
 use super::ingest::{Descriptors, IngestItem, IngestLauncher, PictureReader};
 use super::nal::PictureInfo;
+use super::viewers::PictureTap;
 use super::{AccessUnit, SourceEvent, SourceFault};
 use crate::config::source::{FileSource, Pace};
 use crate::util::folder::{Folder, open_regular};
@@ -52,6 +53,7 @@ pub(super) struct FileReader {
     started: Option<Instant>,
     lost: Arc<AtomicU64>,
     other_streams: Arc<Mutex<Vec<String>>>,
+    pictures: PictureTap,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -93,6 +95,7 @@ impl FileReader {
             started: None,
             lost,
             other_streams,
+            pictures: PictureTap::default(),
             _task: AbortOnDropHandle::new(tokio::spawn(task.run())),
         }
     }
@@ -100,6 +103,11 @@ impl FileReader {
     /// Counter of pictures of the file that could not be read.
     pub(super) fn lost(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.lost)
+    }
+
+    /// Where viewers join.
+    pub(super) fn pictures(&self) -> PictureTap {
+        self.pictures.clone()
     }
 
     /// The streams beside the one that is read.
@@ -117,7 +125,9 @@ impl FileReader {
                 }
                 if let Some(TimedUnit { mut unit, .. }) = self.pending.take() {
                     unit.header.received_ns = clock::monotonic_ns();
-                    return SourceEvent::Unit(Arc::new(unit));
+                    let unit = Arc::new(unit);
+                    self.pictures.unit(&unit);
+                    return SourceEvent::Unit(unit);
                 }
             }
             match self.items.recv().await {

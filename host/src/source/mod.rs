@@ -18,9 +18,12 @@
 //! hostile text here. What the host takes from a process is bounded in bytes: a picture, the cache
 //! of the GOP, the queue of each subscriber.
 //!
+//! A reader's units also go to the [`viewers`] of its sessions, for whom they are not decoded.
+//!
 //! ```text
 //! rtsp | ingest::camera --picture--> delivery: gate, timing --unit--> fanout --> Subscription
 //! ingest::pictures --picture--> file: pace, bounded channel --unit-------------> Subscription
+//!                                                  fanout | file --unit--> PictureTap --> Viewer
 //! ```
 
 use std::collections::HashMap;
@@ -55,10 +58,15 @@ mod retry;
 mod rtsp;
 mod silence;
 mod timing;
+mod viewers;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
 pub(crate) use ingest::fault_of_authorities;
+pub use viewers::{
+    FeedChange, PictureFeed, PictureFeedOwner, PictureTap, ViewedPicture, Viewer, ViewerChoice,
+    ViewerCounts, ViewerGroup,
+};
 
 #[doc(hidden)]
 pub use nal::assemble_units;
@@ -266,6 +274,14 @@ impl Subscription {
         match &self.feed {
             SubscriptionFeed::Live(live) => live.member.dropped(),
             SubscriptionFeed::File(_) => Arc::default(),
+        }
+    }
+
+    /// Where viewers join.
+    pub fn pictures(&self) -> PictureTap {
+        match &self.feed {
+            SubscriptionFeed::Live(live) => live.member.pictures(),
+            SubscriptionFeed::File(file) => file.pictures(),
         }
     }
 

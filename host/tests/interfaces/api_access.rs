@@ -9,6 +9,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, InsightControl, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
+use ocelli::source::{PictureFeed, PictureFeedOwner};
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::within;
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ mod sockets;
 
 /// Sessions a and b.
 #[derive(Clone)]
-struct Double(Analyses);
+struct Double(Analyses, Arc<PictureFeedOwner>);
 
 no_deployments!(Double);
 
@@ -56,6 +57,10 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions().into_iter().find(|session| session["id"] == id)
+    }
+
+    fn pictures(&self, id: &str) -> Option<PictureFeed> {
+        self.session(id).map(|_| self.1.feed())
     }
 
     async fn ensure(
@@ -200,7 +205,7 @@ impl Host {
         let server = Server::start(
             listener,
             Hub::new(crate::support::events()),
-            Double(analyses),
+            Double(analyses, Arc::default()),
             Timing::default(),
             seen,
         )

@@ -10,6 +10,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::AnalyzeConfig;
 use ocelli::event::{Clock, Detections, Event, Hub, Latency, PartState, SessionState};
+use ocelli::source::PictureFeed;
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -55,6 +56,10 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions().into_iter().find(|session| session["id"] == id)
+    }
+
+    fn pictures(&self, _: &str) -> Option<PictureFeed> {
+        None
     }
 
     async fn ensure(

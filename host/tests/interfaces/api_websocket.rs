@@ -13,6 +13,7 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{AnalyzeConfig, Config};
 use ocelli::event::{Attributes, Clock, Detection, Detections, Event, Hub, Latency, SessionState};
+use ocelli::source::{PictureFeed, PictureFeedOwner};
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
@@ -30,6 +31,8 @@ use tungstenite::protocol::frame::FrameHeader;
 
 use crate::support::Client;
 
+mod pictures;
+
 /// The sessions that there are.
 const GATE: &str = "gate";
 const YARD: &str = "yard";
@@ -40,6 +43,8 @@ const DEFLATE: &str = "permessage-deflate; client_max_window_bits";
 #[derive(Clone)]
 struct Double {
     sessions: Arc<Mutex<BTreeMap<String, Value>>>,
+    /// Of the sessions with pictures.
+    pictures: Arc<Mutex<BTreeMap<String, PictureFeedOwner>>>,
     analyses: Analyses,
 }
 
@@ -61,6 +66,10 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions.lock().get(id).cloned()
+    }
+
+    fn pictures(&self, id: &str) -> Option<PictureFeed> {
+        Some(self.pictures.lock().get(id)?.feed())
     }
 
     async fn ensure(
@@ -101,6 +110,7 @@ no_insight!(Double);
 struct Host {
     server: Server,
     hub: Hub,
+    double: Double,
     config: watch::Sender<Arc<Config>>,
 }
 
@@ -121,7 +131,7 @@ impl Host {
         let hub = Hub::new(crate::support::events());
         let analyses =
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
-        let double = Double { sessions: Arc::default(), analyses };
+        let double = Double { sessions: Arc::default(), pictures: Arc::default(), analyses };
         for session in [GATE, YARD] {
             double.sessions.lock().insert(session.into(), json!({"id": session}));
             hub.publish_state(session, SessionState::Running, None);
@@ -129,8 +139,9 @@ impl Host {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let config = watch::Sender::new(config(tokens));
         let server =
-            Server::start(listener, hub.clone(), double, timing, config.subscribe()).unwrap();
-        Self { server, hub, config }
+            Server::start(listener, hub.clone(), double.clone(), timing, config.subscribe())
+                .unwrap();
+        Self { server, hub, double, config }
     }
 
     async fn client(&self) -> Client {
@@ -646,8 +657,9 @@ fn resident() -> usize {
 /// A message that a client may send, or almost.
 fn message(random: &mut StdRng) -> Vec<u8> {
     let session = *[GATE, YARD, "nobody", "*", ""].choose(random).unwrap();
-    let message = match random.random_range(0..6) {
+    let message = match random.random_range(0..7) {
         0 => json!({"type": "ping"}),
+        6 => json!({"type": "watch", "session": session, "pictures": "all"}),
         1 => json!({"type": "unsubscribe", "session": session}),
         2 => {
             let kind = *["query", "command"].choose(random).unwrap();

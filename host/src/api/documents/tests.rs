@@ -10,7 +10,7 @@ use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
     AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, HostStatus, Latency,
-    PartState, ServerMessage, SessionState, encode_event,
+    PartState, PictureChoice, PictureCodec, ServerMessage, SessionState, encode_event,
 };
 
 /// Where a document is for the schemas in it.
@@ -244,6 +244,13 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         ServerMessage::Session { session, state: SessionState::Degraded, reason: Some("gone") },
         ServerMessage::Session { session, state: SessionState::Failed, reason: None },
         ServerMessage::Lagged { session, missed: 4 },
+        ServerMessage::Watching {
+            session,
+            pictures: PictureChoice::All,
+            codec: Some(PictureCodec::H265),
+            stream: 1,
+        },
+        ServerMessage::Watching { session, pictures: PictureChoice::None, codec: None, stream: 0 },
         ServerMessage::Host { host: &host },
         ServerMessage::error("bad_json", "not JSON", None),
         gone,
@@ -260,6 +267,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
             | ServerMessage::Detections { .. }
             | ServerMessage::Session { .. }
             | ServerMessage::Lagged { .. }
+            | ServerMessage::Watching { .. }
             | ServerMessage::Host { .. }
             | ServerMessage::Error { .. } => {}
         }
@@ -292,10 +300,11 @@ fn operation<'a>(document: &'a Value, name: &str) -> BTreeSet<&'a str> {
 fn the_examples_of_the_websockets_document_are_what_it_says_and_what_the_host_reads() {
     let (document, mut checker) = Checker::of(websocket_document());
     let (from_clients, from_host) = (operation(&document, "ask"), operation(&document, "tell"));
-    let all: BTreeSet<&str> = from_clients.union(&from_host).copied().collect();
-    assert_eq!(all, keys(&document["components"]["messages"]));
-    assert_eq!(all, keys(&document["channels"]["ws"]["messages"]));
-    for name in all {
+    let texts: BTreeSet<&str> = from_clients.union(&from_host).copied().collect();
+    let all = texts.union(&operation(&document, "show")).copied().collect();
+    assert_eq!(keys(&document["components"]["messages"]), all);
+    assert_eq!(keys(&document["channels"]["ws"]["messages"]), all);
+    for name in texts {
         let examples = document["components"]["messages"][name]["examples"].as_array().unwrap();
         assert!(!examples.is_empty(), "{name}");
         for example in examples {
@@ -314,6 +323,7 @@ fn of_clients(message: &ClientMessage) -> &'static str {
     match message {
         ClientMessage::Subscribe(_) => "subscribe",
         ClientMessage::Unsubscribe { .. } => "unsubscribe",
+        ClientMessage::Watch { .. } => "watch",
         ClientMessage::Query { .. } => "query",
         ClientMessage::Command { .. } => "command",
         ClientMessage::Ping {} => "ping",
@@ -332,6 +342,8 @@ fn what_the_host_refuses_to_read_the_websockets_document_refuses_too() {
         ("subscribe", json!({"type": "subscribe", "session": "a", "after": -1})),
         ("subscribe", json!({"type": "subscribe", "session": "", "after": 1})),
         ("unsubscribe", json!({"type": "unsubscribe", "session": ""})),
+        ("watch", json!({"type": "watch", "session": "a"})),
+        ("watch", json!({"type": "watch", "session": "a", "pictures": "most"})),
         ("query", json!({"type": "query", "session": "a"})),
         ("command", json!({"type": "command", "session": "a"})),
         ("ping", json!({"type": "ping", "session": "a"})),

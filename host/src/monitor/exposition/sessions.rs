@@ -67,7 +67,12 @@ impl Exposition {
         )?
         .samples(self.some(|it| it.result_age))?;
         out.gauge("session_subscribers", "Who listens to the session")?
-            .samples(self.each(|it| it.subscribers))
+            .samples(self.each(|it| it.subscribers))?;
+        out.gauge("session_viewers", "Who watches the session's pictures")?
+            .samples(self.each(|it| it.observation.viewing.viewers()))?;
+        let help = "Pictures that viewers were too slow for";
+        out.counter("session_viewer_pictures_dropped", help)?
+            .samples(self.each(|it| it.observation.viewing.dropped()))
     }
 
     fn frames(&self, out: &mut Families<'_, '_>) -> fmt::Result {

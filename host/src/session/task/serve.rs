@@ -68,6 +68,7 @@ impl SessionTask {
             // between.
             let subscription = environment.sources.subscribe(&self.spec.source);
             self.shared.update(|status| status.reader = subscription.reader());
+            self.pictures.follow(subscription.pictures());
             self.subscription = Some(subscription);
             self.source_damage = None;
         }

@@ -76,6 +76,7 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
     let subscribe = |session: &str| json!({"type": "subscribe", "session": session});
     let query = |session: &str| json!({"type": "query", "session": session, "query": {}});
     let command = |session: &str| json!({"type": "command", "session": session, "command": {}});
+    let watch = |session: &str| json!({"type": "watch", "session": session, "pictures": "all"});
     let unknown = Some("unknown_session");
     let forbidden = Some("forbidden");
     for who in [ViewerOfA, Viewer, Operator, Admin] {
@@ -86,6 +87,11 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
             (subscribe("c"), unknown),
             (subscribe("*"), forbidden.filter(|_| !all)),
             (make.clone(), forbidden.filter(|_| !operates)),
+            (watch("a"), None),
+            (watch("b"), unknown.filter(|_| !all)),
+            (watch("c"), unknown),
+            // No session has this name, and a client watches none of those that it may not see.
+            (watch("*"), unknown),
             (query("a"), None),
             (query("b"), unknown.filter(|_| !all)),
             (query("c"), unknown),
@@ -117,7 +123,7 @@ async fn every_message_of_a_websocket_does_what_its_caller_may_and_nothing_else(
         }
     }
     // What is not seen is as what is not there.
-    for message in [subscribe, query, command] {
+    for message in [subscribe, watch, query, command] {
         let mut told = Vec::new();
         for session in ["b", "c"] {
             let mut socket =

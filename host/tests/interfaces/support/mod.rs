@@ -136,6 +136,10 @@ macro_rules! no_sessions {
                 None
             }
 
+            fn pictures(&self, _: &str) -> Option<ocelli::source::PictureFeed> {
+                None
+            }
+
             async fn ensure(
                 &self,
                 id: &str,
