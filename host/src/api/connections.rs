@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use super::audit::AuditLog;
 use super::limits::site;
 use crate::config::ServerConfig;
 
@@ -29,6 +30,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     open: Mutex<Open>,
+    audit: AuditLog,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +64,10 @@ pub(super) struct ConnectionSlot {
 pub(super) struct NoPlace;
 
 impl Connections {
+    pub(super) fn new(audit: AuditLog) -> Self {
+        Self { audit, ..Self::default() }
+    }
+
     /// Takes a connection in, as a stranger's. Another one may go for it.
     pub(super) fn open(self: &Arc<Self>, peer: SocketAddr) -> ConnectionSlot {
         let (site, displaced) = (site(peer.ip()), CancellationToken::new());
@@ -70,7 +76,8 @@ impl Connections {
             && let Some(gone) = open.longest_of_the_most().and_then(|it| open.strangers.remove(&it))
         {
             gone.displaced.cancel();
-            open.turned_away.note(gone.site, "they had sent no valid request", Instant::now());
+            let reason = "they had sent no valid request";
+            open.turned_away.note(&self.audit, gone.site, reason, Instant::now());
         }
         let number = open.next;
         open.next += 1;
@@ -104,7 +111,8 @@ impl ConnectionSlot {
         if open.callers >= limits.max_connections || here >= limits.max_connections_per_address {
             let reason = "as many connections as `[server] max_connections` and \
                           max_connections_per_address allow";
-            open.turned_away.note(site, reason, Instant::now());
+            let audit = &self.connections.audit;
+            open.turned_away.note(audit, site, reason, Instant::now());
             return Err(NoPlace);
         }
         open.strangers.remove(&self.number);
@@ -149,12 +157,10 @@ struct TurnedAway {
 }
 
 impl TurnedAway {
-    fn note(&mut self, peer: IpAddr, reason: &str, now: Instant) {
+    fn note(&mut self, audit: &AuditLog, peer: IpAddr, reason: &str, now: Instant) {
         self.since += 1;
         if self.logged.is_none_or(|logged| now.saturating_duration_since(logged) >= BETWEEN_LINES) {
-            tracing::warn!(
-                target: "ocelli::audit", %peer, connections = self.since, "turned away: {reason}"
-            );
+            audit.turned_away(peer, self.since, reason);
             *self = Self { logged: Some(now), since: 0 };
         }
     }

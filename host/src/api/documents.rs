@@ -10,12 +10,14 @@ use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
+use super::audit::AuditLine;
 use super::events::EventPage;
 use super::insight::LogTail;
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::login::Me;
 use super::message::ClientMessage;
 use super::rest::Readiness;
+use super::tokens::TokenView;
 use crate::analyze::Analysis;
 use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
@@ -72,10 +74,12 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 14] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 16] = [
         SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
         SchemaGenerator::subschema_for::<Me<'_>>,
+        SchemaGenerator::subschema_for::<AuditLine>,
+        SchemaGenerator::subschema_for::<TokenView<'_>>,
         SchemaGenerator::subschema_for::<ConfigStatus>,
         SchemaGenerator::subschema_for::<EventPage>,
         SchemaGenerator::subschema_for::<Analysis>,

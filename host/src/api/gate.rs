@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::access::{Caller, Right};
-use super::audit::{self, AuditEntry};
+use super::audit::AuditLog;
 use super::connections::ConnectionSlot;
 use super::control::Refusal;
 use super::keys::{AuthError, Keys};
@@ -69,6 +69,7 @@ impl Need {
 pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
     pub(super) logins: Logins,
+    pub(super) audit: AuditLog,
     config: watch::Receiver<Arc<Config>>,
     /// `http` or `https`: what the host's own port speaks.
     pub(super) scheme: &'static str,
@@ -98,6 +99,7 @@ impl Gate {
         Self {
             keys: Arc::new(keys),
             logins: Logins::default(),
+            audit: AuditLog::default(),
             config,
             scheme,
             failures: RateLimits::default(),
@@ -121,7 +123,7 @@ impl Gate {
         &self,
         headers: &HeaderMap,
         peer: SocketAddr,
-        action: &str,
+        action: &'static str,
     ) -> Result<(Caller, Option<LoginKey>), Problem> {
         let token = presented(headers);
         if token.is_none()
@@ -144,7 +146,7 @@ impl Gate {
         &self,
         token: &str,
         peer: SocketAddr,
-        action: &str,
+        action: &'static str,
     ) -> Result<Caller, Problem> {
         let caller = self.keys.authenticate(Some(token), Timestamp::now());
         caller.map_err(|error| self.refused(error, peer, action))
@@ -153,7 +155,7 @@ impl Gate {
     /// The answer to a request without a valid token. A valid token is accepted however often the
     /// address sent invalid ones. Who shows none, or the cookie of a login that is over, has not
     /// guessed: a page learns so that it has to ask for a token.
-    fn refused(&self, error: AuthError, peer: SocketAddr, action: &str) -> Problem {
+    fn refused(&self, error: AuthError, peer: SocketAddr, action: &'static str) -> Problem {
         let guesses = matches!(error, AuthError::Wrong | AuthError::Expired(_));
         let limits = if guesses { &self.failures } else { &self.strangers };
         let limited_for = limits.take(site(peer.ip()), FAILURES, Instant::now()).err();
@@ -175,7 +177,7 @@ impl Gate {
             }
         };
         if limited_for.is_none() {
-            audit::unknown(peer, action, &reason);
+            self.audit.unknown(peer, action, &reason);
         }
         Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
@@ -227,11 +229,11 @@ pub(super) async fn pass(
         parameters.map_err(|rejection| Problem::bad("bad_path", rejection.body_text()))?;
     let subject = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
     permit(&caller, need, subject)
-        .inspect_err(|_| audit::denied(&caller, peer, action, subject))?;
+        .inspect_err(|_| gate.audit.denied(&caller, peer, action, subject))?;
     let deed = need
         .right()
         .filter(|right| *right >= Right::Operate && !request.method().is_safe())
-        .map(|_| AuditEntry::begin(&caller, peer, action, subject));
+        .map(|_| gate.audit.begin(&caller, peer, action, subject));
     request.extensions_mut().insert(caller);
     login.map(|login| request.extensions_mut().insert(login));
     let response = next.run(request).await;

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::access::{Caller, Role, Scope};
-use super::audit::AuditEntry;
 use super::body;
 use super::connections::ConnectionSlot;
 use super::control::Control;
@@ -56,7 +55,7 @@ pub(super) async fn log_in<C: Control>(
         return Ok(full);
     }
     gate.check_rate(&caller, peer)?;
-    let entry = AuditEntry::begin(&caller, peer, LOGIN, "");
+    let entry = gate.audit.begin(&caller, peer, LOGIN, "");
     if gate.keys.open() {
         // Everyone is let in as it is.
         entry.finish("not needed");
@@ -79,7 +78,7 @@ pub(super) async fn log_out<C: Control>(
     let cookie = state.gate.cookie(request.headers());
     if let Some(Extension(login)) = login {
         state.gate.logins.end(login);
-        let entry = AuditEntry::begin(&caller, gate::peer(&request), LOGOUT, "");
+        let entry = state.gate.audit.begin(&caller, gate::peer(&request), LOGOUT, "");
         entry.finish(StatusCode::NO_CONTENT.as_u16());
     }
     (StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie.remove())]).into_response()

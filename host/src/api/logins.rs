@@ -139,6 +139,12 @@ impl Logins {
         open.get(&key).filter(|login| !login.over(now)).map(|login| (key, login.clone()))
     }
 
+    /// Open logins of the token of this name.
+    pub(super) fn count(&self, token: &str, now: Instant) -> usize {
+        let open = self.open.lock();
+        open.values().filter(|it| &*it.caller.name == token && !it.over(now)).count()
+    }
+
     /// Ends a login, and the connections that it opened.
     pub(super) fn end(&self, key: LoginKey) {
         if let Some(login) = self.open.lock().remove(&key) {

@@ -32,6 +32,7 @@ mod socket;
 mod state;
 mod stream;
 mod tls;
+mod tokens;
 mod ui;
 mod watching;
 mod websocket;
@@ -126,6 +127,7 @@ impl Server {
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let router = routes::router(state, &gate);
         let serving = ApiListener {
+            audit: gate.audit.clone(),
             router,
             tls,
             stop: stop.clone(),

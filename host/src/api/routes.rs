@@ -17,7 +17,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, deployments, documents, events, jobs, login, origin, rest, socket, stream, ui,
+    analyze, audit, deployments, documents, events, jobs, login, origin, rest, socket, stream,
+    tokens, ui,
 };
 
 /// A row of the table.
@@ -54,6 +55,8 @@ routes! { |pictures|
     "login", POST, "/v1/login", Nothing, login::log_in;
     "logout", POST, "/v1/logout", Caller, login::log_out;
     "me", GET, "/v1/me", Caller, login::me;
+    "audit", GET, "/v1/audit", May(Administer), audit::list;
+    "list_tokens", GET, "/v1/tokens", May(Administer), tokens::list;
     "config", GET, "/v1/config", May(Operate), deployments::config;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;

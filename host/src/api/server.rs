@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::audit::AuditLog;
 use super::connections::{ConnectionSlot, Connections};
 use super::tls;
 
@@ -46,6 +47,7 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/pro
 
 /// What all connections share.
 pub(super) struct ApiListener {
+    pub(super) audit: AuditLog,
     pub(super) router: Router,
     /// The current certificate. `None`: plain HTTP.
     pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
@@ -59,7 +61,7 @@ pub(super) struct ApiListener {
 impl ApiListener {
     /// Accepts connections until the host stops.
     pub(super) async fn serve(self, listener: TcpListener) {
-        let connections = Arc::<Connections>::default();
+        let connections = Arc::new(Connections::new(self.audit.clone()));
         loop {
             let accepted = tokio::select! {
                 () = self.stop.cancelled() => return,

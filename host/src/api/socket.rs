@@ -22,7 +22,6 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
-use super::audit::{self, AuditEntry};
 use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
@@ -340,7 +339,7 @@ impl<C: Control> Client<C> {
             return self.unknown(&session);
         }
         if kind == RequestKind::Command && !self.caller.may(Right::Operate) {
-            audit::denied(&self.caller, self.peer, COMMAND, &session);
+            self.state.gate.audit.denied(&self.caller, self.peer, COMMAND, &session);
             let message = "a command may change the pipeline's state, which takes the right to \
                 operate; a query asks";
             return self.error("forbidden", message, Some(&session));
@@ -352,8 +351,9 @@ impl<C: Control> Client<C> {
             );
             return self.error("too_many_requests", &message, Some(&session));
         }
-        let deed = (kind == RequestKind::Command)
-            .then(|| AuditEntry::begin(&self.caller, self.peer, COMMAND, &session).given(&request));
+        let deed = (kind == RequestKind::Command).then(|| {
+            self.state.gate.audit.begin(&self.caller, self.peer, COMMAND, &session).given(&request)
+        });
         let (subscriber, control) = (Arc::clone(&self.subscriber), self.state.control.clone());
         asked.spawn(async move {
             let answered = control.ask(&session, kind, request).await;
@@ -375,7 +375,7 @@ impl<C: Control> Client<C> {
         let Subscribe { session, source, pipeline, settings, detections, after } = request;
         let making = source.zip(pipeline);
         if making.is_some() && !(self.caller.may(Right::Operate) && self.caller.sees(&session)) {
-            audit::denied(&self.caller, self.peer, MAKE, &session);
+            self.state.gate.audit.denied(&self.caller, self.peer, MAKE, &session);
             let message = "the token does not allow to make this session";
             return self.error("forbidden", message, Some(&session));
         }
@@ -403,7 +403,7 @@ impl<C: Control> Client<C> {
             return self.subscriber.subscribe(&session, wants);
         };
         let hold = self.state.hub.hold(&session);
-        let deed = AuditEntry::begin(&self.caller, self.peer, MAKE, &session);
+        let deed = self.state.gate.audit.begin(&self.caller, self.peer, MAKE, &session);
         let (control, id) = (self.state.control.clone(), session.clone());
         // In a task of its own: it goes on when the client goes away, and the session then ends
         // like any other without subscribers.

@@ -292,6 +292,8 @@ const RULES: &[Rule] = &[
     Rule { request: "POST /v1/login", who: ALL, seen: false },
     Rule { request: "POST /v1/logout", who: LOOK, seen: false },
     Rule { request: "GET /v1/me", who: LOOK, seen: false },
+    Rule { request: "GET /v1/audit", who: ADMINISTER, seen: false },
+    Rule { request: "GET /v1/tokens", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },

@@ -212,3 +212,60 @@ async fn logins_are_in_the_audit_log_without_token_or_cookie() {
     let id = cookie.trim().split_once('=').unwrap().1;
     assert!(!text.contains(id) && !text.contains("ocelli_"), "{text}");
 }
+
+#[tokio::test]
+async fn admins_see_the_tokens_and_who_did_or_tried_what_and_nothing_to_get_in_with() {
+    let host = Host::start().await;
+    host.log_in(Viewer).await;
+    host.log_in(Viewer).await;
+    let cookie = host.log_in(Admin).await;
+    host.ask(Operator, "POST /v1/sessions/a/restart").await;
+    host.ask(Viewer, "POST /v1/sessions/a/restart").await;
+    host.ask(Operator, "GET /v1/config").await;
+    host.ask(Stranger, "GET /v1/sessions").await;
+    let read = async |path: &str| {
+        let answer = host.with_cookie(&format!("GET {path}"), &cookie).await;
+        assert!(!answer.body.contains("ocelli_") && !answer.body.contains("sha256"));
+        let told: Value = serde_json::from_str(&answer.body).unwrap();
+        told
+    };
+    let tokens = read("/v1/tokens").await;
+    let token = |name: &str| {
+        let all = tokens["tokens"].as_array().unwrap();
+        all.iter().find(|token| token["name"] == name).unwrap().clone()
+    };
+    assert_eq!(
+        token("ViewerOfA"),
+        json!({
+            "name": "ViewerOfA", "role": "viewer", "sessions": ["a"], "expires": null,
+            "expired": false, "logins": 0
+        })
+    );
+    assert_eq!(
+        (&token("Viewer")["logins"], &token("Viewer")["sessions"]),
+        (&json!(2), &json!(null))
+    );
+    let expired = token("Expired");
+    assert_eq!(
+        (&expired["expired"], &expired["expires"]),
+        (&json!(true), &json!("1970-01-01T00:00:00Z"))
+    );
+
+    let audit = read("/v1/audit?lines=4").await;
+    let lines: Vec<_> = audit["lines"].as_array().unwrap().iter().collect();
+    let member = |index: usize, key: &str| lines[index][key].as_str().unwrap_or_default();
+    // To look at something is no change.
+    let [login, restart, denied, unknown] = [0, 1, 2, 3]
+        .map(|index| [member(index, "what"), member(index, "caller"), member(index, "action")]);
+    assert_eq!(login, ["done", "Admin", "login"]);
+    assert_eq!(restart, ["done", "Operator", "restart"]);
+    assert_eq!((member(1, "subject"), member(1, "outcome")), ("a", "202"));
+    assert_eq!(denied, ["denied", "Viewer", "restart"]);
+    assert_eq!(unknown, ["not_authenticated", "", "list_sessions"]);
+    assert_eq!(member(3, "reason"), "unknown token");
+    assert!(member(3, "peer").starts_with("127.0.1."));
+    for wrong in ["0", "1001", "x"] {
+        let path = format!("GET /v1/audit?lines={wrong}");
+        assert_eq!(host.with_cookie(&path, &cookie).await.status, 400);
+    }
+}
