@@ -11,7 +11,7 @@ const LEFT_OUT = new Set([7, 8, 9]);
 const BEHIND_S = 0.1;
 /** Seconds off that: beyond the first it jumps, beyond the second it plays faster or slower. */
 const JUMP_S = 0.5;
-const UNEVEN_S = 0.1;
+const UNEVEN_S = 0.05;
 const FASTER = 1.1;
 const SLOWER = 0.95;
 /** Seconds of past that stay in the buffer, and how much more is there before it is cut. */
@@ -164,9 +164,10 @@ export class MseRung implements Rung {
     const start = buffered.start(buffered.length - 1);
     const end = buffered.end(buffered.length - 1);
     const behind = end - element.currentTime;
-    const off = behind - this.#behind;
+    // The newest picture begins its duration before the end.
+    const off = behind - this.#duration / 1e6 - this.#behind;
     if (off > JUMP_S || element.currentTime < start) {
-      element.currentTime = Math.max(start, end - this.#behind);
+      element.currentTime = Math.max(start, element.currentTime + off);
     }
     element.playbackRate = off > UNEVEN_S ? FASTER : off < -UNEVEN_S ? SLOWER : 1;
     // A muted video may play by itself; one that is being removed says so.

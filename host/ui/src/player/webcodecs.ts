@@ -46,8 +46,7 @@ export class WebCodecsRung implements Rung {
     try {
       const type = unit.key ? "key" : "delta";
       decoder.decode(new EncodedVideoChunk({ type, timestamp, data: unit.data }));
-      // A decoder that reorders keeps a picture until more come; after a flush it takes a key unit.
-      if (this.#keysOnly && unit.key) void decoder.flush().catch(() => undefined);
+      if (this.#keysOnly && unit.key) void this.#alone(decoder);
     } catch (error) {
       this.#failed(decoder, error);
     }
@@ -58,6 +57,19 @@ export class WebCodecsRung implements Rung {
     this.#decoder = null;
     this.#pending.clear();
     if (decoder !== null && decoder.state !== "closed") decoder.close();
+  }
+
+  /**
+   * The unit that it has is the only one for a while. A decoder that reorders would keep the picture
+   * until more come; and each has some 30 MB, which a wall of tiles has no use for between pictures.
+   */
+  async #alone(decoder: VideoDecoder): Promise<void> {
+    try {
+      await decoder.flush();
+    } catch {
+      return;
+    }
+    if (this.#decoder === decoder && this.#keysOnly) this.close();
   }
 
   /** A decoder for the stream's parameters: the one that there is, if they are the same. */

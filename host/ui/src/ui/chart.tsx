@@ -26,6 +26,8 @@ const HEIGHT = 160;
 /** All charts of a page show the time under the cursor together. */
 const CURSOR = "time";
 
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
+
 /** A chart over time. Its newest values stand beside it as text, for those who do not see it. */
 export function Chart({ title, unit, times, series, atLeast = 0 }: Props) {
   const parent = useRef<HTMLDivElement>(null);
@@ -50,7 +52,10 @@ export function Chart({ title, unit, times, series, atLeast = 0 }: Props) {
     };
   }, [shape, unit]);
   useEffect(() => {
-    plot.current?.setData([[...times], ...series.map(({ values }) => [...values])]);
+    const made = plot.current;
+    made?.setData([[...times], ...series.map(({ values }) => [...values])]);
+    // Without a cursor the legend has the newest values.
+    if (made && typeof made.cursor.idx !== "number") made.setLegend({ idx: times.length - 1 });
   }, [times, series]);
   const newest = series.flatMap(({ label, values }) => {
     const value = values.at(-1);
@@ -84,9 +89,12 @@ function options(
     height: HEIGHT,
     cursor: { sync: { key: CURSOR }, drag: { x: false, y: false } },
     scales: { y: { range: (_, __, most) => [0, Math.max(most, atLeast, 1) * 1.1] } },
-    axes: [axis(), { ...axis(), size: 44 }],
+    axes: [
+      { ...axis(), values: (_, times) => times.map(time => clock.format(time * 1000)), space: 70 },
+      { ...axis(), size: 44 },
+    ],
     series: [
-      {},
+      { label: "Time", value: (_, time) => (time === null ? "–" : clock.format(time * 1000)) },
       ...series.map(one => ({
         label: one.label,
         stroke: () => colour(one.colour),
