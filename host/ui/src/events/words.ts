@@ -5,7 +5,7 @@ import { type Interval, alertOf, isAlert } from "./items";
 import { labelsOf } from "./filters";
 
 /** What each alert of docs/operator-reference.md says. */
-const ALERTS: Readonly<Record<string, string>> = {
+export const ALERTS: Readonly<Record<string, string>> = {
   memory: "Memory near its limit",
   no_results: "No results",
   restarts: "Worker keeps being lost",

@@ -3,6 +3,9 @@ import { Audit } from "../system/audit";
 import { ConfigInForce } from "../system/config";
 import { Health } from "../system/health";
 import { ModelList } from "../system/models";
+import { Alerts } from "../system/alerts";
+import { Processes } from "../system/processes";
+import { Store } from "../system/store";
 import { Tokens } from "../system/tokens";
 import { Empty } from "../ui/empty";
 import "./system.css";
@@ -21,7 +24,10 @@ export default function SystemPage() {
       <h1>System</h1>
       <div class="system">
         <Health />
+        <Store />
+        <Alerts />
         <ConfigInForce />
+        <Processes />
         <ModelList />
         {mayAdmin.value && <Tokens />}
         {mayAdmin.value && <Audit />}

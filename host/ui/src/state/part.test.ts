@@ -49,3 +49,18 @@ it("asks once at a time", async () => {
   await Promise.all([part.load(), part.load()]);
   expect(asked).toHaveBeenCalledTimes(1);
 });
+
+it("is asked for once, however many show it, and no more when none does", async () => {
+  vi.useFakeTimers();
+  vi.stubGlobal("document", { visibilityState: "visible" });
+  answers.push(Response.json({}), Response.json({}));
+  const part = new Part("/v1/system", 1000);
+  const [one, other] = [part.keep(), part.keep()];
+  await vi.advanceTimersByTimeAsync(1000);
+  expect(asked).toHaveBeenCalledTimes(2);
+  one();
+  other();
+  await vi.advanceTimersByTimeAsync(5000);
+  expect(asked).toHaveBeenCalledTimes(2);
+  vi.useRealTimers();
+});

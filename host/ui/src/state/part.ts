@@ -12,6 +12,8 @@ export type Answer<T> =
 export class Part<T> {
   readonly answer: Signal<Answer<T>> = signal({ state: "loading" });
   #asking: Promise<void> | null = null;
+  #users = 0;
+  #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(
     readonly where: string,
@@ -25,13 +27,19 @@ export class Part<T> {
     return this.#asking;
   }
 
-  /** Asks now and again and again, while the page can be seen; returns what ends that. */
+  /** Asks now and again and again while somebody shows it; returns what ends that. */
   keep(): () => void {
-    void this.load();
-    const timer = setInterval(() => {
-      if (document.visibilityState === "visible") void this.load();
-    }, this.everyMs);
-    return () => clearInterval(timer);
+    this.#users += 1;
+    if (this.#users === 1) {
+      void this.load();
+      this.#timer = setInterval(() => {
+        if (document.visibilityState === "visible") void this.load();
+      }, this.everyMs);
+    }
+    return () => {
+      this.#users -= 1;
+      if (this.#users === 0) clearInterval(this.#timer);
+    };
   }
 
   async #ask(): Promise<void> {

@@ -1,6 +1,6 @@
 // How the host is and what it is made of: what the page System shows.
 import { path, request } from "../api/client";
-import type { AuditLine, ConfigStatus, Models, NewToken, Token } from "../api/types";
+import type { AuditLine, ConfigStatus, Models, NewToken, SystemStatus, Token } from "../api/types";
 import { Part } from "./part";
 
 const OFTEN_MS = 5000;
@@ -8,6 +8,7 @@ const SELDOM_MS = 15_000;
 /** Lines of the audit log that are shown. */
 const AUDIT_LINES = 100;
 
+export const system = new Part<SystemStatus>(path("system"), OFTEN_MS);
 export const models = new Part<Models>(path("models"), SELDOM_MS);
 export const config = new Part<ConfigStatus>(path("config"), OFTEN_MS);
 export const tokens = new Part<{ tokens: Token[] }>(path("tokens"), SELDOM_MS);
