@@ -21,6 +21,9 @@ export type StoredEvent = Schemas["JournalledEvent"];
 export type EventPage = Schemas["EventPage"];
 export type Detection = Schemas["Detection"];
 export type Problem = Schemas["Problem"];
+export type Me = Schemas["Me"];
+export type Token = Schemas["Token"];
+export type AuditLine = Schemas["AuditLine"];
 
 export type EventMessage = Payloads["message.event"];
 /** `presentation_ns` joins a result with its picture; numbers of JSON lose nothing below 2^53. */
@@ -59,49 +62,10 @@ export type HostSays =
   | Payloads["message.unsubscribed"]
   | Payloads["message.pong"];
 
-export type Role = "viewer" | "operator" | "admin";
-
-/** `GET /v1/me`: who asks, and whether the host has tokens at all. */
-export interface Me {
-  name: string;
-  role: Role;
-  /** Those that a viewer may see; null: all. */
-  sessions: string[] | null;
-  /** False: the host has no tokens, and everyone on this machine is its admin. */
-  login: boolean;
-}
-
-/** Of `GET /v1/tokens`. */
-export interface Token {
-  name: string;
-  role: Role;
-  /** Those that a viewer sees; null: all. */
-  sessions: string[] | null;
-  /** RFC 3339; null: never. */
-  expires: string | null;
-  expired: boolean;
-  /** Browsers that are logged in with it. */
-  logins: number;
-}
-
 /** Answer to `POST /v1/tokens`; the only time that the host tells the token. */
 export interface NewToken {
   name: string;
   token: string;
-}
-
-/** Of `GET /v1/audit`. */
-export interface AuditLine {
-  time: string;
-  what: "done" | "denied" | "not_authenticated" | "turned_away";
-  caller?: string;
-  role?: Role;
-  peer: string;
-  action?: string;
-  subject?: string;
-  detail?: string;
-  outcome?: string;
-  reason?: string;
 }
 
 /** A process of the host's, of `GET /v1/system`. Sizes are in bytes. */
