@@ -54,9 +54,19 @@ const Login = lazy(() => import("./pages/login"));
 
 const unreachable = signal<string | null>(null);
 
+/** Milliseconds between two tries of a page that has not reached the host yet. */
+const KNOCK_MS = 3000;
+let knocking: ReturnType<typeof setTimeout> | undefined;
+
 function knock(): void {
-  unreachable.value = null;
-  loadMe().catch((error: unknown) => (unreachable.value = said(error)));
+  clearTimeout(knocking);
+  loadMe().then(
+    () => (unreachable.value = null),
+    (error: unknown) => {
+      unreachable.value = said(error);
+      knocking = setTimeout(knock, KNOCK_MS);
+    },
+  );
 }
 
 export function App() {
@@ -66,7 +76,11 @@ export function App() {
     document.title = me.value === null ? "Log in – Ocelli" : title(at);
   }, [at, me.value]);
   if (unreachable.value !== null) {
-    return <Failure what="The host does not answer" error={unreachable.value} retry={knock} />;
+    return (
+      <main id="main">
+        <Failure what="The host does not answer" error={unreachable.value} retry={knock} />
+      </main>
+    );
   }
   if (me.value === undefined) return <p class="quiet">Loading …</p>;
   if (me.value === null || at.page === "login") {

@@ -179,10 +179,12 @@ function Trouble({ session, player }: { session: Session; player: Player | null 
 
 /** How old the last result is. */
 function Age({ session, player }: { session: Session; player: Player | null }) {
-  const last = lastResult(session.id).value;
+  // Once a second is enough: results come more often.
+  const time = now.value;
+  const last = lastResult(session.id).peek();
   // A tile that gets no pictures gets no results.
   if (last === null || player === null) return null;
-  const age = now.value - last.at;
+  const age = time - last.at;
   const count = last.message.detections.length;
   return (
     <span class={age > OLD_MS ? "tile-age old" : "tile-age"}>

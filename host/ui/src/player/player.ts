@@ -69,6 +69,9 @@ export class Player implements PictureSink, RungOwner {
   #counters: Counters;
   #watch: Watch;
   #ends: (() => void)[] = [];
+  #boxesEnd: (() => void) | null = null;
+  /** No key unit has come since `watch` was answered: it begins anew by itself. */
+  #joining = true;
   #frame: number | null = null;
   #nothing: ReturnType<typeof setTimeout> | undefined;
   #slowTimer: ReturnType<typeof setTimeout> | undefined;
@@ -85,10 +88,8 @@ export class Player implements PictureSink, RungOwner {
     this.#surface = new Surface(parent);
     this.#ladder = new Ladder(abilities(), options.forced);
     this.#counters = counters(session);
-    if (options.boxes) {
-      this.#ends.push(wantDetections(session));
-      this.#ends.push(on("detections", message => this.#result(message)));
-    }
+    this.#ends.push(on("detections", message => this.#result(message)));
+    this.#wantBoxes();
     this.#watch = watch(session, this);
   }
 
@@ -108,6 +109,7 @@ export class Player implements PictureSink, RungOwner {
     this.#options = { ...this.#options, pictures };
     if (pictures === "none") this.#leave();
     else this.#asked = performance.now();
+    this.#wantBoxes();
     this.#rung?.keysOnly(pictures === "key");
     this.#watch.changed();
   }
@@ -116,6 +118,7 @@ export class Player implements PictureSink, RungOwner {
     this.#closed = true;
     this.#watch.end();
     for (const end of this.#ends) end();
+    this.#boxesEnd?.();
     this.#leave();
     if (this.#frame !== null) cancelAnimationFrame(this.#frame);
     clearTimeout(this.#slowTimer);
@@ -127,9 +130,20 @@ export class Player implements PictureSink, RungOwner {
   watching(): void {
     this.#rule.restart();
     this.#lateness = new Lateness();
+    this.#joining = true;
     this.#set({ refused: null });
     clearTimeout(this.#nothing);
     this.#nothing = setTimeout(() => this.#wait(), NOTHING_MS);
+  }
+
+  /** Results are wanted as long as pictures are. */
+  #wantBoxes(): void {
+    const { boxes, pictures } = this.#options;
+    const wanted = boxes && pictures !== "none";
+    if (wanted) this.#boxesEnd ??= wantDetections(this.session);
+    if (wanted || this.#boxesEnd === null) return;
+    this.#boxesEnd();
+    this.#boxesEnd = null;
   }
 
   /** The camera sends nothing: what it sent last is better. */
@@ -150,7 +164,11 @@ export class Player implements PictureSink, RungOwner {
     if (unit === null) return;
     const own = this.#counters;
     own.received += 1;
-    if (unit.discontinuity) own.discontinuities += 1;
+    if (unit.discontinuity && !this.#joining) {
+      own.discontinuities += 1;
+      this.#tellSlow();
+    }
+    if (unit.key) this.#joining = false;
     this.#joiner.arrived(unit.pts, unit.arrived);
     const units = unit.codec === "mjpeg" ? [] : nalUnits(unit.data);
     if (unit.key) this.#choose(unit, units);
@@ -313,6 +331,11 @@ export class Player implements PictureSink, RungOwner {
 
   #dropped(): void {
     this.#counters.dropped += 1;
+    // Units before the first key unit are no sign of anything.
+    if (this.drawn.peek() !== null) this.#tellSlow();
+  }
+
+  #tellSlow(): void {
     this.slow.value = true;
     clearTimeout(this.#slowTimer);
     this.#slowTimer = setTimeout(() => (this.slow.value = false), DROPS_SHOWN_MS);

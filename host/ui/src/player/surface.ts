@@ -38,6 +38,8 @@ export class Surface {
 
   constructor(readonly parent: HTMLElement) {
     this.picture.className = "picture";
+    // Nothing is shown before the first picture.
+    this.picture.width = 0;
     this.boxes.className = "boxes";
     this.boxes.setAttribute("aria-hidden", "true");
     parent.append(this.picture, this.boxes);

@@ -60,8 +60,8 @@ export class WebCodecsRung implements Rung {
   }
 
   /**
-   * The unit that it has is the only one for a while. A decoder that reorders would keep the picture
-   * until more come; and each has some 30 MB, which a wall of tiles has no use for between pictures.
+   * The unit that it has is the only one for a while. A decoder that reorders would keep the
+   * picture until more come; and each has some 30 MB, of no use to a wall between its pictures.
    */
   async #alone(decoder: VideoDecoder): Promise<void> {
     try {
@@ -69,7 +69,8 @@ export class WebCodecsRung implements Rung {
     } catch {
       return;
     }
-    if (this.#decoder === decoder && this.#keysOnly) this.close();
+    const idle = this.#pending.size === 0;
+    if (this.#decoder === decoder && this.#keysOnly && idle) this.close();
   }
 
   /** A decoder for the stream's parameters: the one that there is, if they are the same. */
