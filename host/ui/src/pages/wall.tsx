@@ -141,9 +141,12 @@ function Tile({ session, alone }: { session: Session; alone: boolean }) {
         </span>
       </Link>
       {session.alerts.length > 0 && (
-        <p class="tile-alerts">
+        <Link
+          class="tile-alerts"
+          href={`/events?${new URLSearchParams({ camera: id, kind: "alert" })}`}
+        >
           <Status state="degraded" bare /> {session.alerts.join(", ").replaceAll("_", " ")}
-        </p>
+        </Link>
       )}
     </li>
   );

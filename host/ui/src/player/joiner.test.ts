@@ -6,10 +6,10 @@ import { moved } from "./motion";
 const MS = 1e6;
 const closed: number[] = [];
 
-function picture(at: number, arrived: number, more: Partial<Picture> = {}): Picture {
+function picture(at: number, more: Partial<Picture> = {}): Picture {
   return {
     pts: at * MS,
-    arrived,
+    arrived: at,
     stale: false,
     fleeting: false,
     latency: 0,
@@ -38,16 +38,18 @@ const result = (at: number, ...detections: Detection[]) => ({
 function seasoned(): Joiner {
   const joiner = new Joiner();
   for (let at = -20; at < 0; at += 1) {
-    joiner.arrived(at * MS, at);
+    joiner.push(picture(at), at);
+    joiner.take(at + 300);
     joiner.result(result(at), at + 100);
   }
+  expect(joiner.holding).toBe(0);
+  closed.length = 0;
   return joiner;
 }
 
 it("holds a picture until its own boxes are there", () => {
   const joiner = seasoned();
-  joiner.arrived(0, 0);
-  joiner.push(picture(0, 0));
+  joiner.push(picture(0), 0);
   expect(joiner.take(50)).toBeNull();
   joiner.result(result(0, car(5)), 60);
   const joined = joiner.take(60);
@@ -59,21 +61,31 @@ it("holds a picture until its own boxes are there", () => {
 it("holds no longer than most results take, and never 300 ms", () => {
   const joiner = seasoned();
   expect(joiner.hold).toBe(100);
-  joiner.push(picture(0, 0));
+  joiner.push(picture(0), 0);
   expect(joiner.take(99)).toBeNull();
   expect(joiner.take(100)?.boxes?.exact).toBe(false);
   for (let at = 1; at < 60; at += 1) {
-    joiner.arrived(at * MS, at);
+    joiner.push(picture(at), at);
+    joiner.take(at + 300);
     joiner.result(result(at), at + 2000);
   }
   expect(joiner.hold).toBe(300);
+});
+
+it("holds a picture that the pipeline has skipped no longer than a later one", () => {
+  const joiner = seasoned();
+  joiner.push(picture(0), 0);
+  joiner.push(picture(40), 40);
+  joiner.result(result(40, car(5)), 60);
+  expect(joiner.take(60)).toMatchObject({ picture: { pts: 0 } });
+  expect(joiner.take(61)).toMatchObject({ picture: { pts: 40 * MS }, boxes: { exact: true } });
 });
 
 it("draws at once in live, and marks boxes of an earlier picture", () => {
   const joiner = seasoned();
   joiner.mode = "live";
   joiner.result(result(0, car(5)), 0);
-  joiner.push(picture(40, 40));
+  joiner.push(picture(40), 40);
   expect(joiner.take(40)?.boxes).toMatchObject({ exact: false, pts: 0 });
 });
 
@@ -85,31 +97,37 @@ it("never shows the boxes of a later picture, nor very old ones", () => {
   expect(joiner.boxes(2200 * MS)).toBeNull();
 });
 
-it("draws the newest that is due, and closes those before it", () => {
-  closed.length = 0;
+it("draws pictures that are due one after the other, and the newest if it is far behind", () => {
   const joiner = seasoned();
-  for (const at of [0, 1, 2]) joiner.push(picture(at, at));
-  expect(joiner.take(101)?.picture.pts).toBe(1 * MS);
-  expect(closed).toEqual([0]);
-  expect(joiner.holding).toBe(1);
+  for (const at of [0, 1, 2]) joiner.push(picture(at), at);
+  expect([103, 104, 105].map(at => joiner.take(at)?.picture.pts)).toEqual([0, MS, 2 * MS]);
+  for (const at of [10, 11, 12, 13]) joiner.push(picture(at), at);
+  expect(joiner.take(200)?.picture.pts).toBe(13 * MS);
+  expect(closed).toEqual([10, 11, 12]);
+});
+
+it("draws of old pictures the last, and none if a new one is there", () => {
+  const joiner = seasoned();
+  for (const at of [0, 1, 2]) joiner.push(picture(at, { stale: true }), 5);
+  expect(joiner.take(5)?.picture.pts).toBe(2 * MS);
+  joiner.push(picture(3, { stale: true }), 6);
+  joiner.push(picture(4), 6);
+  expect(joiner.take(106)?.picture.pts).toBe(4 * MS);
 });
 
 it("holds eight pictures at most, and none of the past of a source that began anew", () => {
-  closed.length = 0;
   const joiner = seasoned();
-  for (let at = 0; at < 10; at += 1) joiner.push(picture(at, at));
+  for (let at = 0; at < 10; at += 1) joiner.push(picture(at), at);
   expect(closed).toEqual([0, 1]);
-  joiner.push(picture(-500, 11));
+  joiner.push(picture(-500), 11);
   expect(joiner.holding).toBe(1);
   joiner.clear();
   expect(closed).toHaveLength(11);
 });
 
-it("does not wait for what is old or changes by itself", () => {
+it("does not wait for what changes by itself", () => {
   const joiner = seasoned();
-  joiner.push(picture(0, 0, { stale: true }));
-  expect(joiner.take(1)).not.toBeNull();
-  joiner.push(picture(1, 1, { fleeting: true }));
+  joiner.push(picture(1, { fleeting: true }), 1);
   expect(joiner.take(1)).not.toBeNull();
 });
 

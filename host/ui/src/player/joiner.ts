@@ -48,33 +48,32 @@ const MOST_HELD = 8;
 /** Results that wait for their pictures, and delays that tell how long a picture must wait. */
 const RESULTS = 32;
 const DELAYS = 100;
-const ARRIVALS = 128;
+const DECODED = 128;
+/** More due pictures than this: it draws the newest. Fewer are drawn one after the other. */
+const MOST_DUE = 3;
 /** Boxes older than this are not shown with a picture: the session may have ended. */
 const BOXES_NS = 2e9;
 
 export class Joiner {
   mode: Mode = "exact";
-  #held: Picture[] = [];
+  #held: { picture: Picture; decoded: number }[] = [];
   #results: Result[] = [];
   #delays: number[] = [];
-  #arrivals = new Map<number, number>();
-
-  /** A unit arrived: its result's delay counts from here. */
-  arrived(pts: number, now: number): void {
-    this.#arrivals.set(pts, now);
-    if (this.#arrivals.size > ARRIVALS) {
-      const [oldest] = this.#arrivals.keys();
-      if (oldest !== undefined) this.#arrivals.delete(oldest);
-    }
-  }
+  /** When each of the last pictures was decoded: its result's delay counts from there. */
+  #decoded = new Map<number, number>();
 
   /** A decoded picture; pictures come in the order of their times. */
-  push(picture: Picture): void {
+  push(picture: Picture, now: number): void {
     // The source began anew: what is held belongs to its past.
-    const newest = this.#held.at(-1);
+    const newest = this.#held.at(-1)?.picture;
     if (newest !== undefined && picture.pts < newest.pts) this.#drop(this.#held.length);
-    this.#held.push(picture);
+    this.#held.push({ picture, decoded: now });
     if (this.#held.length > MOST_HELD) this.#drop(1);
+    if (!picture.stale) this.#decoded.set(picture.pts, now);
+    if (this.#decoded.size > DECODED) {
+      const [oldest] = this.#decoded.keys();
+      if (oldest !== undefined) this.#decoded.delete(oldest);
+    }
   }
 
   result(result: Result, now: number): void {
@@ -82,9 +81,9 @@ export class Joiner {
     if (newest !== undefined && result.pts < newest.pts) this.#results = [];
     this.#results.push(result);
     if (this.#results.length > RESULTS) this.#results.shift();
-    const arrived = this.#arrivals.get(result.pts);
-    if (arrived === undefined) return;
-    this.#delays.push(now - arrived);
+    const decoded = this.#decoded.get(result.pts);
+    if (decoded === undefined) return;
+    this.#delays.push(now - decoded);
     if (this.#delays.length > DELAYS) this.#delays.shift();
   }
 
@@ -100,20 +99,24 @@ export class Joiner {
     return this.#held.length;
   }
 
-  /** The newest picture that is due, if any is; those before it are closed and never drawn. */
+  /**
+   * The picture that is to be drawn now, if one is. A picture is due when its boxes are there, when
+   * those of a later one are, since the pipeline has skipped it then, and when it has waited
+   * enough. What comes before the picture is closed and never drawn.
+   */
   take(now: number): Joined | null {
     const hold = this.hold;
-    const due = (picture: Picture) =>
-      picture.stale ||
-      picture.fleeting ||
-      now - picture.arrived >= hold ||
-      this.#exact(picture.pts) !== null;
-    let index = this.#held.length - 1;
-    while (index >= 0 && !due(this.#held[index] as Picture)) index -= 1;
-    if (index < 0) return null;
-    this.#drop(index);
-    const picture = this.#held.shift() as Picture;
-    return { picture, boxes: this.boxes(picture.pts) };
+    const newest = this.#results.at(-1)?.pts ?? Number.NEGATIVE_INFINITY;
+    const due = this.#held.filter(
+      ({ picture, decoded }) =>
+        picture.stale || picture.fleeting || picture.pts <= newest || now - decoded >= hold,
+    ).length;
+    if (due === 0) return null;
+    const fresh = this.#held.slice(0, due).findIndex(({ picture }) => !picture.stale);
+    const late = fresh < 0 || due - fresh > MOST_DUE || this.mode === "live";
+    this.#drop(late ? due - 1 : fresh);
+    const picture = this.#held.shift()?.picture;
+    return picture === undefined ? null : { picture, boxes: this.boxes(picture.pts) };
   }
 
   /** The boxes of a picture, by its own result or the last one before. */
@@ -134,7 +137,7 @@ export class Joiner {
   clear(): void {
     this.#drop(this.#held.length);
     this.#results = [];
-    this.#arrivals.clear();
+    this.#decoded.clear();
   }
 
   #exact(pts: number): Result | null {
@@ -142,6 +145,6 @@ export class Joiner {
   }
 
   #drop(count: number): void {
-    for (const picture of this.#held.splice(0, count)) picture.close();
+    for (const { picture } of this.#held.splice(0, count)) picture.close();
   }
 }

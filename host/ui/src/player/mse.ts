@@ -17,8 +17,9 @@ const SLOWER = 0.95;
 /** Seconds of past that stay in the buffer, and how much more is there before it is cut. */
 const KEEP_S = 4;
 const CUT_S = 8;
-/** Duration of a picture until two have shown how far they are apart, in microseconds. */
-const FIRST_DURATION = 40_000;
+/** Pictures that show how far they are apart, and what is assumed before, in microseconds. */
+const RECENT = 9;
+const FIRST_DURATION = 30_000;
 const LONGEST_DURATION = 1_000_000;
 /** Times of pictures that are remembered to find the one that is shown. */
 const MOST_TIMES = 256;
@@ -35,6 +36,8 @@ export class MseRung implements Rung {
   #last = 0;
   #duration = FIRST_DURATION;
   #sequence = 0;
+  #recent: number[] = [];
+  #spare = 1;
   #closed = false;
   #behind = BEHIND_S;
   /** By the microseconds from the first picture, which is the video's own time. */
@@ -73,8 +76,7 @@ export class MseRung implements Rung {
     // The source began anew, or its clock was set: so does the video.
     if (step < -5_000_000 || step > 60_000_000)
       return this.owner.failed("the camera's clock jumped");
-    // B frames come after a picture of a later time: what counts is the distance in order.
-    if (step > 0) this.#duration = Math.min(step, LONGEST_DURATION);
+    this.#apart(presentation);
     this.#last = Math.max(this.#last, presentation);
     this.#decode = Math.max(this.#decode + 1, presentation);
     this.#sequence += 1;
@@ -87,12 +89,25 @@ export class MseRung implements Rung {
       sequence: this.#sequence,
       decode: this.#decode,
       presentation,
-      duration: this.#duration,
+      duration: Math.floor(this.#duration),
       key: unit.key,
       units: units.filter(one => !LEFT_OUT.has((one[0] ?? 0) & 0x1f)),
     };
     this.#queue.push(fragment(sample));
     this.#feed();
+  }
+
+  /** Learns how far pictures are apart. */
+  #apart(presentation: number): void {
+    this.#recent = [...this.#recent, presentation].slice(-RECENT);
+    if (this.#recent.length < RECENT) return;
+    const sorted = [...this.#recent].sort((one, other) => one - other);
+    const steps = sorted.slice(1).map((time, index) => time - (sorted[index] ?? time));
+    const median = steps.sort((one, other) => one - other)[steps.length >> 1] ?? 0;
+    // A B frame that reached into the next picture would take it out of the buffer.
+    const spare = presentation < this.#last ? 0.95 : 1;
+    this.#spare = Math.min(this.#spare, spare);
+    if (median > 0) this.#duration = Math.min(median * this.#spare, LONGEST_DURATION);
   }
 
   close(): void {

@@ -169,7 +169,6 @@ export class Player implements PictureSink, RungOwner {
       this.#tellSlow();
     }
     if (unit.key) this.#joining = false;
-    this.#joiner.arrived(unit.pts, unit.arrived);
     const units = unit.codec === "mjpeg" ? [] : nalUnits(unit.data);
     if (unit.key) this.#choose(unit, units);
     if (!this.#choosing) this.#decode(unit, units);
@@ -194,7 +193,7 @@ export class Player implements PictureSink, RungOwner {
     if (this.#closed || this.#rung === null) return picture.close();
     const { latency, stale, fleeting } = picture;
     if (!stale) sample(this.#counters.decodeMs, latency);
-    this.#joiner.push(picture);
+    this.#joiner.push(picture, performance.now());
     if (fleeting) this.#draw();
     else this.#schedule();
   }

@@ -3,6 +3,8 @@ import type { Boxes, Picture } from "./joiner";
 
 /** Height of the labels, in CSS pixels. */
 const LABEL_PX = 12;
+/** In a narrower tile a label has its word alone. */
+const SMALL_PX = 480;
 const COLOURS = ["#4ea1ff", "#ffb02e", "#5fd38d", "#ff7b9c", "#c79bff", "#3fd0d4", "#f4e04d"];
 
 /** One colour for a label, always the same. Labels stand at the boxes: the colour only helps. */
@@ -85,6 +87,7 @@ export class Surface {
     if (boxes === null || boxes.items.length === 0) return;
     const place = this.#fitted();
     const ratio = devicePixelRatio;
+    const small = this.#place.width < SMALL_PX;
     context.save();
     context.globalAlpha = boxes.exact ? 1 : 0.6;
     context.setLineDash(boxes.exact ? [] : [4 * ratio, 3 * ratio]);
@@ -104,7 +107,8 @@ export class Surface {
       context.strokeStyle = colour;
       context.strokeRect(left, top, across, down);
       const track = detection.track === undefined ? "" : ` #${detection.track}`;
-      const text = `${detection.label}${track} ${Math.round(detection.score * 100)} %`;
+      const more = small ? "" : `${track} ${Math.round(detection.score * 100)} %`;
+      const text = `${detection.label}${more}`;
       const pad = 3 * ratio;
       const size = (LABEL_PX + 6) * ratio;
       const wide = context.measureText(text).width + 2 * pad;
