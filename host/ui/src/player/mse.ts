@@ -17,10 +17,17 @@ const SLOWER = 0.95;
 /** Seconds of past that stay in the buffer, and how much more is there before it is cut. */
 const KEEP_S = 4;
 const CUT_S = 8;
-/** Pictures that show how far they are apart, and what is assumed before, in microseconds. */
+/** Pictures that show how far they are apart. */
 const RECENT = 9;
-const FIRST_DURATION = 30_000;
-const LONGEST_DURATION = 1_000_000;
+/**
+ * Durations in microseconds. A picture lasts until the next one, however long its duration; but
+ * after a gap in decoding times of twice that, Media Source takes nothing before a key unit. So it
+ * is four times as long as pictures are apart: B frames and lost ones make gaps.
+ */
+const SHORTEST_DURATION = 500_000;
+const LONGEST_DURATION = 4_000_000;
+/** Fragments that may wait until Media Source has opened. */
+const MOST_OPENING = 250;
 /** Times of pictures that are remembered to find the one that is shown. */
 const MOST_TIMES = 256;
 
@@ -34,10 +41,9 @@ export class MseRung implements Rung {
   #base: number | null = null;
   #decode = -1;
   #last = 0;
-  #duration = FIRST_DURATION;
+  #duration = SHORTEST_DURATION;
   #sequence = 0;
   #recent: number[] = [];
-  #spare = 1;
   #closed = false;
   #behind = BEHIND_S;
   /** By the microseconds from the first picture, which is the video's own time. */
@@ -54,7 +60,9 @@ export class MseRung implements Rung {
   }
 
   get waiting(): number {
-    return this.#queue.length;
+    // While it opens nothing can be taken, which is no slowness.
+    const opens = this.#buffer === null && this.#queue.length < MOST_OPENING;
+    return opens ? 0 : this.#queue.length;
   }
 
   keysOnly(): void {
@@ -97,17 +105,13 @@ export class MseRung implements Rung {
     this.#feed();
   }
 
-  /** Learns how far pictures are apart. */
+  /** Learns how far pictures are apart, in the order in which they are shown. */
   #apart(presentation: number): void {
     this.#recent = [...this.#recent, presentation].slice(-RECENT);
-    if (this.#recent.length < RECENT) return;
     const sorted = [...this.#recent].sort((one, other) => one - other);
     const steps = sorted.slice(1).map((time, index) => time - (sorted[index] ?? time));
     const median = steps.sort((one, other) => one - other)[steps.length >> 1] ?? 0;
-    // A B frame that reached into the next picture would take it out of the buffer.
-    const spare = presentation < this.#last ? 0.95 : 1;
-    this.#spare = Math.min(this.#spare, spare);
-    if (median > 0) this.#duration = Math.min(median * this.#spare, LONGEST_DURATION);
+    this.#duration = Math.min(Math.max(SHORTEST_DURATION, 4 * median), LONGEST_DURATION);
   }
 
   close(): void {
@@ -177,18 +181,17 @@ export class MseRung implements Rung {
     const { buffered } = buffer;
     if (this.#queue.length > 0 || buffered.length === 0) return this.#feed();
     const start = buffered.start(buffered.length - 1);
-    const end = buffered.end(buffered.length - 1);
-    const behind = end - element.currentTime;
-    // The newest picture begins its duration before the end.
-    const off = behind - this.#duration / 1e6 - this.#behind;
-    if (off > JUMP_S || element.currentTime < start) {
-      element.currentTime = Math.max(start, element.currentTime + off);
+    const newest = this.#last / 1e6;
+    // Beyond the newest picture it plays on, as if there were more.
+    const off = newest - element.currentTime - this.#behind;
+    if (Math.abs(off) > JUMP_S || element.currentTime < start) {
+      element.currentTime = Math.max(start, newest - this.#behind);
     }
     element.playbackRate = off > UNEVEN_S ? FASTER : off < -UNEVEN_S ? SLOWER : 1;
     // A muted video may play by itself; one that is being removed says so.
     if (element.paused) void element.play().catch(() => undefined);
-    if (end - buffered.start(0) > KEEP_S + CUT_S && !buffer.updating) {
-      buffer.remove(0, end - KEEP_S);
+    if (newest - buffered.start(0) > KEEP_S + CUT_S && !buffer.updating) {
+      buffer.remove(0, newest - KEEP_S);
     }
   }
 
