@@ -27,7 +27,7 @@ use crate::preflight::{self, Finding};
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
-use crate::session::{SessionError, SessionStatus, Sessions};
+use crate::session::{SessionError, SessionSettings, SessionStatus, Sessions};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, session_tail};
 use crate::worker::{
@@ -363,6 +363,10 @@ impl DeploymentControl for HostControl {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send {
         self.deployer.deployments(session, limit)
+    }
+
+    fn settings(&self, session: &str) -> Option<SessionSettings> {
+        Some(self.sessions.get(session)?.settings())
     }
 
     fn config(&self) -> ConfigStatus {

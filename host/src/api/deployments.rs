@@ -24,6 +24,7 @@ use crate::config::LOCAL_CALLER;
 use crate::deploy::{
     Component, ConfigStatus, DeployError, DeployRequest, NamedPipeline, Outcome, Record,
 };
+use crate::session::SessionSettings;
 use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover};
 
 /// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
@@ -73,6 +74,9 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
         session: &str,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Record>, DeployError>> + Send;
+
+    /// The settings of a session's pipeline; `None` if there is no session of this name.
+    fn settings(&self, session: &str) -> Option<SessionSettings>;
 
     /// The config in force, and how what runs differs from it.
     fn config(&self) -> ConfigStatus;
@@ -215,6 +219,14 @@ pub(super) async fn list<C: Control + DeploymentControl>(
     }
     let deployments: Vec<_> = deployments.into_iter().map(Record::for_clients).collect();
     Ok(Json(json!({"deployments": deployments})).into_response())
+}
+
+pub(super) async fn settings<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    InPath(session): InPath,
+) -> Result<Response, Problem> {
+    let settings = state.control.settings(&session).ok_or_else(|| Refusal::unknown(&session))?;
+    Ok(Json(settings).into_response())
 }
 
 pub(super) async fn pipelines<C: DeploymentControl>(

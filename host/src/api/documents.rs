@@ -23,7 +23,7 @@ use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
 use crate::monitor::SessionStats;
-use crate::session::SessionStatus;
+use crate::session::{SessionSettings, SessionStatus};
 use crate::shape;
 
 /// `GET /openapi.json`.
@@ -74,9 +74,10 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 16] = [
+    let roots: [fn(&mut SchemaGenerator) -> Schema; 17] = [
         SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
+        SchemaGenerator::subschema_for::<SessionSettings>,
         SchemaGenerator::subschema_for::<Me<'_>>,
         SchemaGenerator::subschema_for::<AuditLine>,
         SchemaGenerator::subschema_for::<TokenView<'_>>,

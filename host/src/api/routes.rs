@@ -67,6 +67,7 @@ routes! { |pictures|
     "deploy", PUT, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy;
     "rollback", POST, "/v1/sessions/{id}/rollback", OfSession(Operate), deployments::rollback;
     "list_deployments", GET, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list;
+    "settings", GET, "/v1/sessions/{id}/settings", OfSession(View), deployments::settings;
     "events", GET, "/v1/sessions/{id}/events", OfSession(View), events::list;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;

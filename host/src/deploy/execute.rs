@@ -19,7 +19,7 @@ use super::components::ComponentLease;
 use super::history::CameraEntry;
 use super::plan::{Origin, Plan};
 use super::queue::{DeployQueue, Turn};
-use super::record::{Cause, DeploymentState, Outcome, Record, now};
+use super::record::{Cause, DeploymentState, Outcome, Record, after, now};
 use super::report::{self, DeploymentFigures};
 use super::request::{DeployError, DeployRequest};
 use super::state::DeployState;
@@ -394,6 +394,7 @@ impl<B: DeployBackend> Executor<B> {
                     if active.turn.is_none() && record.state == DeploymentState::Pending {
                         record.state = DeploymentState::Probation;
                         record.step = Step::Probation;
+                        record.probation_ends = Some(self.probation_end());
                     }
                     self.state.history.write(record, None).await;
                 }
@@ -439,6 +440,7 @@ impl<B: DeployBackend> Executor<B> {
     async fn on_active(&self, active: &mut Active) {
         active.record.state = DeploymentState::Probation;
         active.record.step = Step::Probation;
+        active.record.probation_ends = Some(self.probation_end());
         let record = &active.record;
         let sessions = &self.state.sessions;
         if let Some(before) = sessions.set_running(&record.session, record.into()) {
@@ -452,6 +454,11 @@ impl<B: DeployBackend> Executor<B> {
         if let Some(answer) = active.answer.take() {
             let _ = answer.send(Ok(record.clone()));
         }
+    }
+
+    /// When a probation that begins now ends.
+    fn probation_end(&self) -> String {
+        after(Duration::from_secs(self.state.config().deploy.probation_s))
     }
 
     /// Closes a deployment, and answers the caller if it still waits.

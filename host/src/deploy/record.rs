@@ -18,7 +18,7 @@
 //! worker, until the session fails as one in a crash loop. The deployment has ended as `RolledBack`
 //! by that time; the session's state shows the rest.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -186,6 +186,11 @@ pub struct Record {
     /// When it was asked for: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub requested: String,
+    /// When the probation ends if the version lasts: RFC 3339 in UTC, with milliseconds. Null before
+    /// the probation.
+    #[serde(default)]
+    #[schemars(regex(pattern = TIME))]
+    pub probation_ends: Option<String>,
     /// When it ended: RFC 3339 in UTC, with milliseconds. Null while it is under way.
     #[schemars(regex(pattern = TIME))]
     pub ended: Option<String>,
@@ -270,7 +275,12 @@ impl Record {
 
 /// The time now as records have it: RFC 3339 in UTC, with milliseconds.
 pub(super) fn now() -> String {
-    rfc3339(unix_ns(SystemTime::now()))
+    after(Duration::ZERO)
+}
+
+/// The time a while from now, as records have it.
+pub(super) fn after(wait: Duration) -> String {
+    rfc3339(unix_ns(SystemTime::now() + wait))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::error::{ANSWER_TIMEOUT, SessionError};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
-use super::status::{Observation, RecentView, SessionStatus, StatusInner};
+use super::status::{Observation, RecentView, SessionSettings, SessionStatus, StatusInner};
 use crate::source::{PictureFeed, PictureFeedOwner};
 use crate::util::line;
 use crate::util::shown::without_folders;
@@ -184,6 +184,12 @@ impl SessionHandle {
     pub fn status(&self) -> SessionStatus {
         let spec = self.spec();
         self.shared.update(|status| status.status(&spec))
+    }
+
+    /// The settings of its pipeline, and their schema.
+    pub fn settings(&self) -> SessionSettings {
+        let spec = self.spec();
+        self.shared.update(|status| status.settings(&spec))
     }
 
     /// Shows the alerts that are raised of it, by their names.

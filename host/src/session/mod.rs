@@ -40,5 +40,5 @@ pub use handle::{RunningVersion, SessionHandle};
 pub use recent::{Rates, Restart, RestartCause, StageLatency};
 pub use registry::Sessions;
 pub use spec::{CompiledPipeline, Spec, deployment_id};
-pub use status::{Observation, RecentView, SessionStatus};
+pub use status::{Observation, RecentView, SessionSettings, SessionStatus};
 pub use totals::{Frames, SkipReason, Skipped};

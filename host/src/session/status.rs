@@ -9,6 +9,7 @@ use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::{FrameResult, WorkerLimits};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::drift::Drift;
 use super::latency::Latencies;
@@ -82,6 +83,19 @@ pub struct SessionStatus {
     pub drift: Option<Drift>,
 }
 
+/// What a session's pipeline was set to, as `GET /v1/sessions/{id}/settings` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct SessionSettings {
+    /// Its pipeline, as configured.
+    pub pipeline: String,
+    /// The first 12 hexadecimal digits of the running component's SHA-256.
+    pub deployment: String,
+    /// The settings that it runs with; those that are left out have the pipeline's defaults.
+    pub settings: Map<String, Value>,
+    /// The pipeline's JSON Schema of its settings; null before it has described itself.
+    pub schema: Option<Value>,
+}
+
 fn serialize_limits<S: Serializer>(counts: &LimitCounts, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(counts.hit().map(|(limit, count)| (limit.name(), count)))
 }
@@ -131,6 +145,8 @@ pub(super) struct StatusInner {
     pub(super) latencies: Latencies,
     pub(super) recent: Recent,
     pub(super) reader: ReaderView,
+    /// The pipeline's schema of its settings, as it gave it; `None` before it has described itself.
+    pub(super) settings_schema: Option<String>,
     /// Limits of the worker that runs, or of the next one if none runs.
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
@@ -158,6 +174,7 @@ impl StatusInner {
             latencies: Latencies::default(),
             recent: Recent::default(),
             reader: ReaderView::default(),
+            settings_schema: None,
             allowed,
             last_result: None,
             source_down: None,
@@ -233,6 +250,18 @@ impl StatusInner {
             rates: self.recent.rates(&self.totals.frames(), now),
             latency: self.recent.latencies(now),
             restarts: self.recent.restarts(),
+        }
+    }
+
+    /// The settings, and their schema.
+    pub(super) fn settings(&self, spec: &Spec) -> SessionSettings {
+        let schema = self.settings_schema.as_deref();
+        SessionSettings {
+            pipeline: spec.pipeline.name.clone(),
+            deployment: spec.pipeline.id().to_owned(),
+            settings: spec.settings.clone(),
+            // The worker has held the settings against it, so it is JSON.
+            schema: schema.and_then(|schema| serde_json::from_str(schema).ok()),
         }
     }
 

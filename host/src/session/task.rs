@@ -443,7 +443,10 @@ impl SessionTask {
             });
             self.handoff = None;
         }
-        self.shared.update(|status| status.shown.pipeline_version = None);
+        self.shared.update(|status| {
+            status.shown.pipeline_version = None;
+            status.settings_schema = None;
+        });
         self.has_results = false;
         self.settings_of = None;
         self.set_spec(spec);
@@ -527,6 +530,9 @@ impl SessionTask {
             if let Some(described) = worker.description() {
                 let version = format!("{} {}", described.name, described.version);
                 status.shown.pipeline_version = Some(version);
+                if status.settings_schema.as_ref() != Some(&described.settings_schema) {
+                    status.settings_schema = Some(described.settings_schema.clone());
+                }
             }
         });
     }

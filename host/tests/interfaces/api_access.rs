@@ -304,6 +304,7 @@ const RULES: &[Rule] = &[
     Rule { request: "PUT /v1/sessions/{id}/pipeline", who: OPERATE, seen: true },
     Rule { request: "POST /v1/sessions/{id}/rollback", who: OPERATE, seen: true },
     Rule { request: "GET /v1/sessions/{id}/deployments", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/settings", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
     Rule { request: "GET /v1/attachments/{digest}", who: LOOK, seen: false },

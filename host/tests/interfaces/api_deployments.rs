@@ -13,8 +13,8 @@ use ocelli::deploy::{
     Outcome, Record,
 };
 use ocelli::event::Hub;
-use ocelli::session::SessionError;
 use ocelli::session::rollout::{Shadow, StateHandover, Step, Swapped};
+use ocelli::session::{SessionError, SessionSettings};
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
@@ -62,6 +62,7 @@ fn record(step: Step, state: DeploymentState) -> Record {
         threshold: None,
         changed: Vec::new(),
         requested: "2026-01-01T00:00:00.000Z".into(),
+        probation_ends: None,
         ended: None,
         before: Some("ffffffffffff".into()),
         back_to: None,
@@ -152,6 +153,16 @@ impl DeploymentControl for Double {
             return Ok(Vec::new());
         }
         Ok(vec![speaks(); limit.min(50)])
+    }
+
+    fn settings(&self, session: &str) -> Option<SessionSettings> {
+        let schema = json!({"properties": {"score": {"type": "number"}}});
+        (session == NAME).then(|| SessionSettings {
+            pipeline: "eye".into(),
+            deployment: "0a1b2c3d4e5f".into(),
+            settings: Map::from_iter([("score".to_owned(), json!(0.5))]),
+            schema: Some(schema),
+        })
     }
 
     async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
@@ -393,6 +404,12 @@ async fn rollback_history_and_pipelines_have_their_paths() {
             host.send(&format!("GET {}?limit={limit}", path("deployments")), "", b"").await;
         assert_eq!((status, &answer["code"]), (400, &json!("bad_query")), "{answer}");
     }
+
+    let (_, answer) = host.send(&format!("GET {}", path("settings")), "", b"").await;
+    assert_eq!(answer["settings"], json!({"score": 0.5}), "{answer}");
+    assert_eq!(answer["schema"]["properties"]["score"]["type"], "number", "{answer}");
+    let (status, answer) = host.send("GET /v1/sessions/nobody/settings", "", b"").await;
+    assert_eq!((status, &answer["code"]), (404, &json!("unknown_session")), "{answer}");
 
     let (_, answer) = host.send("GET /v1/pipelines", "", b"").await;
     assert_eq!(answer["pipelines"][0]["name"], "eye", "{answer}");

@@ -89,6 +89,8 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/attachments/{digest}", "/v1/attachments/none", 400),
         ("/v1/sessions/{id}/deployments", "/v1/sessions/gate/deployments", 200),
         ("/v1/sessions/{id}/deployments", "/v1/sessions/gate/deployments?limit=x", 400),
+        ("/v1/sessions/{id}/settings", "/v1/sessions/gate/settings", 200),
+        ("/v1/sessions/{id}/settings", "/v1/sessions/nobody/settings", 404),
         ("/v1/pipelines", "/v1/pipelines", 200),
         ("/v1/models", "/v1/models", 200),
         ("/v1/jobs", "/v1/jobs", 200),

@@ -324,6 +324,7 @@ async fn an_answer_comes_when_the_new_version_speaks_and_the_probation_goes_on()
     }
     let record = answered.await.unwrap().unwrap();
     assert_eq!((record.state, record.step), (DeploymentState::Probation, Step::Probation));
+    assert!(record.probation_ends.as_ref().is_some_and(|ends| *ends > record.requested));
     assert_eq!(record.changed, ["settings.score"]);
     assert_eq!((record.name.as_deref(), record.version.as_deref()), (Some("eye"), Some("2.0.0")));
     assert_eq!(record.comparison.as_ref().map(|comparison| comparison.frames), Some(3));

@@ -21,8 +21,9 @@ pub(crate) use machine::{
 };
 pub(crate) use report::send_report;
 pub use report::{
-    ComparedDetections, ComparedLatency, Comparison, MAX_SHADOW, ProbationRequest, REPORT_CAPACITY,
-    Report, ReportSender, Shadow, StateHandover, Step, SwapRequest, Swapped,
+    ComparedDetection, ComparedDetections, ComparedFrame, ComparedLatency, Comparison, MAX_SHADOW,
+    ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, StateHandover, Step,
+    SwapRequest, Swapped,
 };
 pub(crate) use version::{Fallback, PipelineState, VersionChange};
 

@@ -92,6 +92,42 @@ pub struct Comparison {
     /// frames without an error of the new version. 1 where neither has a detection or an error.
     #[serde(default)]
     pub agreement: f64,
+    /// The frame on which they differ most, the last of several; null before the first frame.
+    #[serde(default)]
+    pub sample: Option<ComparedFrame>,
+}
+
+/// What both versions found in one frame: their 50 detections with the highest scores.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct ComparedFrame {
+    /// The frame's number in its source.
+    pub frame: u64,
+    /// When the picture is shown, in nanoseconds since its source began.
+    pub presentation_ns: i64,
+    /// Width of the frame in pixels.
+    pub width: u32,
+    /// Height of the frame in pixels.
+    pub height: u32,
+    /// Of the running version.
+    pub running: Vec<ComparedDetection>,
+    /// Of the new one.
+    pub new: Vec<ComparedDetection>,
+}
+
+/// A detection of a frame that both processed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct ComparedDetection {
+    /// Its label.
+    pub label: String,
+    /// 0 to 1.
+    pub score: f32,
+    /// Left, top, width and height in pixels of the frame.
+    #[serde(rename = "box")]
+    pub area: [f32; 4],
+    /// Whether the other version has a detection of the same object.
+    pub matched: bool,
 }
 
 impl Comparison {

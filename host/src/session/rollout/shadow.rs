@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ocelli_protocol::worker::{Detection, FrameResult, Rect};
 
-use super::report::Comparison;
+use super::report::{ComparedDetection, ComparedFrame, Comparison};
 
 /// Frames whose second result is still to come. A candidate that is slower than this skips frames.
 const MAX_OPEN: usize = 64;
@@ -26,6 +26,9 @@ const MAX_NAME: usize = 200;
 /// The name that stands for those beyond [`MAX_NAMES`].
 const OTHERS: &str = "(others)";
 
+/// Detections of each version in the sample: as many boxes as a person can tell apart.
+const MAX_SAMPLE: usize = 50;
+
 /// Collects results and compares them.
 #[derive(Debug, Default)]
 pub(super) struct Comparer {
@@ -37,6 +40,8 @@ pub(super) struct Comparer {
     sum_of_score_differences: f64,
     labels: BTreeMap<String, [u64; 2]>,
     events: BTreeMap<String, [u64; 2]>,
+    /// Detections without a pair in the sample so far.
+    sample_unmatched: usize,
 }
 
 /// The compared part of a result.
@@ -53,6 +58,17 @@ struct Compared {
     label: String,
     score: f32,
     area: Rect,
+}
+
+/// A detection of the running version, the new one's of the same object, and their IoU before them.
+type Pair<'a> = (f64, &'a Compared, &'a Compared);
+
+impl Compared {
+    fn shown(&self, matched: bool) -> ComparedDetection {
+        let Rect { x, y, width, height } = self.area;
+        let label = self.label.clone();
+        ComparedDetection { label, score: self.score, area: [x, y, width, height], matched }
+    }
 }
 
 /// A name as it is counted.
@@ -99,7 +115,12 @@ impl Comparer {
                 self.so_far.errors += 1;
                 self.so_far.first_error.get_or_insert_with(|| words.clone());
             }
-            Some(Ok(new)) => self.add(&running, &ResultSummary::of(new)),
+            Some(Ok(result)) => {
+                let new = ResultSummary::of(result);
+                let pairs = pairs(&running.detections, &new.detections);
+                self.add(&running, &new, &pairs);
+                self.keep_sample(result, &running.detections, &new.detections, &pairs);
+            }
         }
     }
 
@@ -113,7 +134,34 @@ impl Comparer {
         self.settled() + u32::try_from(self.open.len()).unwrap_or(u32::MAX)
     }
 
-    fn add(&mut self, running: &ResultSummary, new: &ResultSummary) {
+    /// Keeps a frame in which at least as many detections have no pair as in the one before.
+    fn keep_sample(
+        &mut self,
+        of: &FrameResult,
+        running: &[Compared],
+        new: &[Compared],
+        pairs: &[Pair],
+    ) {
+        let unmatched = (running.len() + new.len()).saturating_sub(2 * pairs.len());
+        if unmatched < self.sample_unmatched {
+            return;
+        }
+        self.sample_unmatched = unmatched;
+        let shown = |all: &[Compared], is_paired: &dyn Fn(&Compared) -> bool| {
+            let best = all.iter().take(MAX_SAMPLE);
+            best.map(|one| one.shown(is_paired(one))).collect()
+        };
+        self.so_far.sample = Some(ComparedFrame {
+            frame: of.frame,
+            presentation_ns: of.presentation_ns,
+            width: of.width,
+            height: of.height,
+            running: shown(running, &|one| pairs.iter().any(|pair| std::ptr::eq(pair.1, one))),
+            new: shown(new, &|one| pairs.iter().any(|pair| std::ptr::eq(pair.2, one))),
+        });
+    }
+
+    fn add(&mut self, running: &ResultSummary, new: &ResultSummary, pairs: &[Pair]) {
         let found = &mut self.so_far.detections;
         self.so_far.frames += 1;
         self.running_ms.push(running.ms);
@@ -121,7 +169,7 @@ impl Comparer {
         found.running += running.detections.len() as u64;
         found.new += new.detections.len() as u64;
         found.frames_that_differ += u32::from(running.detections.len() != new.detections.len());
-        for (iou, one, other) in pairs(&running.detections, &new.detections) {
+        for (iou, one, other) in pairs {
             found.matched += 1;
             self.sum_of_iou += iou;
             self.sum_of_score_differences += f64::from((one.score - other.score).abs());
@@ -180,10 +228,7 @@ fn rounded(value: f64) -> f64 {
 
 /// Pairs of boxes of the same label that overlap, the best first; each box is in one pair at the
 /// most.
-fn pairs<'a>(
-    running: &'a [Compared],
-    new: &'a [Compared],
-) -> Vec<(f64, &'a Compared, &'a Compared)> {
+fn pairs<'a>(running: &'a [Compared], new: &'a [Compared]) -> Vec<Pair<'a>> {
     let mut candidates = Vec::new();
     for (i, one) in running.iter().enumerate() {
         for (j, other) in new.iter().enumerate() {
@@ -315,6 +360,30 @@ mod tests {
         assert_eq!(Comparer::default().finish().agreement, 1.0, "nothing differs");
         assert_eq!(report.events.get("entered"), Some(&[1, 0]));
         assert_eq!((report.latency_ms.running_p50, report.latency_ms.new_p50), (4.0, 8.0));
+        let sample = report.sample.unwrap();
+        let marked = |found: &[ComparedDetection]| -> Vec<_> {
+            found.iter().map(|one| (one.label.clone(), one.matched)).collect()
+        };
+        assert_eq!(marked(&sample.running), [("car".into(), true), ("person".into(), false)]);
+        let new = [("bicycle".into(), false), ("car".into(), true), ("car".into(), false)];
+        assert_eq!((sample.frame, marked(&sample.new)), (1, new.into()));
+        assert_eq!(sample.running[0].area, [0.0, 0.0, 10.0, 10.0]);
+    }
+
+    #[test]
+    fn the_sample_is_the_last_frame_of_those_that_differ_most() {
+        let mut comparer = Comparer::default();
+        let car = || vec![detection("car", 0.0, 0.9)];
+        for (frame, new) in [(1, car()), (2, vec![]), (3, vec![]), (4, car())] {
+            comparer.expect(&result(frame, 1, car(), &[]));
+            comparer.compare(frame, Some(&Ok(result(frame, 1, new, &[]))));
+        }
+        let many = (0..100).map(|n| detection("car", 20.0 * n as f32, 0.5)).collect::<Vec<_>>();
+        assert_eq!(comparer.so_far.sample.as_ref().map(|sample| sample.frame), Some(3));
+        comparer.expect(&result(5, 1, many, &[]));
+        comparer.compare(5, Some(&Ok(result(5, 1, vec![], &[]))));
+        let sample = comparer.finish().sample.unwrap();
+        assert_eq!((sample.frame, sample.running.len(), sample.new.len()), (5, MAX_SAMPLE, 0));
     }
 
     #[test]

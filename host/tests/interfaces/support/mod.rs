@@ -213,6 +213,15 @@ macro_rules! no_deployments {
                 Err(ocelli::deploy::DeployError::Stopping)
             }
 
+            fn settings(&self, _: &str) -> Option<ocelli::session::SessionSettings> {
+                Some(ocelli::session::SessionSettings {
+                    pipeline: "eye".into(),
+                    deployment: String::new(),
+                    settings: serde_json::Map::new(),
+                    schema: None,
+                })
+            }
+
             async fn pipelines(
                 &self,
             ) -> Result<Vec<ocelli::deploy::NamedPipeline>, ocelli::deploy::DeployError> {
