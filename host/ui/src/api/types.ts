@@ -15,6 +15,7 @@ export type HostStatus = Schemas["HostStatus"];
 export type Readiness = Schemas["Readiness"];
 export type ConfigStatus = Schemas["ConfigStatus"];
 export type Deployment = Schemas["Deployment"];
+export type SessionSettings = Schemas["SessionSettings"];
 export type Pipeline = Schemas["Pipeline"];
 export type Models = Schemas["Models"];
 export type StoredEvent = Schemas["JournalledEvent"];

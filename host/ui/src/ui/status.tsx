@@ -1,9 +1,10 @@
 import type { HostPart, SessionState } from "../api/types";
 
-type Kind = "good" | "busy" | "warn" | "bad" | "off";
+/** Kinds of states, each with a shape of its own. */
+export type MarkKind = "good" | "busy" | "warn" | "bad" | "off";
 
 /** How a state looks: each kind has a shape of its own beside its colour. */
-const KINDS: Record<SessionState | HostPart["state"], Kind> = {
+const KINDS: Record<SessionState | HostPart["state"], MarkKind> = {
   starting: "busy",
   restarting: "busy",
   running: "good",
@@ -13,7 +14,7 @@ const KINDS: Record<SessionState | HostPart["state"], Kind> = {
   stopped: "off",
 };
 
-const SHAPES: Record<Kind, string> = {
+const SHAPES: Record<MarkKind, string> = {
   // A disc, a ring, a triangle, a cross, a dash.
   good: "M6 1.5a4.5 4.5 0 1 0 0 9 4.5 4.5 0 0 0 0-9z",
   busy: "M6 1a5 5 0 1 0 5 5H9a3 3 0 1 1-3-3z",
@@ -23,15 +24,20 @@ const SHAPES: Record<Kind, string> = {
 };
 
 /** A state by shape, colour and, unless `bare`, its word. Bare ones name it to screen readers. */
-export function Status({ state, bare }: { state: keyof typeof KINDS; bare?: boolean }) {
-  const kind = KINDS[state];
-  const label = bare ? { role: "img" as const, "aria-label": state } : { "aria-hidden": true };
+export function Status({ state, bare = false }: { state: keyof typeof KINDS; bare?: boolean }) {
+  return <Mark kind={KINDS[state]} label={state} bare={bare} />;
+}
+
+/** Any state of a kind, by its word. */
+export function Mark(props: { kind: MarkKind; label: string; bare?: boolean }) {
+  const { kind, label: word, bare = false } = props;
+  const label = bare ? { role: "img" as const, "aria-label": word } : { "aria-hidden": true };
   return (
     <span class={`status status-${kind}`}>
       <svg viewBox="0 0 12 12" width="12" height="12" {...label}>
         <path d={SHAPES[kind]} />
       </svg>
-      {!bare && <span>{state}</span>}
+      {!bare && <span>{word}</span>}
     </span>
   );
 }
