@@ -26,6 +26,7 @@ export interface RequestOptions {
   body?: unknown;
   /** Members that are undefined are left out. */
   query?: Readonly<Record<string, string | number | boolean | undefined>>;
+  headers?: Readonly<Record<string, string>>;
   signal?: AbortSignal;
   /** Milliseconds; 0: none. A deployment takes as long as it takes. */
   limitMs?: number;
@@ -47,7 +48,7 @@ export function path(...parts: string[]): string {
 /** Asks the host, and returns its JSON; undefined for an answer without a body. */
 export async function request<T>(where: string, options: RequestOptions = {}): Promise<T> {
   const { method = "GET", body, query = {}, signal, limitMs = LIMIT_MS } = options;
-  const headers: Record<string, string> = { Accept: "application/json" };
+  const headers: Record<string, string> = { Accept: "application/json", ...options.headers };
   // A page of another origin cannot send this header without asking the host first.
   if (method !== "GET") headers["X-Ocelli"] = "1";
   const raw = body instanceof Blob;

@@ -5,7 +5,7 @@ import type { SessionSettings } from "../api/types";
 import { Draft } from "../settings/draft";
 import { type JsonObject, isObject } from "../settings/json";
 import { type Fault, type Schema, faults, toldFaults } from "../settings/schema";
-import { type Written, isConfigured, writeCamera } from "./config";
+import { type Written, writeSettings } from "./config";
 import { Deployments, loadPipelines, pipelines } from "./deployments";
 
 export type Loaded =
@@ -88,10 +88,7 @@ export class SettingsStore {
       if (!(await this.#deploy(0))) return false;
       this.draft.markSaved();
       this.saving.value = "writing";
-      const configured = await isConfigured(this.session);
-      if (configured !== false) {
-        this.written.value = await writeCamera(this.session, { settings: value });
-      }
+      this.written.value = await writeSettings(this.session, value);
       return true;
     } catch (error) {
       this.written.value = { state: "refused", error: new ApiError(0, "unknown", said(error)) };

@@ -6,9 +6,12 @@ interface Props {
   text: string;
 }
 
+/** Lines of a long text that are seen at once. */
+const MOST_ROWS = 24;
+
 /** A text to take away. On plain http there is no clipboard: it is selected, for Ctrl+C. */
 export function Copy({ label, text }: Props) {
-  const field = useRef<HTMLInputElement>(null);
+  const field = useRef<HTMLInputElement & HTMLTextAreaElement>(null);
   const said = useSignal("");
   const id = useId();
   const copy = async () => {
@@ -20,16 +23,16 @@ export function Copy({ label, text }: Props) {
       said.value = "Selected: copy it with Ctrl+C.";
     }
   };
+  const lines = text.trimEnd().split("\n").length;
+  const common = { id, readOnly: true, value: text, onFocus: () => field.current?.select() };
   return (
     <div class="copy">
       <label for={id}>{label}</label>
-      <input
-        ref={field}
-        id={id}
-        readOnly
-        value={text}
-        onFocus={event => event.currentTarget.select()}
-      />
+      {lines > 1 ? (
+        <textarea ref={field} {...common} rows={Math.min(lines, MOST_ROWS)} spellcheck={false} />
+      ) : (
+        <input ref={field} {...common} />
+      )}
       <button type="button" onClick={() => void copy()}>
         Copy
       </button>

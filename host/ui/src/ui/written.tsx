@@ -1,8 +1,14 @@
 import type { Written } from "../state/config";
-import { Paste } from "./paste";
+import { Copy } from "./copy";
+
+interface Props {
+  written: Written;
+  /** A new camera does not run before the config has it. */
+  camera?: "known" | "new";
+}
 
 /** What has become of a change of the config file. */
-export function ConfigWritten({ written }: { written: Written }) {
+export function ConfigWritten({ written, camera = "known" }: Props) {
   switch (written.state) {
     case "written":
       return <p role="status">Saved in the config file, its comments kept.</p>;
@@ -13,21 +19,42 @@ export function ConfigWritten({ written }: { written: Written }) {
             {written.reason} To keep the change over a restart, paste this into the config, or let
             the host edit it with <code>[server] edit_config = true</code>.
           </p>
-          <Paste label="For the config file" text={written.toml} />
+          <Copy label="For the config file" text={written.toml} />
         </div>
       );
-    case "refused":
+    case "refused": {
+      const problems = problemsOf(written.error.problem["config_problems"]);
       return (
         <div class="failure" role="alert">
           <p>
             <strong>Not saved in the config.</strong> {written.error.message}{" "}
             <span class="quiet">({written.error.code})</span>
           </p>
-          <p>
-            What runs and what the config says may differ now. The page of deployments shows it as
-            drift.
-          </p>
+          {problems.length > 0 && (
+            <ul>
+              {problems.map(problem => (
+                <li key={problem}>{problem}</li>
+              ))}
+            </ul>
+          )}
+          {camera === "known" && (
+            <p>
+              What runs and what the config says may differ now. The page of deployments shows it as
+              drift.
+            </p>
+          )}
         </div>
       );
+    }
   }
+}
+
+/** The config's problems as lines, whatever the host has of each. */
+function problemsOf(value: unknown): string[] {
+  if (!Array.isArray(value)) return [];
+  return value.map((problem: unknown) => {
+    if (typeof problem === "string") return problem;
+    const { key, message } = problem as { key?: unknown; message?: unknown };
+    return [key, message].filter(part => typeof part === "string").join(": ");
+  });
 }

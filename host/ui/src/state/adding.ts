@@ -1,0 +1,139 @@
+// A camera that is being added: probed, searched for, saved.
+import { type Signal, computed, signal } from "@preact/signals";
+import { ApiError, path, request, said } from "../api/client";
+import type { SessionSettings } from "../api/types";
+import { Draft } from "../settings/draft";
+import { type JsonObject, isObject } from "../settings/json";
+import { type Schema, faults } from "../settings/schema";
+import { type Written, addCamera } from "./config";
+import { pipelines } from "./deployments";
+import { refreshSessions, sessions } from "./sessions";
+
+/** Milliseconds: the host waits up to 40 s for a first picture, and reads for some more. */
+const PROBE_MS = 90_000;
+const DISCOVER_MS = 60_000;
+
+/** `POST /v1/probe`: what a source is, or why it does not play. */
+export interface Probe {
+  source: string;
+  plays: boolean;
+  codec: string | null;
+  size: [number, number] | null;
+  rate: number | null;
+  kbit_s: number | null;
+  gop: number | null;
+  transport?: string | null;
+  reader?: { kind: string; reason: string } | null;
+  left_out: string[];
+  suggested_rate: number | null;
+  picture: string | null;
+  fault: { kind: string; step: string | null; message: string; advice: string } | null;
+}
+
+/** `POST /v1/discover`: a camera that has answered. */
+export interface FoundCamera {
+  address: string;
+  name: string | null;
+  hardware: string | null;
+  streams: { profile: string; source: string; encoding: string; size: [number, number] | null }[];
+  fault: string | null;
+}
+
+export type Asked<T> =
+  | { state: "idle" }
+  | { state: "asked" }
+  | { state: "ready"; answer: T }
+  | { state: "failed"; error: ApiError };
+
+export class Adding {
+  readonly probed: Signal<Asked<Probe>> = signal({ state: "idle" });
+  readonly found: Signal<Asked<FoundCamera[]>> = signal({ state: "idle" });
+  readonly pipeline = signal("");
+  /** The chosen pipeline's schema; null: no session runs it, so nobody knows. */
+  readonly schema: Signal<Schema | null> = signal(null);
+  readonly draft = new Draft();
+  readonly saving = signal(false);
+  readonly written: Signal<{ id: string; as: Written } | null> = signal(null);
+
+  readonly faults = computed(() => {
+    const schema = this.schema.value;
+    return schema === null ? [] : faults(schema, schema, this.draft.value.value);
+  });
+
+  async probe(source: string, transport: string): Promise<void> {
+    const body = { source, ...(transport === "" ? {} : { transport }) };
+    await ask(this.probed, () =>
+      request<Probe>(path("probe"), { method: "POST", body, limitMs: PROBE_MS }),
+    );
+  }
+
+  async discover(user: string, password: string): Promise<void> {
+    const body = user === "" ? {} : { user, password };
+    await ask(this.found, async () => {
+      const options = { method: "POST", body, limitMs: DISCOVER_MS } as const;
+      return (await request<{ cameras: FoundCamera[] }>(path("discover"), options)).cameras;
+    });
+  }
+
+  /** Chooses a pipeline; its settings come from a session that runs it. */
+  async choose(name: string): Promise<void> {
+    this.pipeline.value = name;
+    this.schema.value = null;
+    this.draft.load({});
+    const session = runner(name);
+    if (session === undefined) return;
+    try {
+      const answer = await request<SessionSettings>(path("sessions", session, "settings"));
+      const schema: unknown = answer.schema;
+      if (this.pipeline.value === name) this.schema.value = isObject(schema) ? schema : null;
+    } catch {
+      // Without the schema the settings are JSON.
+    }
+  }
+
+  async save(id: string, source: string, transport: string): Promise<void> {
+    const settings = this.draft.value.value;
+    const camera: JsonObject = {
+      source,
+      pipeline: this.pipeline.value,
+      ...(transport === "" ? {} : { transport }),
+      ...(Object.keys(settings).length === 0 ? {} : { settings }),
+    };
+    this.saving.value = true;
+    this.written.value = null;
+    try {
+      const as = await addCamera(id, camera);
+      if (as !== null) this.written.value = { id, as };
+      if (as?.state === "written") await refreshSessions();
+    } catch (error) {
+      const as = { state: "refused", error: new ApiError(0, "unknown", said(error)) } as const;
+      this.written.value = { id, as };
+    } finally {
+      this.saving.value = false;
+    }
+  }
+}
+
+/** A session that runs a pipeline, by its name; else one whose component calls itself so. */
+function runner(name: string): string | undefined {
+  const known = pipelines.value;
+  const one = known.state === "ready" && known.all.find(pipeline => pipeline.name === name);
+  const [session] = one ? one.sessions : [];
+  const alike = () =>
+    [...sessions.value.values()].find(({ pipeline_version: own }) => own?.split(" ")[0] === name);
+  return session ?? alike()?.id;
+}
+
+async function ask<T>(into: Signal<Asked<T>>, asking: () => Promise<T>): Promise<void> {
+  const mine: Asked<T> = { state: "asked" };
+  into.value = mine;
+  let next: Asked<T>;
+  try {
+    next = { state: "ready", answer: await asking() };
+  } catch (cause) {
+    const error = cause instanceof ApiError ? cause : new ApiError(0, "unknown", said(cause));
+    next = { state: "failed", error };
+  }
+  // A later question has taken its place.
+  if (into.peek() === mine) into.value = next;
+}
