@@ -58,7 +58,7 @@ export function ComparisonReport({ comparison, session }: Props) {
           ...kinds.map(([name, counts]) => row(`Event ${name}`, counts)),
         ]}
         columns={[
-          { title: "", cell: row => row.name },
+          { title: "Of", cell: row => row.name },
           { title: "Running", numeric: true, cell: row => figure(row.name, row.running) },
           { title: "New", numeric: true, cell: row => figure(row.name, row.new) },
         ]}

@@ -37,7 +37,7 @@ export function Progress({ record }: { record: Deployment }) {
       </ol>
       <p role="status">
         <strong>{at ? at.title : spoken(record.state)}.</strong>{" "}
-        {at?.status === "active" && left === null ? `${at.says}. ` : ""}
+        {at && record.state === "pending" ? `${at.says}. ` : ""}
         {meaning(record.state)}
       </p>
       {left !== null && <Countdown left={left} record={record} />}
