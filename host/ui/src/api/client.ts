@@ -90,7 +90,8 @@ export async function request<T>(where: string, options: RequestOptions = {}): P
   }
 }
 
-async function failure(answer: Response): Promise<ApiError> {
+/** The error of an answer that is none. */
+export async function failure(answer: Response): Promise<ApiError> {
   if (answer.status === 401) onUnauthorized();
   const type = answer.headers.get("content-type") ?? "";
   const text = await answer.text().catch(() => "");

@@ -1,5 +1,5 @@
 // The third and fourth rung: JPEG pictures, from the camera itself or from the host's worker.
-import { path } from "../api/client";
+import { failure, path } from "../api/client";
 import type { Job, Rung, RungOwner } from "./rung";
 
 /** JPEGs that wait for the browser's decoder; one is decoded at a time. */
@@ -115,8 +115,13 @@ export class PolledRung implements Rung {
       const headers: Record<string, string> =
         this.#tag === "" ? {} : { "If-None-Match": this.#tag };
       const answer = await fetch(where, { headers, signal: this.#ending.signal });
-      if (answer.ok) await this.#show(answer, begun);
-      else if (answer.status !== 304) wait = Math.max(wait, REFUSED_MS);
+      if (answer.ok) {
+        await this.#show(answer, begun);
+      } else if (answer.status !== 304) {
+        wait = Math.max(wait, REFUSED_MS);
+        const { message } = await failure(answer);
+        if (!this.#closed) this.owner.told(message);
+      }
     } catch {
       // Without a connection the page says so itself.
       wait = Math.max(wait, REFUSED_MS);
@@ -132,6 +137,7 @@ export class PolledRung implements Rung {
     const bitmap = await createImageBitmap(await answer.blob());
     if (this.#closed) return bitmap.close();
     const pts = said === null ? Number.NaN : Number(said);
+    this.owner.told(null);
     const latency = performance.now() - begun;
     const arrived = begun;
     this.owner.picture({ pts, arrived, stale: true, latency, turn: 0, ...drawable(bitmap) });

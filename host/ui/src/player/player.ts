@@ -21,6 +21,8 @@ const STALE_MS = 500;
 const MOST_EARLY = 600;
 /** Milliseconds without a unit after which the host's last picture is shown, if it has one. */
 const NOTHING_MS = 3000;
+/** Milliseconds without a unit that are a pause of the camera. */
+const PAUSE_MS = 2000;
 /** Milliseconds after which a picture that was left out is told no longer. */
 const DROPS_SHOWN_MS = 5000;
 
@@ -72,6 +74,7 @@ export class Player implements PictureSink, RungOwner {
   #boxesEnd: (() => void) | null = null;
   /** No key unit has come since `watch` was answered: it begins anew by itself. */
   #joining = true;
+  #received = 0;
   #frame: number | null = null;
   #nothing: ReturnType<typeof setTimeout> | undefined;
   #slowTimer: ReturnType<typeof setTimeout> | undefined;
@@ -166,8 +169,10 @@ export class Player implements PictureSink, RungOwner {
     own.received += 1;
     if (unit.discontinuity && !this.#joining) {
       own.discontinuities += 1;
-      this.#tellSlow();
+      // After a pause it was the camera that had gone.
+      if (unit.arrived - this.#received < PAUSE_MS) this.#tellSlow();
     }
+    this.#received = unit.arrived;
     if (unit.key) this.#joining = false;
     const units = unit.codec === "mjpeg" ? [] : nalUnits(unit.data);
     if (unit.key) this.#choose(unit, units);
@@ -205,6 +210,10 @@ export class Player implements PictureSink, RungOwner {
     this.#leave();
     // From a key unit on, without waiting for the camera's next.
     this.#watch.again();
+  }
+
+  told(refusal: string | null): void {
+    if (refusal !== this.state.value.refused) this.#set({ refused: refusal });
   }
 
   needKey(): void {

@@ -8,6 +8,8 @@ export interface RungOwner {
   picture(picture: Picture): void;
   /** This rung shows nothing here: the next below is to be taken. */
   failed(why: string): void;
+  /** The host refuses a picture, in words for people; null: it does not any more. */
+  told(refusal: string | null): void;
   /** The decoder lost its references: nothing before the next key unit. */
   needKey(): void;
 }

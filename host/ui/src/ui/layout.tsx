@@ -87,8 +87,11 @@ function Banners() {
       )}
       {link.state === "waiting" && (
         <p class="banner bad" role="alert">
-          No connection to the host: {link.reason}. Next try{" "}
-          {Math.max(0, Math.ceil((link.retryAt - now.value) / 1000))} s.{" "}
+          No connection: {link.reason}. It is tried again{" "}
+          <span aria-hidden="true">
+            in {Math.max(0, Math.ceil((link.retryAt - now.value) / 1000))} s
+          </span>
+          .{" "}
           <button type="button" onClick={retryNow}>
             Try now
           </button>
