@@ -28,7 +28,7 @@ export type AuditLine = Schemas["AuditLine"];
 
 export type EventMessage = Payloads["message.event"];
 /** `presentation_ns` joins a result with its picture; numbers of JSON lose nothing below 2^53. */
-export type DetectionsMessage = Payloads["message.detections"] & { presentation_ns?: number };
+export type DetectionsMessage = Payloads["message.detections"];
 export type SessionMessage = Payloads["message.session"];
 export type HostMessage = Payloads["message.host"];
 export type ErrorMessage = Payloads["message.error"];
@@ -36,18 +36,11 @@ export type AnswerMessage = Payloads["message.answer"];
 export type LaggedMessage = Payloads["message.lagged"];
 
 /** How many of a session's pictures a socket gets. */
-export type Pictures = "all" | "key" | "none";
-export type Codec = "h264" | "h265" | "mjpeg";
+export type Pictures = WatchingMessage["pictures"];
+export type Codec = NonNullable<WatchingMessage["codec"]>;
 
 /** Answer to `watch`: `stream` names the session in this socket's binary messages. */
-export interface WatchingMessage {
-  type: "watching";
-  session: string;
-  pictures: Pictures;
-  /** null: the source has not delivered yet. */
-  codec: Codec | null;
-  stream: number;
-}
+export type WatchingMessage = Payloads["message.watching"];
 
 /** Everything that the host sends as text. */
 export type HostSays =

@@ -276,7 +276,7 @@ export class Player implements PictureSink, RungOwner {
 
   #result(message: DetectionsMessage): void {
     const { presentation_ns: pts } = message;
-    if (message.session !== this.session || pts === undefined) return;
+    if (message.session !== this.session) return;
     const { width, height, detections } = message;
     this.#joiner.result({ pts, width, height, detections }, performance.now());
     this.#rung?.delay(this.#joiner.hold);
