@@ -121,15 +121,9 @@ function Tile({ session, alone }: { session: Session; alone: boolean }) {
       onFocusCapture={() => setFocused(true)}
       onBlurCapture={() => setFocused(false)}
     >
-      <Link href={pathOf("cameras", id)} aria-label={`${id}, ${state}`}>
+      <Link href={pathOf("cameras", id)}>
         {near || player !== null ? (
-          <PlayerView
-            session={id}
-            pictures={pictures}
-            mode="exact"
-            label={`Picture of ${id}`}
-            onPlayer={setPlayer}
-          />
+          <PlayerView session={id} pictures={pictures} mode="exact" onPlayer={setPlayer} />
         ) : (
           <div class="player" />
         )}
