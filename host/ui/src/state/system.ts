@@ -1,6 +1,8 @@
 // How the host is and what it is made of: what the page System shows.
+import { signal } from "@preact/signals";
 import { path, request } from "../api/client";
 import type { AuditLine, ConfigStatus, Models, NewToken, SystemStatus, Token } from "../api/types";
+import { loadMe, me } from "./me";
 import { Part } from "./part";
 
 const OFTEN_MS = 5000;
@@ -24,11 +26,14 @@ export interface TokenRequest {
   expires?: string;
 }
 
-/** Makes a token. The answer has its text, which nobody can read again. */
-export async function makeToken(wanted: TokenRequest): Promise<NewToken> {
-  const made = await request<NewToken>(path("tokens"), { method: "POST", body: wanted });
+/** A token that was just made, until its user has it: the host tells it this once. */
+export const made = signal<NewToken | null>(null);
+
+/** Makes a token. Whoever makes the first of a host is logged in with it from then on. */
+export async function makeToken(wanted: TokenRequest): Promise<void> {
+  made.value = await request<NewToken>(path("tokens"), { method: "POST", body: wanted });
+  if (!me.peek()?.login) await loadMe();
   await tokens.load();
-  return made;
 }
 
 export async function revokeToken(name: string): Promise<void> {

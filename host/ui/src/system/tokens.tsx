@@ -3,7 +3,7 @@ import { ApiError } from "../api/client";
 import type { NewToken, Token } from "../api/types";
 import { me } from "../state/me";
 import { sessions } from "../state/sessions";
-import { makeToken, revokeToken, tokens } from "../state/system";
+import { made, makeToken, revokeToken, tokens } from "../state/system";
 import { Copy } from "../ui/copy";
 import { Dialog, confirmed } from "../ui/dialog";
 import { Failure } from "../ui/failure";
@@ -21,7 +21,6 @@ const ROLES = {
 /** The tokens, for admins: make one, revoke one. */
 export function Tokens() {
   const making = useSignal(false);
-  const made = useSignal<NewToken | null>(null);
   const refused = useSignal<unknown>(null);
   const revoke = async (token: Token) => {
     const own = me.value?.login && me.value.name === token.name;
@@ -89,13 +88,7 @@ export function Tokens() {
           )}
           {refused.value !== null && <Refused error={refused.value} />}
           {making.value && (
-            <NewTokenForm
-              onClose={() => (making.value = false)}
-              onMade={token => {
-                making.value = false;
-                made.value = token;
-              }}
-            />
+            <NewTokenForm first={all.tokens.length === 0} onClose={() => (making.value = false)} />
           )}
           {made.value && <Made token={made.value} onClose={() => (made.value = null)} />}
         </>
@@ -126,12 +119,13 @@ function Refused({ error }: { error: unknown }) {
 }
 
 interface FormProps {
+  /** Whether the host has none yet: from then on everyone needs one, so it is an admin's. */
+  first: boolean;
   onClose: () => void;
-  onMade: (token: NewToken) => void;
 }
 
-function NewTokenForm({ onClose, onMade }: FormProps) {
-  const role = useSignal<keyof typeof ROLES>("viewer");
+function NewTokenForm({ first, onClose }: FormProps) {
+  const role = useSignal<keyof typeof ROLES>(first ? "admin" : "viewer");
   const some = useSignal(false);
   const error = useSignal<unknown>(null);
   const busy = useSignal(false);
@@ -142,7 +136,7 @@ function NewTokenForm({ onClose, onMade }: FormProps) {
     busy.value = true;
     error.value = null;
     try {
-      const token = await makeToken({
+      await makeToken({
         name: String(form.get("name")).trim(),
         role: role.value,
         ...(some.value && role.value === "viewer"
@@ -150,7 +144,7 @@ function NewTokenForm({ onClose, onMade }: FormProps) {
           : {}),
         ...(Number.isNaN(expires.getTime()) ? {} : { expires: expires.toISOString() }),
       });
-      onMade(token);
+      onClose();
     } catch (reason) {
       error.value = reason;
     } finally {
@@ -162,7 +156,7 @@ function NewTokenForm({ onClose, onMade }: FormProps) {
       <form class="token-form" onSubmit={event => void submit(event)}>
         <label>
           Name: whose it is, for the audit log
-          <input name="name" required maxLength={64} autocomplete="off" autofocus />
+          <input name="name" required maxLength={200} autocomplete="off" autofocus />
         </label>
         <fieldset>
           <legend>Role</legend>
@@ -173,6 +167,7 @@ function NewTokenForm({ onClose, onMade }: FormProps) {
                 name="role"
                 value={name}
                 checked={role.value === name}
+                disabled={first && name !== "admin"}
                 onChange={() => (role.value = name)}
               />
               <span>
