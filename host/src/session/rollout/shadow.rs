@@ -9,6 +9,10 @@ use super::report::{ComparedDetection, ComparedFrame, Comparison};
 /// Frames whose second result is still to come. A candidate that is slower than this skips frames.
 const MAX_OPEN: usize = 64;
 
+/// Frames in a row that the candidate does not get because the running version did not look at them:
+/// ten seconds of most cameras.
+const MAX_UNLOOKED: usize = 250;
+
 /// IoU from which on two boxes count as the same object, as in the usual measures of detectors.
 const SAME_OBJECT: f64 = 0.5;
 
@@ -33,6 +37,8 @@ const MAX_SAMPLE: usize = 50;
 #[derive(Debug, Default)]
 pub(super) struct Comparer {
     open: BTreeMap<u64, ResultSummary>,
+    /// Frames since the running version last looked at one; `None`: it has not.
+    unlooked: Option<usize>,
     so_far: Comparison,
     running_ms: Vec<f64>,
     new_ms: Vec<f64>,
@@ -47,7 +53,8 @@ pub(super) struct Comparer {
 /// The compared part of a result.
 #[derive(Debug)]
 struct ResultSummary {
-    detections: Vec<Compared>,
+    /// `None`: the pipeline did not look at the frame.
+    detections: Option<Vec<Compared>>,
     kinds: Vec<String>,
     ms: f64,
 }
@@ -79,15 +86,18 @@ fn cut(name: &str) -> String {
 impl ResultSummary {
     fn of(result: &FrameResult) -> Self {
         let stations = result.timestamps;
-        let mut best: Vec<_> = result.detections.iter().flatten().collect();
-        best.sort_by(|one, other| other.score.total_cmp(&one.score));
-        let compared = |found: &&Detection| Compared {
+        let compared = |found: &Detection| Compared {
             label: cut(&found.label),
             score: found.score,
             area: found.area,
         };
+        let best = |found: &Vec<Detection>| {
+            let mut best: Vec<_> = found.iter().collect();
+            best.sort_by(|one, other| other.score.total_cmp(&one.score));
+            best.into_iter().take(MAX_COMPARED).map(compared).collect()
+        };
         Self {
-            detections: best.iter().take(MAX_COMPARED).map(compared).collect(),
+            detections: result.detections.as_ref().map(best),
             kinds: result.events.iter().take(MAX_COMPARED).map(|event| cut(&event.kind)).collect(),
             ms: stations.emitted.saturating_sub(stations.submitted) as f64 / 1e6,
         }
@@ -96,9 +106,16 @@ impl ResultSummary {
 
 impl Comparer {
     /// Takes in the running version's result for a frame. Whether the candidate is to process it,
-    /// too: not while too many are open.
+    /// too: not while too many are open. Of a version that looks at some frames alone the candidate
+    /// gets these, so that both look at the same ones, unless no other comes for long.
     pub(super) fn expect(&mut self, result: &FrameResult) -> bool {
-        if self.open.len() >= MAX_OPEN {
+        match (&result.detections, &mut self.unlooked) {
+            (Some(_), unlooked) => *unlooked = Some(0),
+            (None, Some(frames)) => *frames += 1,
+            (None, None) => {}
+        }
+        let is_left_out = self.unlooked.is_some_and(|frames| (1..=MAX_UNLOOKED).contains(&frames));
+        if is_left_out || self.open.len() >= MAX_OPEN {
             return false;
         }
         self.open.insert(result.frame, ResultSummary::of(result));
@@ -117,9 +134,12 @@ impl Comparer {
             }
             Some(Ok(result)) => {
                 let new = ResultSummary::of(result);
-                let pairs = pairs(&running.detections, &new.detections);
-                self.add(&running, &new, &pairs);
-                self.keep_sample(result, &running.detections, &new.detections, &pairs);
+                self.add(&running, &new);
+                if let (Some(running), Some(new)) = (&running.detections, &new.detections) {
+                    let pairs = pairs(running, new);
+                    self.add_detections(running, new, &pairs);
+                    self.keep_sample(result, running, new, &pairs);
+                }
             }
         }
     }
@@ -161,32 +181,28 @@ impl Comparer {
         });
     }
 
-    fn add(&mut self, running: &ResultSummary, new: &ResultSummary, pairs: &[Pair]) {
-        let found = &mut self.so_far.detections;
+    fn add(&mut self, running: &ResultSummary, new: &ResultSummary) {
         self.so_far.frames += 1;
         self.running_ms.push(running.ms);
         self.new_ms.push(new.ms);
-        found.running += running.detections.len() as u64;
-        found.new += new.detections.len() as u64;
-        found.frames_that_differ += u32::from(running.detections.len() != new.detections.len());
+        for (which, summary) in [running, new].into_iter().enumerate() {
+            summary.kinds.iter().for_each(|kind| count(&mut self.events, kind, which));
+        }
+    }
+
+    /// Of a frame that both have looked at.
+    fn add_detections(&mut self, running: &[Compared], new: &[Compared], pairs: &[Pair]) {
+        let found = &mut self.so_far.detections;
+        found.running += running.len() as u64;
+        found.new += new.len() as u64;
+        found.frames_that_differ += u32::from(running.len() != new.len());
         for (iou, one, other) in pairs {
             found.matched += 1;
             self.sum_of_iou += iou;
             self.sum_of_score_differences += f64::from((one.score - other.score).abs());
         }
-        let count = |counts: &mut BTreeMap<String, [u64; 2]>, name: &str, which: usize| {
-            let is_counted = counts.len() < MAX_NAMES || counts.contains_key(name);
-            let name = if is_counted { name } else { OTHERS };
-            if let Some(count) = counts.entry(name.to_owned()).or_default().get_mut(which) {
-                *count += 1;
-            }
-        };
-        for (which, brief) in [running, new].into_iter().enumerate() {
-            brief
-                .detections
-                .iter()
-                .for_each(|detection| count(&mut self.labels, &detection.label, which));
-            brief.kinds.iter().for_each(|kind| count(&mut self.events, kind, which));
+        for (which, all) in [running, new].into_iter().enumerate() {
+            all.iter().for_each(|detection| count(&mut self.labels, &detection.label, which));
         }
     }
 
@@ -213,6 +229,15 @@ impl Comparer {
         }
         report.agreement = rounded(report.measured_agreement());
         report
+    }
+}
+
+/// Counts a name for the running version, 0, or the new one, 1.
+fn count(counts: &mut BTreeMap<String, [u64; 2]>, name: &str, which: usize) {
+    let is_counted = counts.len() < MAX_NAMES || counts.contains_key(name);
+    let name = if is_counted { name } else { OTHERS };
+    if let Some(count) = counts.entry(name.to_owned()).or_default().get_mut(which) {
+        *count += 1;
     }
 }
 
@@ -384,6 +409,26 @@ mod tests {
         comparer.compare(5, Some(&Ok(result(5, 1, vec![], &[]))));
         let sample = comparer.finish().sample.unwrap();
         assert_eq!((sample.frame, sample.running.len(), sample.new.len()), (5, MAX_SAMPLE, 0));
+    }
+
+    #[test]
+    fn versions_that_look_at_some_frames_alone_are_compared_on_those_that_both_looked_at() {
+        let car = || vec![detection("car", 0.0, 0.9)];
+        let unseen = |frame| FrameResult { detections: None, ..result(frame, 1, vec![], &[]) };
+        let mut comparer = Comparer::default();
+        assert!(comparer.expect(&unseen(0)), "it may look at none and give events alone");
+        comparer.compare(0, Some(&Ok(result(0, 1, car(), &[]))));
+        assert!(comparer.expect(&result(1, 1, car(), &[])));
+        assert!(!comparer.expect(&unseen(2)));
+        comparer.compare(1, Some(&Ok(unseen(1))));
+        assert!(comparer.expect(&result(3, 1, car(), &[])));
+        comparer.compare(3, Some(&Ok(result(3, 1, car(), &[]))));
+        let report = comparer.finish();
+        assert_eq!((report.frames, report.detections.running, report.agreement), (3, 1, 1.0));
+        let mut comparer = Comparer::default();
+        assert!(comparer.expect(&result(0, 1, car(), &[])));
+        let given = (1..=400).find(|&frame| comparer.expect(&unseen(frame)));
+        assert_eq!(given, Some(MAX_UNLOOKED as u64 + 1), "it looks at no more, and is compared");
     }
 
     #[test]
