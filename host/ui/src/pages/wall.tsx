@@ -123,7 +123,13 @@ function Tile({ session, alone }: { session: Session; alone: boolean }) {
     >
       <Link href={pathOf("cameras", id)}>
         {near || player !== null ? (
-          <PlayerView session={id} pictures={pictures} mode="exact" onPlayer={setPlayer} />
+          <PlayerView
+            session={id}
+            pictures={pictures}
+            mode="exact"
+            label={`Picture of ${id}`}
+            onPlayer={setPlayer}
+          />
         ) : (
           <div class="player" />
         )}

@@ -60,10 +60,10 @@ it("holds a picture until its own boxes are there", () => {
 
 it("holds no longer than most results take, and never 300 ms", () => {
   const joiner = seasoned();
-  expect(joiner.hold).toBe(100);
+  expect(joiner.hold).toBe(170);
   joiner.push(picture(0), 0);
-  expect(joiner.take(99)).toBeNull();
-  expect(joiner.take(100)?.boxes?.exact).toBe(false);
+  expect(joiner.take(169)).toBeNull();
+  expect(joiner.take(170)?.boxes?.exact).toBe(false);
   for (let at = 1; at < 60; at += 1) {
     joiner.push(picture(at), at);
     joiner.take(at + 300);
@@ -100,9 +100,9 @@ it("never shows the boxes of a later picture, nor very old ones", () => {
 it("draws pictures that are due one after the other, and the newest if it is far behind", () => {
   const joiner = seasoned();
   for (const at of [0, 1, 2]) joiner.push(picture(at), at);
-  expect([103, 104, 105].map(at => joiner.take(at)?.picture.pts)).toEqual([0, MS, 2 * MS]);
+  expect([173, 174, 175].map(at => joiner.take(at)?.picture.pts)).toEqual([0, MS, 2 * MS]);
   for (const at of [10, 11, 12, 13]) joiner.push(picture(at), at);
-  expect(joiner.take(200)?.picture.pts).toBe(13 * MS);
+  expect(joiner.take(300)?.picture.pts).toBe(13 * MS);
   expect(closed).toEqual([10, 11, 12]);
 });
 
@@ -112,7 +112,7 @@ it("draws of old pictures the last, and none if a new one is there", () => {
   expect(joiner.take(5)?.picture.pts).toBe(2 * MS);
   joiner.push(picture(3, { stale: true }), 6);
   joiner.push(picture(4), 6);
-  expect(joiner.take(106)?.picture.pts).toBe(4 * MS);
+  expect(joiner.take(176)?.picture.pts).toBe(4 * MS);
 });
 
 it("holds eight pictures at most, and none of the past of a source that began anew", () => {
