@@ -23,6 +23,7 @@ export function Tokens() {
   const making = useSignal(false);
   const refused = useSignal<unknown>(null);
   const revoke = async (token: Token) => {
+    refused.value = null;
     const own = me.value?.login && me.value.name === token.name;
     const agreed = await confirmed({
       title: `Revoke the token ${token.name}?`,
