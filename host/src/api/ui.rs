@@ -131,11 +131,11 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
 }
 
 /// Answers with the file of this path.
-type Answer = dyn Fn(&str, &HeaderMap) -> Response + Send + Sync;
+type AnswerFn = dyn Fn(&str, &HeaderMap) -> Response + Send + Sync;
 
 fn routes_of<S: Clone + Send + Sync + 'static>(
     paths: impl Iterator<Item = &'static str>,
-    answer: Arc<Answer>,
+    answer: Arc<AnswerFn>,
 ) -> Router<S> {
     let file = |path: &'static str| {
         let answer = Arc::clone(&answer);
