@@ -6,7 +6,8 @@
 //! [`api`].
 //!
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
-//! [`api`], [`monitor`], [`analyze`], [`deploy`], [`session`], [`worker`], [`redis`],
+//! [`api`], [`monitor`], [`analyze`], [`deploy`], [`session`], [`probe`],
+//! [`worker`], [`redis`],
 //! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
 
 pub mod analyze;
@@ -21,6 +22,7 @@ pub mod inference;
 pub mod journal;
 pub mod monitor;
 mod preflight;
+pub mod probe;
 
 pub mod redis;
 mod reload;

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{Control, DeploymentControl, InsightControl, Refusal, Server, Timing};
+use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
 use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
 use crate::event::Hub;
@@ -24,6 +25,7 @@ use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
 use crate::monitor::{Monitor, Monitored, SessionStats};
 use crate::preflight::{self, Finding};
+use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
 use crate::reload::ConfigReloader;
@@ -108,6 +110,7 @@ impl RunningHost {
         let inference =
             InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
         let sources = Sources::new(programs.readers.clone(), journal.clone(), config);
+        let prober = Prober::new(sources.clone(), programs.worker.clone());
         let compiler = programs.compile.clone();
         let redis = Redis::new(config.redis.clone());
         let workers = Arc::new(WorkerLauncher::new(
@@ -155,6 +158,7 @@ impl RunningHost {
             analyses: analyses.clone(),
             monitor,
             models: ModelSources { offer, inference },
+            prober,
             logs: config.logs.directory.clone(),
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
@@ -249,6 +253,7 @@ struct HostControl {
     analyses: Analyses,
     monitor: Monitor,
     models: ModelSources,
+    prober: Prober,
     /// The folder of the logs.
     logs: PathBuf,
 }
@@ -327,6 +332,22 @@ impl InsightControl for HostControl {
 
     async fn stats(&self, session: &str) -> Option<SessionStats> {
         self.monitor.session_stats(session.to_owned()).await
+    }
+
+    fn source(&self, session: &str) -> Option<Source> {
+        self.sessions.get(session).map(|session| session.spec().source.clone())
+    }
+
+    fn admitted(&self, source: Source) -> Result<Source, ProbeError> {
+        probe::admitted(source, &self.deployer.config())
+    }
+
+    async fn probe(&self, source: &Source) -> Result<(ProbeReport, Option<Vec<u8>>), ProbeError> {
+        self.prober.probe(source).await
+    }
+
+    async fn suggested_rate(&self, rate: Option<f64>) -> Option<f64> {
+        self.monitor.suggested_rate(rate).await
     }
 
     async fn log(&self, session: &str, lines: usize) -> std::io::Result<Vec<String>> {

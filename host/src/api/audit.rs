@@ -188,6 +188,10 @@ pub(super) async fn list<C: Control>(
     Ok(Json(json!({"lines": state.gate.audit.newest(lines)})).into_response())
 }
 
+/// What an action was given, for its line: a route puts it into its answer's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct AuditDetail(pub(super) Value);
+
 /// A change that a caller makes. The line is written on drop, for a client that goes away before
 /// the answer too.
 #[derive(Debug)]

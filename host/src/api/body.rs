@@ -1,9 +1,10 @@
 //! Reads a body that is one file, up to a limit.
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -26,6 +27,19 @@ pub(super) async fn collect(request: Request, most: usize) -> Result<Option<Byte
         bytes.extend_from_slice(&chunk);
     }
     Ok(Some(bytes.freeze()))
+}
+
+/// Bytes of a JSON body: a camera's settings with some hundred zones.
+const MAX_JSON: usize = 256 << 10;
+
+/// Reads a body that is JSON.
+pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Problem> {
+    let too_large = || {
+        let detail = format!("the body has more than {} KiB", MAX_JSON >> 10);
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    };
+    let bytes = collect(request, MAX_JSON).await?.ok_or_else(too_large)?;
+    serde_json::from_slice(&bytes).map_err(|error| Problem::bad("bad_json", error.to_string()))
 }
 
 /// Settings are a JSON object.

@@ -16,6 +16,7 @@ use super::insight::LogTail;
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::login::Me;
 use super::message::ClientMessage;
+use super::probe::ProbeAnswer;
 use super::rest::Readiness;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
@@ -92,6 +93,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ModelList>,
         SchemaGenerator::subschema_for::<SessionStats>,
         SchemaGenerator::subschema_for::<LogTail>,
+        SchemaGenerator::subschema_for::<ProbeAnswer>,
     ];
     for root in roots {
         root(&mut types);

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::access::{Caller, Right};
-use super::audit::AuditLog;
+use super::audit::{AuditDetail, AuditLog};
 use super::connections::ConnectionSlot;
 use super::control::Refusal;
 use super::keys::{AuthError, Keys};
@@ -237,7 +237,10 @@ pub(super) async fn pass(
     request.extensions_mut().insert(caller);
     login.map(|login| request.extensions_mut().insert(login));
     let response = next.run(request).await;
-    if let Some(deed) = deed {
+    if let Some(mut deed) = deed {
+        if let Some(AuditDetail(given)) = response.extensions().get() {
+            deed = deed.given(given);
+        }
         deed.finish(response.status().as_u16());
     }
     Ok(response)

@@ -12,6 +12,8 @@ use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::state::ApiState;
+use crate::config::source::Source;
+use crate::probe::{ProbeError, ProbeReport};
 use crate::telemetry::MAX_TAIL_LINES;
 
 /// Lines of a log unless the client sets `lines`: a page's height.
@@ -24,6 +26,22 @@ pub trait InsightControl: Clone + Send + Sync + 'static {
 
     /// A session's figures; `None` if there is none of this name.
     fn stats(&self, session: &str) -> impl Future<Output = Option<Self::Stats>> + Send;
+
+    /// The source of a session; `None` if there is none of this name.
+    fn source(&self, session: &str) -> Option<Source>;
+
+    /// The source as an operator may have it probed.
+    fn admitted(&self, source: Source) -> Result<Source, ProbeError>;
+
+    /// What a source is, and a picture of it as a JPEG file.
+    fn probe(
+        &self,
+        source: &Source,
+    ) -> impl Future<Output = Result<(ProbeReport, Option<Vec<u8>>), ProbeError>> + Send;
+
+    /// Results in a second that this machine has room for beside those that it gives, of a camera
+    /// of this rate; `None` where it is not known.
+    fn suggested_rate(&self, rate: Option<f64>) -> impl Future<Output = Option<f64>> + Send;
 
     /// The last `lines` lines of a session's log, the newest last.
     fn log(

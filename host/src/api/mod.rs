@@ -23,6 +23,7 @@ mod login;
 mod logins;
 mod message;
 mod origin;
+mod probe;
 mod problem;
 mod rest;
 mod resume;

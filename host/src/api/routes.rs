@@ -17,8 +17,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, audit, deployments, documents, events, jobs, login, origin, rest, socket, stream,
-    tokens, ui,
+    analyze, audit, deployments, documents, events, jobs, login, origin, probe, rest, socket,
+    stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -71,6 +71,7 @@ routes! { |pictures|
     "events", GET, "/v1/sessions/{id}/events", OfSession(View), events::list;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
+    "probe", POST, "/v1/probe", May(Operate), probe::probe;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
     "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
     "list_models", GET, "/v1/models", May(View), rest::models;

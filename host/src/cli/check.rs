@@ -11,11 +11,12 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::models;
-use super::probe::{self, ProbeReport};
+use super::probe;
 use super::table::printable;
 use crate::config::{Config, ConfigFile, ConfigProblem, DEFAULT_PATH, ShownProblem, listing};
 use crate::deploy::Compiler;
 use crate::preflight;
+use crate::probe::ProbeReport;
 use crate::worker::Programs;
 
 /// Cameras that are probed at the same time.

@@ -1,23 +1,20 @@
 //! `ocelli probe`: what a camera or a file is, which reader plays it and why, or why it does not
 //! play and what to do. It needs no running host, and reads the source as a host would.
 
-mod measure;
-
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use serde::Serialize;
 
 use super::table::printable;
 use crate::config::Config;
 use crate::config::source::{ReaderSetting, Source, SourceError, SourceOptions, Transport};
 use crate::journal::Journal;
-use crate::source::{ReaderStatus, SourceFault, SourceFaultKind, SourceStep, Sources};
-use crate::worker::{Programs, still};
-use measure::{Measured, ProbeOutcome, measure};
+use crate::probe::{self, ProbeFault, ProbeReport, StillFormat};
+use crate::source::Sources;
+use crate::worker::Programs;
 
 /// See the module's documentation.
 #[derive(Args)]
@@ -47,39 +44,6 @@ pub(super) struct ProbeCommand {
     /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
-}
-
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-pub(super) struct ProbeReport {
-    /// Without credentials.
-    source: String,
-    /// Whether a picture of it could be decoded.
-    plays: bool,
-    /// Of a camera.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reader: Option<ReaderStatus>,
-    /// Of a camera: how RTP packets came.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    transport: Option<Transport>,
-    /// Width and height in pixels, as shown.
-    size: Option<(u32, u32)>,
-    /// Streams that are not read: "audio aac".
-    left_out: Vec<String>,
-    #[serde(flatten)]
-    measured: Measured,
-    fault: Option<Fault>,
-}
-
-#[derive(Debug, Serialize)]
-struct Fault {
-    /// The kind of the fault, as in the log of a host; `damaged` where no picture can be decoded.
-    kind: &'static str,
-    /// The step that failed.
-    step: Option<SourceStep>,
-    message: String,
-    /// What to do.
-    advice: &'static str,
 }
 
 impl ProbeCommand {
@@ -134,26 +98,6 @@ impl ProbeCommand {
     }
 }
 
-impl ProbeReport {
-    /// Whether a picture of it could be decoded.
-    pub(super) fn plays(&self) -> bool {
-        self.plays
-    }
-
-    /// What it is, or why it does not play and what to do, on one line.
-    pub(super) fn summary(&self) -> String {
-        if let (false, Some(Fault { kind, message, advice, .. })) = (self.plays, &self.fault) {
-            return format!("does not play: {kind}: {message}; {advice}");
-        }
-        let measured =
-            self.measured.lines().into_iter().map(|(name, value)| format!("{name} {value}"));
-        let size = self.size.map(|(width, height)| format!("{width} x {height}"));
-        let plays = if self.plays { "plays" } else { "does not play" };
-        let parts = std::iter::once(plays.to_owned()).chain(size).chain(measured);
-        parts.collect::<Vec<_>>().join(", ")
-    }
-}
-
 /// Reads a source as a host would, a camera for `seconds`. Also gives the picture of the report as
 /// a PNG file, empty without one.
 pub(super) async fn probe(source: &Source, seconds: u64) -> anyhow::Result<(ProbeReport, Vec<u8>)> {
@@ -161,82 +105,8 @@ pub(super) async fn probe(source: &Source, seconds: u64) -> anyhow::Result<(Prob
     let config = Config::from_text(Path::new("probe.toml"), "", &[])?;
     // In memory: what a host has remembered of the camera plays no part.
     let sources = Sources::new(programs.readers.clone(), Journal::temporary()?, &config);
-    let mut subscription = sources.subscribe(source);
-    let reader = subscription.reader();
-    let ProbeOutcome { measured, units, fault } =
-        measure(&mut subscription, source.is_live(), Duration::from_secs(seconds)).await;
-    let mut report = ProbeReport {
-        source: source.to_string(),
-        plays: false,
-        reader: reader.status(),
-        transport: match source {
-            Source::Rtsp(source) => Some(source.transport),
-            Source::File(_) => None,
-        },
-        size: None,
-        left_out: subscription.other_streams(),
-        measured,
-        fault: fault.map(|fault| Fault::of_source(&fault)),
-    };
-    if units.is_empty() {
-        return Ok((report, Vec::new()));
-    }
-    let (still, file) = still(&programs.worker, &units).await?;
-    report.size = still.size;
-    report.plays = still.size.is_some();
-    if !report.plays {
-        report.fault.get_or_insert_with(|| Fault {
-            kind: "damaged",
-            step: None,
-            message: still.fault.unwrap_or_else(|| "the decoder makes no picture".to_owned()),
-            advice: "no picture of the first GOP is sound: set another codec or profile in the \
-                     camera, or try the other transport",
-        });
-    }
-    Ok((report, file))
-}
-
-impl Fault {
-    fn of_source(fault: &SourceFault) -> Self {
-        let (step, message) = (Some(fault.step), fault.message.clone());
-        Self { kind: fault.kind.code(), step, message, advice: advice(fault.kind) }
-    }
-}
-
-/// What an operator does about a fault.
-fn advice(kind: SourceFaultKind) -> &'static str {
-    match kind {
-        SourceFaultKind::Unauthorized => {
-            "check the user name and password, and that this account may see the stream; in a URL \
-             : / ? # @ % are written as %3A %2F %3F %23 %40 %25"
-        }
-        SourceFaultKind::Unreachable => {
-            "check the address and the port, and that a firewall lets this machine reach it"
-        }
-        SourceFaultKind::NotRtsp => "check the port: RTSP has 554 on most cameras",
-        SourceFaultKind::NoVideo => "the path has no video: look for another one in the manual",
-        SourceFaultKind::UnsupportedCodec => {
-            "set the camera to H.264, H.265 or Motion JPEG, or encode the file anew"
-        }
-        SourceFaultKind::Silent => {
-            "restart the camera, lower the number of its viewers, or try the other transport"
-        }
-        SourceFaultKind::Timeout => "try again; if it stays, restart the camera",
-        SourceFaultKind::Closed => {
-            "lower the number of the camera's viewers: many take no more than a few"
-        }
-        SourceFaultKind::Protocol => {
-            "check the path; try the other transport, or the reader `compatible`"
-        }
-        SourceFaultKind::Certificate => {
-            "name the authority with --ca, or the certificate with --certificate-sha256"
-        }
-        SourceFaultKind::Reader => "see the lines above: `./x build` makes the readers",
-        SourceFaultKind::TooLarge => {
-            "set the camera to a lower resolution or rate of bits; if it is no camera, leave it out"
-        }
-        SourceFaultKind::File => "check the path, and that the file is whole and of a known kind",
-    }
+    let span = Duration::from_secs(seconds);
+    probe::look(&sources, &programs.worker, source, span, StillFormat::Png).await
 }
 
 /// The report for a person.
@@ -261,7 +131,7 @@ fn text(report: &ProbeReport) -> String {
         lines.push(("left out", left_out.join(", ")));
     }
     lines.extend(measured.lines());
-    if let Some(Fault { kind, step, message, advice }) = fault {
+    if let Some(ProbeFault { kind, step, message, advice }) = fault {
         let step = step.map(|step| format!(" at {step:?}").to_lowercase()).unwrap_or_default();
         lines.push(("fault", format!("{kind}{step}: {message}")));
         lines.push(("what to do", (*advice).to_owned()));

@@ -147,6 +147,13 @@ impl Monitor {
         })
     }
 
+    /// Results in a second that this machine has room for beside those that it gives, of a camera
+    /// of this rate; `None` before a model has run.
+    pub async fn suggested_rate(&self, rate: Option<f64>) -> Option<f64> {
+        let load = stats::InferenceLoad::of(&self.shared);
+        load.suggested_rate(rate.unwrap_or(f64::INFINITY))
+    }
+
     /// A session's figures; `None` if there is no such session.
     pub async fn session_stats(&self, session: String) -> Option<SessionStats> {
         let shared = Arc::clone(&self.shared);

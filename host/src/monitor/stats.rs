@@ -1,5 +1,6 @@
 //! What `GET /v1/sessions/{id}/stats` answers: what a session does now, and did lately.
 
+use std::num::NonZero;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
@@ -70,5 +71,73 @@ impl SessionStats {
             subscribers: monitor.hub.subscriber_count(session.id()),
             restarts,
         })
+    }
+}
+
+/// What of this machine's inference is in use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InferenceLoad {
+    /// Inferences that have run, and how long they took together, in seconds.
+    inferred: u64,
+    run_s: f64,
+    /// Inferences in a second, of late.
+    rate: f64,
+    /// Inferences that run at the same time.
+    threads: f64,
+    sessions: f64,
+}
+
+/// The part of the machine that is given away: decoding needs the rest, and each camera has its
+/// crowded hours.
+const USABLE: f64 = 0.8;
+
+impl InferenceLoad {
+    pub(super) fn of(monitor: &MonitorInner) -> Self {
+        let threads = monitor.config.borrow().inference.threads.map(|threads| threads as usize);
+        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        let mut load = Self {
+            inferred: 0,
+            run_s: 0.0,
+            rate: 0.0,
+            threads: threads.unwrap_or_else(cores) as f64,
+            sessions: 0.0,
+        };
+        for status in monitor.sessions.list() {
+            load.inferred = load.inferred.saturating_add(status.frames.inferred);
+            load.run_s += status.frames.inference_run_ns as f64 / 1e9;
+            load.sessions += 1.0;
+            let session = monitor.sessions.get(&status.id);
+            load.rate += session.map_or(0.0, |session| session.recent().rates.inferred);
+        }
+        load
+    }
+
+    /// What is free, and not less than an equal share: the queue before the models is fair.
+    pub(super) fn suggested_rate(self, rate: f64) -> Option<f64> {
+        if self.inferred == 0 || self.run_s <= 0.0 {
+            return None;
+        }
+        let all = USABLE * self.threads * self.inferred as f64 / self.run_s;
+        let free = (all - self.rate).max(all / (self.sessions + 1.0));
+        let suggested = free.min(rate);
+        suggested.is_finite().then(|| (suggested * 10.0).floor() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_gets_what_is_free_and_never_less_than_an_equal_share() {
+        let load =
+            InferenceLoad { inferred: 100, run_s: 5.0, rate: 10.0, threads: 2.0, sessions: 1.0 };
+        // 50 ms each on two threads: 40 in a second, 32 of them to be given away.
+        assert_eq!(load.suggested_rate(25.0), Some(22.0));
+        assert_eq!(load.suggested_rate(5.0), Some(5.0));
+        let busy = InferenceLoad { rate: 32.0, sessions: 3.0, ..load };
+        assert_eq!(busy.suggested_rate(25.0), Some(8.0));
+        assert_eq!(InferenceLoad { inferred: 0, ..load }.suggested_rate(25.0), None);
+        assert_eq!(load.suggested_rate(f64::INFINITY), Some(22.0));
     }
 }

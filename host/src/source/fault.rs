@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ocelli_protocol::rtsp::{MAX_PICTURE, PICTURE_BUDGET, ReaderError};
+use schemars::JsonSchema;
 use serde::Serialize;
 use strum::VariantArray;
 
@@ -160,8 +161,9 @@ impl PacketFlaw {
 }
 
 /// A step of reading a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
+#[schemars(inline)]
 pub enum SourceStep {
     /// Connecting to a camera and asking what it offers; opening a file.
     Describe,

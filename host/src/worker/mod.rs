@@ -49,6 +49,7 @@ pub(crate) use monitor::log_line;
 pub use process::Programs;
 pub(crate) use process::{WorkerExit, WorkerSender};
 pub use sandbox::check_sandbox;
+pub use still::StillFormat;
 pub(crate) use still::still;
 pub(crate) use trial::{Trial, try_settings};
 

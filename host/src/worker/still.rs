@@ -22,14 +22,25 @@ const MAX_ANSWER: u64 = 128 << 20;
 /// Bytes of its complaint that are read: a few lines.
 const MAX_COMPLAINT: u64 = 4 << 10;
 
+/// The kind of file that a picture becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StillFormat {
+    /// Without loss.
+    Png,
+    /// A tenth of that, for a page.
+    Jpeg,
+}
+
 /// Decodes access units, the first of them a key unit, with the program `ocelli-worker`: what it
-/// says of the first sound picture, and that as a PNG file.
+/// says of the first sound picture, and that as a file.
 pub(crate) async fn still(
     program: &Path,
     units: &[Arc<AccessUnit>],
+    format: StillFormat,
 ) -> anyhow::Result<(StillReport, Vec<u8>)> {
     let mut child = Command::new(program)
         .arg("--still")
+        .args((format == StillFormat::Jpeg).then_some("jpeg"))
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use ocelli::analyze::Analyses;
 use ocelli::api::{Control, InsightControl, Refusal, Server, Timing};
+use ocelli::config::source::Source;
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
+use ocelli::probe::{ProbeError, ProbeReport};
 use ocelli::source::{PictureFeed, PictureFeedOwner};
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::within;
@@ -32,6 +34,22 @@ impl InsightControl for Double {
 
     async fn stats(&self, id: &str) -> Option<Value> {
         self.session(id)
+    }
+
+    fn source(&self, _: &str) -> Option<Source> {
+        None
+    }
+
+    fn admitted(&self, _: Source) -> Result<Source, ProbeError> {
+        Err(ProbeError::NotAllowed)
+    }
+
+    async fn probe(&self, _: &Source) -> Result<(ProbeReport, Option<Vec<u8>>), ProbeError> {
+        Err(ProbeError::Busy)
+    }
+
+    async fn suggested_rate(&self, _: Option<f64>) -> Option<f64> {
+        None
     }
 
     async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
@@ -308,6 +326,7 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
     Rule { request: "GET /v1/attachments/{digest}", who: LOOK, seen: false },
+    Rule { request: "POST /v1/probe", who: OPERATE, seen: false },
     Rule { request: "GET /v1/pipelines", who: LOOK, seen: false },
     Rule { request: "PUT /v1/pipelines/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/models", who: LOOK, seen: false },

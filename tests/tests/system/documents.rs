@@ -111,6 +111,23 @@ async fn answers_are_as_the_http_document_says() {
         status,
         &serde_json::from_str(&body).unwrap(),
     );
+    for (body, expected) in [
+        (json!({"session": "gate"}), 200),
+        (json!({"source": "file:no-such-file.mp4"}), 200),
+        (json!({"source": "http://camera/"}), 400),
+        (json!({"source": "file:a", "session": "gate"}), 400),
+        (json!({"session": "nobody"}), 404),
+    ] {
+        let asked = body.to_string();
+        let (status, body) = host.post("/v1/probe", "application/json", asked.as_bytes()).await;
+        assert_eq!(status, expected, "{asked}: {body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        check_answer(&document, "post", "/v1/probe", status, &body);
+        if asked.contains("gate") && status == 200 {
+            assert!(body["picture"].as_str().unwrap().starts_with("data:image/jpeg;base64,/9j/"));
+            assert_eq!((&body["codec"], &body["plays"]), (&json!("h264"), &json!(true)));
+        }
+    }
     let (status, body) = host.post("/v1/analyze/object-detect", "image/jpeg", b"no picture").await;
     check_answer(
         &document,

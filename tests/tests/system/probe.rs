@@ -23,7 +23,7 @@ fn a_file_and_a_camera_that_play_are_described_with_a_still() {
     assert_eq!(status, Some(0), "{printed}");
     let report: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(report["plays"], true, "{printed}");
-    assert_eq!((&report["codec"], &report["pictures"]), (&"H.264".into(), &102.into()));
+    assert_eq!((&report["codec"], &report["pictures"]), (&"h264".into(), &102.into()));
     assert_eq!((&report["size"][0], &report["size"][1]), (&768.into(), &576.into()));
     assert_eq!((&report["rate"], &report["gop"]), (&10.0.into(), &20.0.into()), "{printed}");
     assert_eq!(report["left_out"], json!([]), "{printed}");

@@ -32,6 +32,7 @@ const LAYERS: &[&str] = &[
     "inference",
     "redis",
     "worker",
+    "probe",
     "session",
     "deploy",
     "analyze",

@@ -250,6 +250,29 @@ macro_rules! no_insight {
                 None
             }
 
+            fn source(&self, _: &str) -> Option<ocelli::config::source::Source> {
+                None
+            }
+
+            fn admitted(
+                &self,
+                _: ocelli::config::source::Source,
+            ) -> Result<ocelli::config::source::Source, ocelli::probe::ProbeError> {
+                Err(ocelli::probe::ProbeError::NotAllowed)
+            }
+
+            async fn probe(
+                &self,
+                _: &ocelli::config::source::Source,
+            ) -> Result<(ocelli::probe::ProbeReport, Option<Vec<u8>>), ocelli::probe::ProbeError>
+            {
+                Err(ocelli::probe::ProbeError::Busy)
+            }
+
+            async fn suggested_rate(&self, _: Option<f64>) -> Option<f64> {
+                None
+            }
+
             async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
                 Ok(Vec::new())
             }

@@ -1,6 +1,6 @@
 //! The worker of one camera session. Started by `ocelli`, with its descriptors; of no use by hand,
 //! except that `ocelli-worker --sandbox-check` tries what a worker must not be able to do here, and
-//! says so in JSON. `ocelli probe` starts `ocelli-worker --still`.
+//! says so in JSON. `ocelli probe` starts `ocelli-worker --still`, a host `--still jpeg`.
 
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::process::ExitCode;
@@ -91,7 +91,12 @@ fn still() -> anyhow::Result<ExitCode> {
     limit::address_space(STILL_ADDRESSES).context("limiting addresses")?;
     seal(&confinement, false).context("closing the last door")?;
     seal_threads(&confinement).context("ending the start of threads")?;
-    write_still(std::io::stdin().lock(), std::io::BufWriter::new(std::io::stdout().lock()))?;
+    let as_jpeg = std::env::args().nth(2).is_some_and(|format| format == "jpeg");
+    write_still(
+        std::io::stdin().lock(),
+        std::io::BufWriter::new(std::io::stdout().lock()),
+        as_jpeg,
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,11 +6,14 @@ use ocelli_protocol::limit::truncate_line;
 use ocelli_protocol::wire::{Reader, WireError};
 use ocelli_protocol::worker::{Decode, StillReport, ToWorker};
 
-use crate::video::{Frame, Stream, write_png};
+use crate::video::{Frame, Stream, jpeg, write_png};
+
+/// Quality of a JPEG file: good on a page, a tenth of the PNG file's size.
+const QUALITY: u8 = 80;
 
 /// Decodes access units up to the first sound picture, or to their end, and writes a
-/// [`StillReport`] and the picture.
-pub fn write_still(units: impl Read, mut to: impl Write) -> anyhow::Result<()> {
+/// [`StillReport`] and the picture: as a PNG file, or as a JPEG file.
+pub fn write_still(units: impl Read, mut to: impl Write, as_jpeg: bool) -> anyhow::Result<()> {
     let mut reader = Reader::new(units);
     let mut stream = Stream::new(Decode::All);
     let (mut first, mut fault) = (None, None);
@@ -34,8 +37,10 @@ pub fn write_still(units: impl Read, mut to: impl Write) -> anyhow::Result<()> {
     let fault = fault.filter(|_| size.is_none()).map(|words| truncate_line(&words).to_owned());
     serde_json::to_writer(&mut to, &StillReport { size, fault })?;
     to.write_all(b"\n")?;
-    if let Some(frame) = &first {
-        write_png(&frame.picture, &mut to)?;
+    match &first {
+        Some(frame) if as_jpeg => to.write_all(&jpeg(&frame.picture, None, QUALITY)?.bytes)?,
+        Some(frame) => write_png(&frame.picture, &mut to)?,
+        None => {}
     }
     Ok(to.flush()?)
 }
@@ -48,34 +53,37 @@ mod tests {
     use ocelli_protocol::wire::write;
     use ocelli_protocol::worker::Orientation;
 
-    fn still_of(units: &[AccessUnit]) -> (StillReport, Vec<u8>) {
+    fn still_of(units: &[AccessUnit], as_jpeg: bool) -> (StillReport, Vec<u8>) {
         let (mut input, mut output) = (Vec::new(), Vec::new());
         for (header, data) in units {
             write(&mut input, &ToWorker::Unit(header.clone()), data).unwrap();
         }
-        write_still(input.as_slice(), &mut output).unwrap();
+        write_still(input.as_slice(), &mut output, as_jpeg).unwrap();
         let line = output.iter().position(|&byte| byte == b'\n').unwrap();
         (serde_json::from_slice(&output[..line]).unwrap(), output.split_off(line + 1))
     }
 
     #[test]
-    fn the_first_picture_is_a_png_file_as_it_is_shown() {
+    fn the_first_picture_is_a_file_as_it_is_shown() {
         for clip in ["people-576-high-b3.mp4", "people-576-mjpeg.avi"] {
             let mut units: Vec<AccessUnit> = units(clip).into_iter().take(10).collect();
             units.iter_mut().for_each(|(header, _)| header.orientation = Orientation::TurnLeft);
-            let (report, file) = still_of(&units);
-            assert_eq!(report, StillReport { size: Some((576, 768)), fault: None }, "{clip}");
-            let picture = still(&file, u32::MAX).unwrap();
-            assert_eq!((picture.width(), picture.height()), (576, 768), "{clip}");
+            for (as_jpeg, begin) in [(false, &b"\x89PNG"[..]), (true, b"\xff\xd8")] {
+                let (report, file) = still_of(&units, as_jpeg);
+                assert_eq!(report, StillReport { size: Some((576, 768)), fault: None }, "{clip}");
+                assert!(file.starts_with(begin), "{clip}");
+                let picture = still(&file, u32::MAX).unwrap();
+                assert_eq!((picture.width(), picture.height()), (576, 768), "{clip}");
+            }
         }
     }
 
     #[test]
     fn without_a_picture_the_decoders_words_remain() {
         let (header, _) = units("people-576-mjpeg.avi").swap_remove(0);
-        let (report, file) = still_of(&[(header, b"no JPEG".to_vec())]);
+        let (report, file) = still_of(&[(header, b"no JPEG".to_vec())], false);
         assert_eq!((report.size, file.len()), (None, 0));
         assert!(report.fault.unwrap().contains("access unit 0"));
-        assert_eq!(still_of(&[]).0, StillReport { size: None, fault: None });
+        assert_eq!(still_of(&[], true).0, StillReport { size: None, fault: None });
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_protocol::worker::{CaptureClock, Codec, Orientation};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
@@ -27,15 +28,18 @@ const STILL_BYTES: usize = 64 << 20;
 const MAX_DAMAGES: usize = 10;
 
 /// What was measured. Without a picture all of it is empty.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Measured {
-    /// As its standard calls it.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct Measured {
+    /// How its pictures are coded.
+    #[schemars(extend("enum" = ["h264", "h265", "mjpeg", null]))]
     codec: Option<&'static str>,
     /// How a player turns the picture, as EXIF numbers it: 1 is upright.
     orientation: Option<u8>,
     /// Pictures that came.
     pictures: u64,
     /// How long they take, in seconds.
+    #[schemars(range(min = 0))]
     seconds: f64,
     /// Pictures in a second.
     rate: Option<f64>,
@@ -175,11 +179,7 @@ impl Tally {
         let per_picture = self.bytes as f64 * 8.0 / 1000.0 / (self.pictures.max(1) as f64);
         let gops = self.keys.saturating_sub(1);
         Measured {
-            codec: self.codec.map(|codec| match codec {
-                Codec::H264 => "H.264",
-                Codec::H265 => "H.265",
-                Codec::Mjpeg => "Motion JPEG",
-            }),
+            codec: self.codec.map(Codec::name),
             orientation: self.codec.map(|_| exif_value(self.orientation)),
             pictures: self.pictures,
             seconds,
@@ -210,11 +210,21 @@ fn exif_value(orientation: Orientation) -> u8 {
 }
 
 impl Measured {
+    /// Pictures in a second.
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
+    }
+
     /// For a person: names and values.
-    pub(super) fn lines(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = Vec::new();
         let Some(codec) = self.codec else { return lines };
-        lines.push(("codec", codec.to_owned()));
+        let standard = match codec {
+            "h264" => "H.264",
+            "h265" => "H.265",
+            _ => "Motion JPEG",
+        };
+        lines.push(("codec", standard.to_owned()));
         if let Some(turned) = self.orientation.filter(|value| *value != 1) {
             lines.push(("orientation", format!("{turned} (EXIF): frames are turned")));
         }
