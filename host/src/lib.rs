@@ -8,13 +8,15 @@
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
 //! [`api`], [`monitor`], [`analyze`], [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
-//! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`], `shape` and `util`.
+//! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
+//! `discover`, `shape` and `util`.
 
 pub mod analyze;
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod deploy;
+mod discover;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -1,11 +1,14 @@
 //! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and
-//! applied if it has no errors.
+//! applied if it has no errors; changed where the API asks for it and the operator allows that.
+
+mod editor;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::config::{Camera, ConfigError, ConfigFile, ShownProblem};
 use crate::deploy::{Applied, Deployer};
@@ -13,18 +16,23 @@ use crate::preflight::{self, Finding};
 use crate::util::watch::{FileStamp, Watch};
 use crate::worker::Programs;
 
+pub(crate) use editor::ConfigEditor;
+use editor::EditRequest;
+
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {
     path: PathBuf,
     hangup: Signal,
+    edits: mpsc::Receiver<EditRequest>,
 }
 
 impl ConfigReloader {
     /// From here on SIGHUP no longer ends the process: one that comes before
     /// [`run`](Self::run) takes effect then.
-    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn new(path: &Path) -> anyhow::Result<(Self, ConfigEditor)> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
-        Ok(Self { path: path.to_owned(), hangup })
+        let (editor, edits) = ConfigEditor::new(path);
+        Ok((Self { path: path.to_owned(), hangup, edits }, editor))
     }
 
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
@@ -40,6 +48,16 @@ impl ConfigReloader {
             let asked = tokio::select! {
                 _ = self.hangup.recv() => true,
                 () = watch.changed() => false,
+                Some((edit, reply)) = self.edits.recv() => {
+                    let written = editor::write(&self.path, &deployer, &edit).await;
+                    if written.is_ok() {
+                        reload(&self.path, &deployer, &format!("{} over the API", edit.by), false)
+                            .await;
+                    }
+                    // The client may have gone away.
+                    let _ = reply.send(written);
+                    continue;
+                }
             };
             let quiet = !asked && std::mem::take(&mut first);
             reload(&self.path, &deployer, if asked { "SIGHUP" } else { "edited" }, quiet).await;

@@ -15,7 +15,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
-use crate::api::{Control, DeploymentControl, InsightControl, Refusal, Server, Timing};
+use crate::api::{
+    ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Timing,
+};
+use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
 use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
 use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
@@ -23,12 +26,12 @@ use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::Journal;
-use crate::monitor::{Monitor, Monitored, SessionStats};
+use crate::monitor::{Monitor, Monitored, SessionStats, SystemStatus};
 use crate::preflight::{self, Finding};
 use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
-use crate::reload::ConfigReloader;
+use crate::reload::{ConfigEditor, ConfigReloader};
 use crate::session::{SessionError, SessionSettings, SessionStatus, Sessions};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, session_tail};
@@ -46,14 +49,14 @@ const DESCRIPTORS: u64 = 16_384;
 /// model that differs from its description, a configured pipeline, ONNX Runtime.
 pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let reloads = ConfigReloader::new(&file.path)?;
+    let (reloads, editor) = ConfigReloader::new(&file.path)?;
     let config = &file.config;
     raise_descriptor_limit();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     let host = tokio::select! {
-        host = RunningHost::start(&file) => host?,
+        host = RunningHost::start(&file, editor) => host?,
         name = signals.next() => {
             tracing::info!("{name}: stopped while starting");
             return Ok(());
@@ -93,7 +96,7 @@ struct RunningHost {
 }
 
 impl RunningHost {
-    async fn start(file: &ConfigFile) -> anyhow::Result<Self> {
+    async fn start(file: &ConfigFile, editor: ConfigEditor) -> anyhow::Result<Self> {
         let config = &file.config;
         // First what can fail without having started a process.
         let listen = config.server.listen;
@@ -159,6 +162,7 @@ impl RunningHost {
             monitor,
             models: ModelSources { offer, inference },
             prober,
+            editor,
             logs: config.logs.directory.clone(),
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
@@ -254,6 +258,7 @@ struct HostControl {
     monitor: Monitor,
     models: ModelSources,
     prober: Prober,
+    editor: ConfigEditor,
     /// The folder of the logs.
     logs: PathBuf,
 }
@@ -334,6 +339,10 @@ impl InsightControl for HostControl {
         self.monitor.session_stats(session.to_owned()).await
     }
 
+    async fn system(&self) -> Option<SystemStatus> {
+        self.monitor.system().await
+    }
+
     fn source(&self, session: &str) -> Option<Source> {
         self.sessions.get(session).map(|session| session.spec().source.clone())
     }
@@ -355,6 +364,16 @@ impl InsightControl for HostControl {
         let read =
             tokio::task::spawn_blocking(move || session_tail(&directory, &session, lines)).await;
         read.map_err(std::io::Error::other)?
+    }
+}
+
+impl ConfigControl for HostControl {
+    async fn camera_entry(&self, id: &str) -> Result<ConfigEntry, EditError> {
+        self.editor.camera(id, self.deployer.config().server.edit_config).await
+    }
+
+    async fn edit_config(&self, edit: ConfigEdit) -> Result<(), EditError> {
+        self.editor.edit(edit).await
     }
 }
 

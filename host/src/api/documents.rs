@@ -11,8 +11,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
 
 use super::audit::AuditLine;
+use super::discover::DiscoverAnswer;
 use super::events::EventPage;
-use super::insight::LogTail;
+use super::insight::{LogTail, SystemAnswer};
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::login::Me;
 use super::message::ClientMessage;
@@ -20,6 +21,7 @@ use super::probe::ProbeAnswer;
 use super::rest::Readiness;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
+use crate::config::edit::ConfigEntry;
 use crate::deploy::{ConfigStatus, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
@@ -75,7 +77,7 @@ fn closed(schema: &mut Schema) {
 fn http_document() -> Value {
     let mut types = generator(Contract::Serialize);
     // The types that these refer to are included.
-    let roots: [fn(&mut SchemaGenerator) -> Schema; 17] = [
+    let roots: &[fn(&mut SchemaGenerator) -> Schema] = &[
         SchemaGenerator::subschema_for::<Readiness>,
         SchemaGenerator::subschema_for::<SessionStatus>,
         SchemaGenerator::subschema_for::<SessionSettings>,
@@ -94,6 +96,9 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<SessionStats>,
         SchemaGenerator::subschema_for::<LogTail>,
         SchemaGenerator::subschema_for::<ProbeAnswer>,
+        SchemaGenerator::subschema_for::<DiscoverAnswer>,
+        SchemaGenerator::subschema_for::<ConfigEntry>,
+        SchemaGenerator::subschema_for::<SystemAnswer>,
     ];
     for root in roots {
         root(&mut types);

@@ -1,4 +1,4 @@
-//! What operators look at: a session's figures and its log.
+//! What operators look at: a session's figures and its log, and the whole of the machine.
 
 use std::sync::Arc;
 
@@ -9,10 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::control::{Control, Refusal};
+use super::deployments::DeploymentControl;
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::source::Source;
+use crate::deploy::ConfigStatus;
+use crate::monitor::SystemStatus;
 use crate::probe::{ProbeError, ProbeReport};
 use crate::telemetry::MAX_TAIL_LINES;
 
@@ -26,6 +29,9 @@ pub trait InsightControl: Clone + Send + Sync + 'static {
 
     /// A session's figures; `None` if there is none of this name.
     fn stats(&self, session: &str) -> impl Future<Output = Option<Self::Stats>> + Send;
+
+    /// The host and its machine, as they are now; `None` if that cannot be found out.
+    fn system(&self) -> impl Future<Output = Option<SystemStatus>> + Send;
 
     /// The source of a session; `None` if there is none of this name.
     fn source(&self, session: &str) -> Option<Source>;
@@ -49,6 +55,25 @@ pub trait InsightControl: Clone + Send + Sync + 'static {
         session: &str,
         lines: usize,
     ) -> impl Future<Output = std::io::Result<Vec<String>>> + Send;
+}
+
+/// The answer of `GET /v1/system`.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "System")]
+pub(super) struct SystemAnswer {
+    #[serde(flatten)]
+    status: SystemStatus,
+    /// The config in force, as in `GET /v1/config`.
+    config: ConfigStatus,
+}
+
+/// What runs each model is in `GET /v1/models`.
+pub(super) async fn system<C: InsightControl + DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
+) -> Result<Response, Problem> {
+    let status = state.control.system().await;
+    let status = status.ok_or_else(|| Problem::internal("the host's figures cannot be read"))?;
+    Ok(Json(SystemAnswer { status, config: state.control.config() }).into_response())
 }
 
 pub(super) async fn stats<C: InsightControl>(

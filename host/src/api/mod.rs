@@ -8,9 +8,11 @@ pub mod access;
 mod analyze;
 mod audit;
 mod body;
+mod config;
 mod connections;
 mod control;
 mod deployments;
+mod discover;
 mod documents;
 mod events;
 mod extract;
@@ -56,6 +58,7 @@ use gate::Gate;
 use server::ApiListener;
 use state::ApiState;
 
+pub use config::ConfigControl;
 pub use control::{Control, Refusal};
 pub use deployments::DeploymentControl;
 pub use insight::InsightControl;
@@ -87,7 +90,7 @@ impl Server {
     ///
     /// # Errors
     /// The certificate or the key cannot be used.
-    pub fn start<C: Control + DeploymentControl + InsightControl>(
+    pub fn start<C: Control + DeploymentControl + InsightControl + ConfigControl>(
         listener: TcpListener,
         hub: Hub,
         control: C,
@@ -123,6 +126,7 @@ impl Server {
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             squeezed: websocket::CompressedMessages::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
+            searches: Semaphore::new(1),
             tasks: tasks.clone(),
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::control::Refusal;
 use super::resume::ResumeError;
 use crate::analyze::{AnalysisError, AnalysisErrorKind};
+use crate::config::ShownProblem;
 use crate::deploy::{CompileError, DeployError, Outcome, PipelineError, Record};
 use crate::event::CODE;
 use crate::session::SessionError;
@@ -56,6 +57,9 @@ struct More {
     /// With `after_ahead`: the number in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
+    /// With `invalid_config`: all that would be wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config_problems: Option<Vec<ShownProblem>>,
     /// The deployment that failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     deployment: Option<Record>,
@@ -71,6 +75,9 @@ struct More {
     /// The step at which a deployment failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<Step>,
+    /// With `config_not_editable`: what a person would paste into the config file instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    toml: Option<String>,
 }
 
 impl Problem {
@@ -117,6 +124,18 @@ impl Problem {
             ..More::default()
         };
         Self { more: Box::new(more), ..Self::new(status, code, detail) }
+    }
+
+    /// With what would be wrong with a config.
+    pub(super) fn with_config_problems(mut self, problems: Vec<ShownProblem>) -> Self {
+        self.more.config_problems = Some(problems);
+        self
+    }
+
+    /// With a part of a config that a person would paste into the file instead.
+    pub(super) fn with_toml(mut self, toml: Option<String>) -> Self {
+        self.more.toml = toml;
+        self
     }
 
     /// The request may be sent again after so many seconds.

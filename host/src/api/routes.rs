@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::access::Right::{Administer, Analyze, Operate, View};
+use super::config::{self, ConfigControl};
 use super::control::Control;
 use super::deployments::DeploymentControl;
 use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
@@ -17,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, audit, deployments, documents, events, jobs, login, origin, probe, rest, socket,
-    stream, tokens, ui,
+    analyze, audit, deployments, discover, documents, events, jobs, login, origin, probe, rest,
+    socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -37,7 +38,7 @@ macro_rules! routes {
         pub(super) static ROUTES: &[Route] =
             &[$(Route { action: $action, method: Method::$method, path: $path, need: $need }),+];
 
-        fn handlers<C: Control + DeploymentControl + InsightControl>(
+        fn handlers<C: Control + DeploymentControl + InsightControl + ConfigControl>(
             $pictures: DefaultBodyLimit,
         ) -> Vec<(&'static Route, MethodRouter<Arc<ApiState<C>>>)> {
             let handlers = [$(answer(&Method::$method, $handler)),+];
@@ -58,6 +59,10 @@ routes! { |pictures|
     "audit", GET, "/v1/audit", May(Administer), audit::list;
     "list_tokens", GET, "/v1/tokens", May(Administer), tokens::list;
     "config", GET, "/v1/config", May(Operate), deployments::config;
+    "camera_config", GET, "/v1/config/cameras/{id}", May(Operate), config::camera;
+    "edit_camera", PUT, "/v1/config/cameras/{id}", May(Administer), config::put_camera;
+    "remove_camera", DELETE, "/v1/config/cameras/{id}", May(Administer), config::delete_camera;
+    "system", GET, "/v1/system", May(Operate), insight::system;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;
     "stats", GET, "/v1/sessions/{id}/stats", OfSession(View), insight::stats;
@@ -72,6 +77,7 @@ routes! { |pictures|
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
     "probe", POST, "/v1/probe", May(Operate), probe::probe;
+    "discover", POST, "/v1/discover", May(Operate), discover::discover;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
     "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
     "list_models", GET, "/v1/models", May(View), rest::models;
@@ -93,7 +99,7 @@ where
 }
 
 /// The router with all routes.
-pub(super) fn router<C: Control + DeploymentControl + InsightControl>(
+pub(super) fn router<C: Control + DeploymentControl + InsightControl + ConfigControl>(
     state: ApiState<C>,
     gate: &Arc<Gate>,
 ) -> Router {

@@ -59,6 +59,8 @@ pub(super) struct ApiState<C> {
     pub(super) squeezed: CompressedMessages,
     /// Permits for uploads of components.
     pub(super) uploads: Semaphore,
+    /// The permit for a search for cameras.
+    pub(super) searches: Semaphore,
     pub(super) tasks: TaskTracker,
 }
 

@@ -25,6 +25,11 @@ impl ConfigFile {
             std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
             _ => ConfigError::Unreadable { path: path.to_owned(), source },
         })?;
+        Self::with_environment(path, &text)
+    }
+
+    /// A config from the text of a file with the environment's overrides. No file is read.
+    pub fn with_environment(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut unreadable = Vec::new();
         // Sorted, so that the same environment gives the same result each time.
         let mut variables: Vec<(String, String)> = std::env::vars_os()
@@ -41,7 +46,7 @@ impl ConfigFile {
             .collect();
         variables.sort_unstable();
         if unreadable.is_empty() {
-            Self::from_text(path, &text, &variables)
+            Self::from_text(path, text, &variables)
         } else {
             Err(ConfigError::Invalid { path: path.to_owned(), problems: unreadable })
         }

@@ -14,6 +14,7 @@ mod check;
 pub mod diff;
 mod directory;
 mod document;
+pub mod edit;
 mod error;
 mod file;
 mod inference;

@@ -44,6 +44,9 @@ pub struct ServerConfig {
     /// HTTP requests of one caller in a second, in the long run. 0: any number.
     #[schemars(range(min = 0, max = 100_000))]
     pub requests_per_second: u32,
+    /// Whether administrators may change cameras and tokens in the config file over the API. The
+    /// host then writes the file as they say, which names folders and programs of this machine.
+    pub edit_config: bool,
 }
 
 impl Default for ServerConfig {
@@ -59,6 +62,7 @@ impl Default for ServerConfig {
             // A thousand displays behind one proxy, twice.
             max_connections_per_address: 2000,
             requests_per_second: 100,
+            edit_config: false,
         }
     }
 }

@@ -15,6 +15,7 @@ mod host;
 mod process;
 pub(crate) mod prometheus_text;
 mod stats;
+mod system;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -38,6 +39,8 @@ use host::{HostReading, HostWatch};
 use process::{ProcessUsage, RoleCpuTotal, WorkerUsageTracker};
 
 pub use stats::{SessionStats, WorkerMemory};
+use system::StoreGrowth;
+pub use system::SystemStatus;
 
 /// Between two looks at the sessions: thresholds are given in seconds.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -92,6 +95,7 @@ struct MonitorState {
     workers: WorkerUsageTracker,
     inference: RoleCpuTotal,
     host: HostWatch,
+    growth: StoreGrowth,
 }
 
 impl Monitor {
@@ -154,6 +158,13 @@ impl Monitor {
         load.suggested_rate(rate.unwrap_or(f64::INFINITY))
     }
 
+    /// The host and its machine, as they are now; `None` if that cannot be found out.
+    pub async fn system(&self) -> Option<SystemStatus> {
+        let shared = Arc::clone(&self.shared);
+        let made = tokio::task::spawn_blocking(move || SystemStatus::of(&shared)).await;
+        made.inspect_err(|error| tracing::error!("the host's figures failed: {error}")).ok()
+    }
+
     /// A session's figures; `None` if there is no such session.
     pub async fn session_stats(&self, session: String) -> Option<SessionStats> {
         let shared = Arc::clone(&self.shared);
@@ -204,6 +215,7 @@ impl MonitorInner {
                 session.show_alerts(active);
             }
         }
+        seen.growth.note(self.hub.events().metrics(), now);
         let reading = self.host_reading(seen.alerts.host(Alert::Disk));
         self.hub.update_host(|host| {
             seen.host.take_in(host, &reading, Instant::now(), SystemTime::now());

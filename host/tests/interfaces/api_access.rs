@@ -28,12 +28,17 @@ mod sockets;
 struct Double(Analyses, Arc<PictureFeedOwner>);
 
 no_deployments!(Double);
+no_config!(Double);
 
 impl InsightControl for Double {
     type Stats = Value;
 
     async fn stats(&self, id: &str) -> Option<Value> {
         self.session(id)
+    }
+
+    async fn system(&self) -> Option<ocelli::monitor::SystemStatus> {
+        None
     }
 
     fn source(&self, _: &str) -> Option<Source> {
@@ -313,6 +318,10 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/audit", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/tokens", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
+    Rule { request: "GET /v1/config/cameras/{id}", who: OPERATE, seen: false },
+    Rule { request: "PUT /v1/config/cameras/{id}", who: ADMINISTER, seen: false },
+    Rule { request: "DELETE /v1/config/cameras/{id}", who: ADMINISTER, seen: false },
+    Rule { request: "GET /v1/system", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stats", who: LOOK, seen: true },
@@ -327,6 +336,7 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
     Rule { request: "GET /v1/attachments/{digest}", who: LOOK, seen: false },
     Rule { request: "POST /v1/probe", who: OPERATE, seen: false },
+    Rule { request: "POST /v1/discover", who: OPERATE, seen: false },
     Rule { request: "GET /v1/pipelines", who: LOOK, seen: false },
     Rule { request: "PUT /v1/pipelines/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/models", who: LOOK, seen: false },

@@ -111,6 +111,7 @@ struct Operator(Analyses);
 no_sessions!(Operator, 0);
 no_deployments!(Operator);
 no_insight!(Operator);
+no_config!(Operator);
 
 struct Host {
     server: Server,

@@ -42,6 +42,7 @@ struct Double {
 
 no_sessions!(Double, analyses);
 no_insight!(Double);
+no_config!(Double);
 
 /// A deployment of this many bytes that has come to a step.
 fn record(step: Step, state: DeploymentState) -> Record {

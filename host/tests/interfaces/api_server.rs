@@ -109,6 +109,7 @@ impl Control for Double {
 
 no_deployments!(Double);
 no_insight!(Double);
+no_config!(Double);
 
 struct Host {
     server: Server,

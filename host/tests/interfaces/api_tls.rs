@@ -26,6 +26,7 @@ struct Double(Analyses);
 no_sessions!(Double, 0);
 no_deployments!(Double);
 no_insight!(Double);
+no_config!(Double);
 
 /// Somebody who vouches for certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);

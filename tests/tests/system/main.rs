@@ -28,6 +28,7 @@ mod files;
 mod folders;
 mod hostile;
 mod inference;
+mod insight;
 mod isolation;
 mod manager;
 mod metrics;

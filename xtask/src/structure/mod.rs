@@ -24,6 +24,7 @@ const LAYERED: &str = "ocelli";
 const LAYERS: &[&str] = &[
     "util",
     "shape",
+    "discover",
     "config",
     "telemetry",
     "journal",

@@ -240,6 +240,27 @@ macro_rules! no_deployments {
     };
 }
 
+/// There is no config file.
+macro_rules! no_config {
+    ($double:ty) => {
+        impl ocelli::api::ConfigControl for $double {
+            async fn camera_entry(
+                &self,
+                _: &str,
+            ) -> Result<ocelli::config::edit::ConfigEntry, ocelli::config::edit::EditError> {
+                Err(ocelli::config::edit::EditError::Stopping)
+            }
+
+            async fn edit_config(
+                &self,
+                _: ocelli::config::edit::ConfigEdit,
+            ) -> Result<(), ocelli::config::edit::EditError> {
+                Err(ocelli::config::edit::EditError::Stopping)
+            }
+        }
+    };
+}
+
 /// Nothing is measured.
 macro_rules! no_insight {
     ($double:ty) => {
@@ -247,6 +268,10 @@ macro_rules! no_insight {
             type Stats = serde_json::Value;
 
             async fn stats(&self, _: &str) -> Option<serde_json::Value> {
+                None
+            }
+
+            async fn system(&self) -> Option<ocelli::monitor::SystemStatus> {
                 None
             }
 

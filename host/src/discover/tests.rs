@@ -1,0 +1,122 @@
+//! Answers of cameras, and a camera that is asked.
+
+use super::*;
+
+const MATCH: &str = r#"<?xml version="1.0"?>
+<SOAP-ENV:Envelope xmlns:SOAP-ENV="http://www.w3.org/2003/05/soap-envelope"
+ xmlns:wsa="http://schemas.xmlsoap.org/ws/2004/08/addressing"
+ xmlns:d="http://schemas.xmlsoap.org/ws/2005/04/discovery">
+<SOAP-ENV:Header><wsa:RelatesTo>ID</wsa:RelatesTo></SOAP-ENV:Header><SOAP-ENV:Body>
+<d:ProbeMatches><d:ProbeMatch><d:Types>dn:NetworkVideoTransmitter</d:Types>
+<d:Scopes>onvif://www.onvif.org/type/video onvif://www.onvif.org/name/Front%20door
+ onvif://www.onvif.org/hardware/X-1</d:Scopes>
+<d:XAddrs>http://192.0.2.9/onvif/device_service http://127.0.0.1:PORT/onvif/device</d:XAddrs>
+</d:ProbeMatch></d:ProbeMatches></SOAP-ENV:Body></SOAP-ENV:Envelope>"#;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+#[test]
+fn own_addresses_are_those_of_interfaces_but_loopback() {
+    let table = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n\
+                 \x20    |-- 10.0.0.7\n        /32 host LOCAL\n     |-- 127.0.0.1\n\
+                 \x20       /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\n\
+                 Local:\n     |-- 10.0.0.7\n        /32 host LOCAL\n";
+    assert_eq!(own_addresses(table), [Ipv4Addr::new(10, 0, 0, 7)]);
+}
+
+#[test]
+fn an_answer_is_taken_of_who_was_asked_and_for_its_own_address() {
+    let text = MATCH.replace("PORT", "80");
+    let found = probe_match(&text, "ID", HERE).unwrap();
+    assert_eq!(found.name.as_deref(), Some("Front door"));
+    assert_eq!(found.hardware.as_deref(), Some("X-1"));
+    assert_eq!(found.service.unwrap().path(), "/onvif/device");
+    assert_eq!(probe_match(&text, "another", HERE), None);
+    let elsewhere = probe_match(&text, "ID", "192.0.2.1".parse().unwrap()).unwrap();
+    assert_eq!(elsewhere.service, None, "it sends us to another machine");
+    for odd in ["", "<a>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "\u{feff}"] {
+        assert_eq!(probe_match(odd, "ID", HERE), None, "{odd}");
+    }
+    let deep = "<a>".repeat(100_000);
+    assert_eq!(probe_match(&deep, "ID", HERE), None);
+}
+
+#[test]
+fn chunks_are_put_together() {
+    assert_eq!(unchunked("3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n").as_deref(), Some("abcde"));
+    for odd in ["", "3\r\nab", "x\r\n", "ffffffffffffffffff\r\na", "2\r\nabc\r\n0\r\n\r\n"] {
+        assert_eq!(unchunked(odd), None, "{odd}");
+    }
+}
+
+/// What a camera answers to a request, by its body.
+fn answer(asked: &str, port: u16) -> String {
+    let said = if asked.contains("GetCapabilities") {
+        format!("<Media><XAddr>http://127.0.0.1:{port}/media</XAddr></Media>")
+    } else if asked.contains("GetProfiles") {
+        "<r><Profiles token=\"a&amp;b\"><Name>main</Name><VideoEncoderConfiguration>\
+         <Encoding>H264</Encoding><Resolution><Width>768</Width><Height>576</Height></Resolution>\
+         </VideoEncoderConfiguration></Profiles><Profiles token=\"c\"/></r>"
+            .to_owned()
+    } else if asked.contains("<m:ProfileToken>a&amp;b<") {
+        "<MediaUri><Uri>rtsp://u:secret@127.0.0.1/main</Uri></MediaUri>".to_owned()
+    } else {
+        "<MediaUri><Uri>http://127.0.0.1/snapshot</Uri></MediaUri>".to_owned()
+    };
+    let length = said.len();
+    format!(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{said}\r\n0\r\n\r\n"
+    )
+}
+
+/// A camera for requests with a user, at a port of this machine.
+async fn camera() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"</s:Envelope>") {
+                assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
+            }
+            let asked = String::from_utf8(asked).unwrap();
+            let said = if asked.contains("PasswordDigest") && !asked.contains("secret") {
+                answer(&asked, port)
+            } else {
+                "HTTP/1.1 400 Bad\r\n\r\n<Code>ter:NotAuthorized</Code>".to_owned()
+            };
+            stream.write_all(said.as_bytes()).await.unwrap();
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_camera_that_answers_is_asked_for_its_streams() {
+    let port = camera().await;
+    let device = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to = device.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut datagram = vec![0; 4096];
+        let (length, from) = device.recv_from(&mut datagram).await.unwrap();
+        let asked = String::from_utf8(datagram[..length].to_vec()).unwrap();
+        let id = asked.split("MessageID>").nth(1).unwrap().trim_end_matches("</a:");
+        let said = MATCH.replace("ID", id).replace("PORT", &port.to_string());
+        device.send_to(said.as_bytes(), from).await.unwrap();
+    });
+    let found = probe(to, &[Ipv4Addr::LOCALHOST], Duration::from_secs(1)).await.unwrap();
+    let found = found.into_values().next().unwrap();
+    let login = CameraLogin { user: "eye & co".into(), password: "secret".into() };
+    let camera = ask(found.clone(), Some(&login)).await;
+    assert_eq!((camera.address.as_str(), camera.fault), ("127.0.0.1", None));
+    let main = DiscoveredStream {
+        profile: "main".into(),
+        source: "rtsp://127.0.0.1/main".into(),
+        encoding: Some("H264".into()),
+        size: Some((768, 576)),
+    };
+    assert_eq!(camera.streams, [main]);
+    let stranger = ask(found, None).await;
+    assert!(stranger.streams.is_empty());
+    assert!(stranger.fault.unwrap().contains("user name"), "it says what to do");
+}

@@ -1,0 +1,124 @@
+//! What a page shows of a session and of the machine, and changes of the config file over the API.
+
+use std::os::unix::fs::PermissionsExt;
+
+use ocelli_testkit::{Ocelli, PipelineFolder, clip};
+use serde_json::{Value, json};
+
+/// A camera on a file that plays for ever.
+fn playing(id: &str) -> String {
+    let source = format!("file:{}", clip("bikes.mp4").display());
+    format!(
+        "# The {id}.\n[[cameras]]\nid = {id:?}\nsource = {source:?} # a clip\npace = \"realtime\"\n\
+         repeat = true\npipeline = \"changeling\"\n"
+    )
+}
+
+/// A host with a session `gate`; `server` are further lines of its section.
+async fn host(server: &str) -> (PipelineFolder, Ocelli) {
+    let store = PipelineFolder::with(&["changeling"]);
+    let server = format!("[server]\nlisten = \"127.0.0.1:0\"\n{server}\n");
+    let host = Ocelli::start(&(server + &store.section() + &playing("gate"))).await;
+    host.wait_for_session("gate", |session| session["results"].as_u64() > Some(0)).await;
+    (store, host)
+}
+
+async fn get(host: &Ocelli, path: &str) -> Value {
+    serde_json::from_str(&host.get(path).await).unwrap()
+}
+
+/// Puts a camera's table into the config.
+async fn put(host: &Ocelli, id: &str, table: &Value) -> (u16, Value) {
+    host.put(&format!("/v1/config/cameras/{id}"), table.to_string().as_bytes()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sessions_figures_are_of_late_and_its_log_is_at_hand() {
+    let (_store, host) = host("").await;
+    let stats = loop {
+        let stats = get(&host, "/v1/sessions/gate/stats").await;
+        if stats["rates"]["span_s"].as_f64() >= Some(3.0) {
+            break stats;
+        }
+        host.wait_for_session("gate", |session| session["uptime_s"].as_f64() > Some(3.0)).await;
+    };
+    let rate = stats["rates"]["processed"].as_f64().unwrap();
+    assert!((1.0..=60.0).contains(&rate), "{stats}");
+    let total = stats["latency"].as_array().unwrap().last().unwrap();
+    assert_eq!(total["stage"], "total", "{stats}");
+    assert!(total["p50_ms"].as_f64() <= total["p95_ms"].as_f64() && total["p50_ms"].is_f64());
+    let memory = &stats["memory"];
+    assert!(memory["private"].as_u64() > Some(0), "{stats}");
+    assert!(memory["private"].as_u64() < memory["limit"].as_u64(), "{stats}");
+    assert_eq!(stats["restarts"], json!([]));
+
+    host.restart("gate").await;
+    let session =
+        host.wait_for_session("gate", |session| session["restarts"].as_u64() > Some(0)).await;
+    assert_eq!((&session["codec"], session["size"].as_array().unwrap().len()), (&json!("h264"), 2));
+    let stats = get(&host, "/v1/sessions/gate/stats").await;
+    assert_eq!(stats["restarts"][0]["cause"], "asked", "{stats}");
+    let log = get(&host, "/v1/sessions/gate/log?lines=50").await;
+    let log = log["lines"].as_array().unwrap();
+    assert!(log.iter().any(|line| line.as_str().unwrap().contains("session state")), "{log:?}");
+
+    let system = get(&host, "/v1/system").await;
+    let processes = system["processes"].as_array().unwrap();
+    let of = |kind: &str| processes.iter().filter(move |process| process["kind"] == kind);
+    assert_eq!(of("host").count(), 1, "{system}");
+    assert!(of("inference").count() >= 1 && of("reader").count() >= 1, "{system}");
+    let worker = of("worker").find(|process| process["session"] == "gate").unwrap();
+    assert_eq!(worker["pid"], host.session("gate").await["pid"]);
+    assert!(worker["limit"].as_u64() > worker["private"].as_u64(), "{worker}");
+    assert_eq!(system["store"]["events"]["keep_hours"], 720, "{system}");
+    assert_eq!(system["config"]["cameras"][0]["id"], "gate");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_is_added_changed_and_removed_in_the_file_and_the_rest_of_it_stays() {
+    let (_store, host) = host("edit_config = true # ours").await;
+    std::fs::set_permissions(host.config_path(), PermissionsExt::from_mode(0o640)).unwrap();
+    let before = std::fs::read_to_string(host.config_path()).unwrap();
+    let read = || std::fs::read_to_string(host.config_path()).unwrap();
+
+    let entry = get(&host, "/v1/config/cameras/gate").await;
+    assert_eq!((&entry["not_editable"], &entry["camera"]["id"]), (&json!(null), &json!("gate")));
+    let mut yard = entry["camera"].clone();
+    yard["id"] = "yard".into();
+    yard["settings"] = json!({"every": 7});
+    let (status, answer) = put(&host, "yard", &yard).await;
+    assert_eq!(status, 200, "{answer}");
+    host.wait_for_session("yard", |session| session["results"].as_u64() > Some(0)).await;
+    assert!(read().starts_with(before.trim_end()), "{}", read());
+    let mode = std::fs::metadata(host.config_path()).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o640);
+
+    yard["settings"]["every"] = "never".into();
+    let (status, answer) = put(&host, "yard", &yard).await;
+    assert_eq!((status, &answer["code"]), (422, &json!("invalid_config")), "{answer}");
+    assert_eq!(answer["config_problems"][0]["camera"], "yard", "{answer}");
+    yard["pipelin"] = "x".into();
+    assert_eq!(put(&host, "yard", &yard).await.0, 422);
+    assert!(read().contains("every = 7"), "{}", read());
+
+    assert_eq!(host.request("DELETE", "/v1/config/cameras/yard").await.0, 204);
+    assert_eq!(host.request("GET", "/v1/sessions/yard").await.0, 404, "its session has ended");
+    assert_eq!(host.request("DELETE", "/v1/config/cameras/yard").await.0, 404);
+    assert_eq!(read().trim_end(), before.trim_end());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_may_not_change_its_config_says_what_to_paste() {
+    let (_store, host) = host("").await;
+    let before = std::fs::read_to_string(host.config_path()).unwrap();
+    let entry = get(&host, "/v1/config/cameras/gate").await;
+    assert!(entry["not_editable"].as_str().unwrap().contains("edit_config"), "{entry}");
+    let table = json!({"source": "rtsp://192.0.2.10/main", "pipeline": "object-detect"});
+    let (status, answer) = put(&host, "yard", &table).await;
+    assert_eq!((status, &answer["code"]), (409, &json!("config_not_editable")), "{answer}");
+    let toml = answer["toml"].as_str().unwrap();
+    assert!(toml.starts_with("[[cameras]]\nid = \"yard\"\n"), "{toml}");
+    let (status, _) = host.request("DELETE", "/v1/config/cameras/gate").await;
+    assert_eq!(status, 409);
+    assert_eq!(std::fs::read_to_string(host.config_path()).unwrap(), before);
+}
