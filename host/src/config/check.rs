@@ -48,7 +48,7 @@ pub fn check_session_id(id: &str) -> Result<(), NameError> {
 }
 
 /// Checks the name of a token, which stands in log lines and in the history of deployments.
-pub fn check_token_name(name: &str) -> Result<(), NameError> {
+pub(super) fn check_token_name(name: &str) -> Result<(), NameError> {
     if name == LOCAL_CALLER {
         return Err(NameError::Reserved);
     }

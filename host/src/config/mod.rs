@@ -26,12 +26,13 @@ pub mod source;
 mod source_error;
 mod source_options;
 mod text;
+mod token;
 mod tree;
 
 use std::path::Path;
 
 pub use allow::SourcePattern;
-pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id, check_token_name};
+pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id};
 pub use directory::{Directory, DirectoryError};
 pub use document::{Camera, Config};
 pub(crate) use error::listing;
@@ -46,6 +47,7 @@ pub use sections::{
     Signatures, StoreConfig, SubscriptionsConfig,
 };
 pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
+pub use token::{TokenRequest, TokenRequestError};
 
 /// Where the config is when no other file is named, relative to the working directory.
 pub const DEFAULT_PATH: &str = "config/ocelli.toml";
