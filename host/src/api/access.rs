@@ -21,7 +21,8 @@ pub enum Right {
     /// To send commands to pipelines, to deploy, roll back, restart and end sessions, and make
     /// sessions on sources of the allow-list.
     Operate,
-    /// To put components into the data directory.
+    /// To put components into the data directory, to change the config, and to see the tokens and
+    /// the audit log.
     Administer,
 }
 

@@ -113,6 +113,11 @@ impl Gate {
         Arc::clone(&self.config.borrow())
     }
 
+    /// Takes over the tokens of the config at once, for a caller that has just changed them.
+    pub(super) fn take_over_tokens(&self) {
+        self.keys.update(&self.config().server.tokens, Timestamp::now());
+    }
+
     /// The cookie's kind for this request.
     pub(super) fn cookie(&self, headers: &HeaderMap) -> CookieKind {
         CookieKind { secure: origin::asked_by(headers, self.scheme).eq_ignore_ascii_case("https") }

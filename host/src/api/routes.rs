@@ -58,6 +58,8 @@ routes! { |pictures|
     "me", GET, "/v1/me", Caller, login::me;
     "audit", GET, "/v1/audit", May(Administer), audit::list;
     "list_tokens", GET, "/v1/tokens", May(Administer), tokens::list;
+    "make_token", POST, "/v1/tokens", May(Administer), tokens::make;
+    "revoke_token", DELETE, "/v1/tokens/{name}", May(Administer), tokens::revoke;
     "config", GET, "/v1/config", May(Operate), deployments::config;
     "camera_config", GET, "/v1/config/cameras/{id}", May(Operate), config::camera;
     "edit_camera", PUT, "/v1/config/cameras/{id}", May(Administer), config::put_camera;

@@ -1,19 +1,27 @@
-//! `GET /v1/tokens`: who may use the API.
+//! The tokens of the config: who may use the API, new ones, and those that go.
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::access::Role;
+use super::access::{Caller, Role};
+use super::audit::AuditDetail;
+use super::body;
+use super::config::ConfigControl;
 use super::control::Control;
+use super::extract::InPath;
+use super::problem::Problem;
 use super::state::ApiState;
+use crate::config::edit::{ConfigChange, ConfigEdit, EditError};
+use crate::config::{Token, TokenRequest, TokenRequestError};
 
 /// A token as admins see it: not its hash.
 #[derive(Serialize, JsonSchema)]
@@ -43,4 +51,84 @@ pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> R
         logins: state.gate.logins.count(&token.name, Instant::now()),
     });
     Json(json!({"tokens": tokens.collect::<Vec<_>>()})).into_response()
+}
+
+/// A token that was made, the only time that it is shown.
+#[derive(Serialize)]
+struct MadeToken<'a> {
+    name: &'a str,
+    token: &'a str,
+}
+
+/// `POST /v1/tokens`. Whoever makes the first token of a host needs it from then on, and is logged
+/// in with it.
+pub(super) async fn make<C: ConfigControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let gate = &state.gate;
+    let (cookie, first) = (gate.cookie(request.headers()), gate.keys.open());
+    let wanted: TokenRequest = body::json(request).await?;
+    let TokenRequest { name, role, .. } = wanted.clone();
+    if first && role != Role::Admin {
+        let detail = "from the first token on everyone needs one, so it has to be an admin's";
+        return Err(Problem::new(StatusCode::CONFLICT, "no_admin", detail));
+    }
+    let (text, token) = wanted.make().map_err(refused)?;
+    let (change, by) = (ConfigChange::add_token(&token), caller.name.to_string());
+    let edit = state.control.edit_config(ConfigEdit { change, of: None, by });
+    edit.await.map_err(|error| by_hand(error, &name, role))?;
+    gate.take_over_tokens();
+    let detail = AuditDetail(json!({"name": name, "role": role}));
+    let made = Json(MadeToken { name: &name, token: &text });
+    let private = [(header::CACHE_CONTROL, "no-store")];
+    let response = (StatusCode::CREATED, private, Extension(detail), made);
+    let maker = gate.keys.authenticate(Some(&text), Timestamp::now()).ok().filter(|_| first);
+    let login = maker.map(|maker| gate.logins.begin(&maker, token.hash, Instant::now()));
+    match login.transpose().map_err(Problem::internal)? {
+        Some(id) => Ok(([(header::SET_COOKIE, cookie.set(&id))], response).into_response()),
+        None => Ok(response.into_response()),
+    }
+}
+
+/// `DELETE /v1/tokens/{name}`: what it opened ends at once.
+pub(super) async fn revoke<C: ConfigControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
+    InPath(name): InPath,
+) -> Result<StatusCode, Problem> {
+    let (config, now) = (state.gate.config(), Timestamp::now());
+    let ends = |token: &Token| token.expires.is_some_and(|expires| expires <= now);
+    let admins = config.server.tokens.iter().filter(|it| it.role == Role::Admin && !ends(it));
+    let mut others = admins.clone().filter(|token| token.name != name);
+    if admins.clone().any(|token| token.name == name) && others.next().is_none() {
+        let detail = "no other admin's token would be left: make one first, or edit the config";
+        return Err(Problem::new(StatusCode::CONFLICT, "no_admin", detail));
+    }
+    let (change, by) = (ConfigChange::RemoveToken { name }, caller.name.to_string());
+    state.control.edit_config(ConfigEdit { change, of: None, by }).await?;
+    state.gate.take_over_tokens();
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn refused(error: TokenRequestError) -> Problem {
+    match error {
+        TokenRequestError::Random(error) => Problem::internal(error),
+        error => {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", error.to_string())
+        }
+    }
+}
+
+/// Where the host does not write its config, the command makes a token: an entry for the config
+/// without its token would be of no use.
+fn by_hand(error: EditError, name: &str, role: Role) -> Problem {
+    let EditError::NotEditable { reason, .. } = error else { return error.into() };
+    let role = role.name();
+    let detail = format!(
+        "{reason}; `ocelli token new {name:?} --role {role}` makes a token and its entry for the \
+            config"
+    );
+    Problem::new(StatusCode::CONFLICT, "config_not_editable", detail)
 }

@@ -22,13 +22,13 @@ use tokio::sync::watch;
 
 mod logins;
 mod sockets;
+mod tokens;
 
-/// Sessions a and b.
+/// Sessions a and b, and a config that is changed in memory.
 #[derive(Clone)]
-struct Double(Analyses, Arc<PictureFeedOwner>);
+struct Double(Analyses, Arc<PictureFeedOwner>, watch::Sender<Arc<Config>>);
 
 no_deployments!(Double);
-no_config!(Double);
 
 impl InsightControl for Double {
     type Stats = Value;
@@ -228,7 +228,7 @@ impl Host {
         let server = Server::start(
             listener,
             Hub::new(crate::support::events()),
-            Double(analyses, Arc::default()),
+            Double(analyses, Arc::default(), config.clone()),
             Timing::default(),
             seen,
         )
@@ -317,6 +317,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/me", who: LOOK, seen: false },
     Rule { request: "GET /v1/audit", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/tokens", who: ADMINISTER, seen: false },
+    Rule { request: "POST /v1/tokens", who: ADMINISTER, seen: false },
+    Rule { request: "DELETE /v1/tokens/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
     Rule { request: "GET /v1/config/cameras/{id}", who: OPERATE, seen: false },
     Rule { request: "PUT /v1/config/cameras/{id}", who: ADMINISTER, seen: false },

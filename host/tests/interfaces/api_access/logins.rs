@@ -18,21 +18,32 @@ const BY_PAGE: &str = "X-Ocelli: 1\r\n";
 const BY_TLS: &str = "X-Forwarded-Proto: https\r\n";
 
 impl Answer {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
         lines.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 }
 
 impl Host {
-    async fn log_in_with(&self, from: Ipv4Addr, headers: &str, body: &str) -> Answer {
+    /// A request with a body.
+    pub(super) async fn post(
+        &self,
+        from: Ipv4Addr,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Answer {
         let text = format!(
-            "POST /v1/login HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: {}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{headers}Content-Length: {}\r\n\
                 Connection: close\r\n\r\n{body}",
             self.server.address(),
             body.len()
         );
         self.raw(from, &text).await
+    }
+
+    async fn log_in_with(&self, from: Ipv4Addr, headers: &str, body: &str) -> Answer {
+        self.post(from, "/v1/login", headers, body).await
     }
 
     /// The line with the cookie of a new login.
