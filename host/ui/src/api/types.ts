@@ -25,6 +25,10 @@ export type Problem = Schemas["Problem"];
 export type Me = Schemas["Me"];
 export type Token = Schemas["Token"];
 export type AuditLine = Schemas["AuditLine"];
+export type SystemStatus = Schemas["System"];
+export type SystemProcess = SystemStatus["processes"][number];
+/** What is kept of events or of pictures, and for how long. */
+export type KeptData = SystemStatus["store"]["events"];
 
 export type EventMessage = Payloads["message.event"];
 /** `presentation_ns` joins a result with its picture; numbers of JSON lose nothing below 2^53. */
@@ -60,41 +64,4 @@ export type HostSays =
 export interface NewToken {
   name: string;
   token: string;
-}
-
-/** A process of the host's, of `GET /v1/system`. Sizes are in bytes. */
-export interface SystemProcess {
-  pid: number;
-  kind: "host" | "inference" | "worker" | "reader" | "compiler";
-  program: string;
-  session: string | null;
-  resident: number;
-  /** Private memory that it asked for: what `limit` bounds. */
-  private: number;
-  limit: number | null;
-  cpu_s: number;
-  threads: number;
-}
-
-/** What is kept of events or of pictures, and for how long. Sizes are in bytes. */
-export interface KeptData {
-  bytes: number;
-  limit: number;
-  keep_hours: number;
-  growth_per_hour: number | null;
-  full_in_hours: number | null;
-}
-
-/** Of `GET /v1/system`. */
-export interface SystemStatus {
-  time: string;
-  version: string;
-  host: HostStatus;
-  processes: SystemProcess[];
-  disks: { folder: string; free: number; size: number }[];
-  store: { events: KeptData; attachments: KeptData };
-  redis: { up: boolean; behind: number; written: number; errors: number; gaps: number } | null;
-  /** `[alerts]` of the config; 0: never raised. */
-  thresholds: Record<string, number>;
-  alerts: { alert: string; sessions: string[] }[];
 }
