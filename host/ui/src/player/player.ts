@@ -7,7 +7,7 @@ import { DropRule } from "./drop";
 import { type Unit, readUnit } from "./header";
 import { type Boxes, type Joined, Joiner, type Mode, type Picture } from "./joiner";
 import { MjpegRung, PolledRung } from "./jpeg";
-import { Ladder, type RungName, abilities } from "./ladder";
+import { Ladder, RUNG_TITLES, type RungName, abilities } from "./ladder";
 import { Lateness } from "./lateness";
 import { MseRung } from "./mse";
 import { h264Parameters, h265Codec, nalUnits } from "./nal";
@@ -188,7 +188,7 @@ export class Player implements PictureSink, RungOwner {
     const verdict = this.#rule.judge(unit.key, rung.waiting, late, now);
     if (verdict === "skip") {
       this.#dropped();
-      if (this.#rule.tooSlow(now)) this.failed("this page is too slow for the rung above");
+      if (this.#rule.tooSlow(now)) this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
     rung.decode({ unit, units, stale: unit.age > STALE_MS });
