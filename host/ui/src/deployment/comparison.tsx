@@ -86,6 +86,7 @@ function percent(share: number): string {
 function SideBySide({ sample, session }: { sample: Sample; session: string }) {
   // One picture under both, of when the comparison was first shown.
   const [at] = useState(Date.now);
+  const differs = [...sample.running, ...sample.new].some(({ matched }) => !matched);
   const side = (title: string, found: readonly Found[]) => (
     <figure>
       <div class="boxed">
@@ -111,7 +112,9 @@ function SideBySide({ sample, session }: { sample: Sample; session: string }) {
   );
   return (
     <section aria-label="Boxes of one frame">
-      <h3>Frame {sample.frame}, on which they differ most</h3>
+      <h3>
+        Frame {sample.frame}, {differs ? "on which they differ most" : "on which nothing differs"}
+      </h3>
       <div class="sides">
         {side("Running", sample.running)}
         {side("New", sample.new)}

@@ -173,6 +173,8 @@ function objectKind(schema: Schema): Kind {
   const members = Object.entries(properties).flatMap(([name, member]) =>
     isObject(member) ? [{ name, schema: member, required: required.includes(name) }] : [],
   );
+  // The host sorts names; what has to be given comes first.
+  members.sort((one, other) => Number(other.required) - Number(one.required));
   if (members.length === 0) return { kind: "json" };
   return { kind: "object", members, others: schema["additionalProperties"] !== false };
 }

@@ -317,9 +317,11 @@ function Lines({ shapes, chosen, drawing }: LineProps) {
 function Name({ shape, chosen }: { shape: Shape; chosen: boolean }) {
   const [top] = [...shape.points].sort((one, other) => one[1] - other[1]);
   if (top === undefined) return null;
+  // Above the picture's edge nobody would see it.
+  const classes = `shape-name${chosen ? " chosen" : ""}${top[1] < 0.1 ? " below" : ""}`;
   const style = { left: `${top[0] * 100}%`, top: `${top[1] * 100}%` };
   return (
-    <span class={chosen ? "shape-name chosen" : "shape-name"} style={style} aria-hidden="true">
+    <span class={classes} style={style} aria-hidden="true">
       {shape.name}
     </span>
   );
