@@ -6,11 +6,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ocelli::analyze::Analyses;
-use ocelli::api::{Control, InsightControl, Refusal, Server, Timing};
-use ocelli::config::source::Source;
+use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
-use ocelli::probe::{ProbeError, ProbeReport};
 use ocelli::source::{PictureFeed, PictureFeedOwner};
 use ocelli_protocol::worker::RequestKind;
 use ocelli_testkit::within;
@@ -20,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+mod insight;
 mod logins;
 mod sockets;
 mod tokens;
@@ -29,38 +28,6 @@ mod tokens;
 struct Double(Analyses, Arc<PictureFeedOwner>, watch::Sender<Arc<Config>>);
 
 no_deployments!(Double);
-
-impl InsightControl for Double {
-    type Stats = Value;
-
-    async fn stats(&self, id: &str) -> Option<Value> {
-        self.session(id)
-    }
-
-    async fn system(&self) -> Option<ocelli::monitor::SystemStatus> {
-        None
-    }
-
-    fn source(&self, _: &str) -> Option<Source> {
-        None
-    }
-
-    fn admitted(&self, _: Source) -> Result<Source, ProbeError> {
-        Err(ProbeError::NotAllowed)
-    }
-
-    async fn probe(&self, _: &Source) -> Result<(ProbeReport, Option<Vec<u8>>), ProbeError> {
-        Err(ProbeError::Busy)
-    }
-
-    async fn suggested_rate(&self, _: Option<f64>) -> Option<f64> {
-        None
-    }
-
-    async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
-        Ok(Vec::new())
-    }
-}
 
 impl Control for Double {
     type Status = Value;
