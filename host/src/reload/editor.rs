@@ -1,5 +1,5 @@
-//! Changes of the config file that the API asks for. [`ConfigReloader`](super::ConfigReloader) makes
-//! them: one owner reads, writes and applies the file, so that no two changes meet.
+//! Changes of the config file that the API asks for. [`ConfigReloader`](super::ConfigReloader)
+//! makes them: one owner reads, writes and applies the file, so that no two changes meet.
 //!
 //! The new text is checked as a reload checks it before it takes the place of the old one, whole or
 //! not at all: it is written beside the file, with its mode and owner, and gets its name when the
