@@ -115,7 +115,9 @@ export function advice(code: string, step?: StepName | null): string | null {
     admit: "End a session that is not needed, then deploy again.",
     start: "Correct the setting or add the model that the reason names, then deploy again.",
     catch_up: "The source delivers nothing to decode. See whether the camera is up.",
-    dry_run: "It failed on the first frame. Its log lines are in the camera's log.",
+    dry_run:
+      "It failed on the first frame: its log lines are in the camera's log. If it was too slow, " +
+      "try again when the machine is less busy, or raise deploy.first_frame_ms.",
     shadow: "Look at the comparison; lower the threshold if the difference is wanted.",
     handoff: "The running version did not give its state. Deploy with a fresh start.",
     restore: "It refuses the state of the running version. Deploy with a fresh start.",

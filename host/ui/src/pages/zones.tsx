@@ -5,7 +5,7 @@ import { pathOf } from "../router";
 import { type JsonObject, place } from "../settings/json";
 import { SettingsForm } from "../settings/form";
 import type { Schema } from "../settings/schema";
-import { mayOperate } from "../state/me";
+import { mayAdmin, mayOperate } from "../state/me";
 import { listing, sessions } from "../state/sessions";
 import { SettingsStore } from "../state/settings";
 import { Empty } from "../ui/empty";
@@ -239,11 +239,12 @@ function Actions({
   const wrong = store.faults.value.length;
   const stored = store.stored.value;
   const off = busy || wrong > 0 || stored === null;
+  const drifts = sessions.value.get(store.session)?.drift?.kind === "settings" && mayAdmin.value;
   return (
     <div class="save-bar">
       <p role="status">
         {changed.length === 0
-          ? "These settings run now."
+          ? `These settings run now.${drifts ? " The config has others: Save writes them back." : ""}`
           : `Changed: ${changed.join(", ").replace(/_/g, " ")}.`}
         {wrong > 0 && ` ${wrong} to correct.`}
         {stored === null &&
@@ -270,7 +271,7 @@ function Actions({
         <button
           type="button"
           class="primary"
-          disabled={off || changed.length === 0}
+          disabled={off || (changed.length === 0 && !drifts)}
           onClick={() => void store.save()}
         >
           Save

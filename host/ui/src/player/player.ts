@@ -188,7 +188,8 @@ export class Player implements PictureSink, RungOwner {
     const verdict = this.#rule.judge(unit.key, rung.waiting, late, now);
     if (verdict === "skip") {
       this.#dropped();
-      if (this.#rule.tooSlow(now)) this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
+      if (this.#rule.tooSlow(now))
+        this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
     rung.decode({ unit, units, stale: unit.age > STALE_MS });

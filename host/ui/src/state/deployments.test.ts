@@ -104,6 +104,7 @@ it("shows the host's words at their setting until it is changed", async () => {
   const store = new SettingsStore("gate");
   await vi.advanceTimersByTimeAsync(0);
   expect(store.stored.value).toBe("eye");
+  store.draft.set(["labels"], ["persn", "car"]);
   expect(await store.save()).toBe(false);
   expect(store.faults.value).toEqual([
     { place: "settings.labels[0]", message: 'no label "persn"' },

@@ -79,13 +79,14 @@ export class SettingsStore {
     await this.#deploy(frames);
   }
 
-  /** Deploys the settings, then writes them into the config. */
+  /** Deploys the settings, unless they run already, then writes them into the config. */
   async save(): Promise<boolean> {
     const value = this.draft.value.value;
     this.written.value = null;
     this.saving.value = "deploying";
     try {
-      if (!(await this.#deploy(0))) return false;
+      const differs = this.draft.changed.value.length > 0;
+      if (differs && !(await this.#deploy(0))) return false;
       this.draft.markSaved();
       this.saving.value = "writing";
       this.written.value = await writeSettings(this.session, value);

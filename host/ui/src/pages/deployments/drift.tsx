@@ -2,6 +2,8 @@ import type { Session } from "../../api/types";
 import type { DeployRequest } from "../../state/deployments";
 import { pipelines } from "../../state/deployments";
 import { mayOperate } from "../../state/me";
+import { pathOf } from "../../router";
+import { Link } from "../../ui/link";
 import { local } from "../../ui/time";
 
 type Kind = NonNullable<Session["drift"]>["kind"];
@@ -47,6 +49,12 @@ export function Drift({ session, busy, onDeploy }: Props) {
         <dt>Because</dt>
         <dd>{drift.reason}</dd>
       </dl>
+      {mayOperate.value && drift.kind === "settings" && (
+        <p>
+          Roll back, or save them into the config on the page{" "}
+          <Link href={pathOf("zones", session.id)}>Zones and settings</Link>.
+        </p>
+      )}
       {mayOperate.value && drift.kind === "pipeline" && stored && (
         <button
           type="button"
