@@ -224,6 +224,8 @@ function elementSchema(root: Schema, shape: Shape): Schema | null {
   return slot?.element?.schema ?? null;
 }
 
+const OTHERS = " The config has others: Save writes them back.";
+
 function Actions({
   store,
   settings,
@@ -244,7 +246,7 @@ function Actions({
     <div class="save-bar">
       <p role="status">
         {changed.length === 0
-          ? `These settings run now.${drifts ? " The config has others: Save writes them back." : ""}`
+          ? `These settings run now.${drifts ? OTHERS : ""}`
           : `Changed: ${changed.join(", ").replace(/_/g, " ")}.`}
         {wrong > 0 && ` ${wrong} to correct.`}
         {stored === null &&
