@@ -188,7 +188,8 @@ export class Player implements PictureSink, RungOwner {
     const verdict = this.#rule.judge(unit.key, rung.waiting, late, now);
     if (verdict === "skip") {
       this.#dropped();
-      if (this.#rule.tooSlow(now))
+      // Below a camera's own JPEGs there is nothing better.
+      if (!(rung instanceof MjpegRung) && this.#rule.tooSlow(now))
         this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
