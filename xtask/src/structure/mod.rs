@@ -76,6 +76,7 @@ const BY_PATH: &[Exception] = &[
     (LAYERED, "cli", OPERATORS),
     (LAYERED, "config", OPERATORS),
     (LAYERED, "deploy::admission", KERNELS),
+    (LAYERED, "discover", KERNELS),
     (LAYERED, "inference::catalog::model_catalog", STAMPS),
     (LAYERED, "journal::events::age_clock", KERNELS),
     (LAYERED, "reload", OPERATORS),
