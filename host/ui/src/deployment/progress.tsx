@@ -49,10 +49,12 @@ function spoken(state: Deployment["state"]): string {
   return `${state.charAt(0).toUpperCase()}${state.slice(1).replace("_", " ")}`;
 }
 
-function Countdown({ left, record }: { left: number; record: Deployment }) {
+function Countdown({ left: seconds, record }: { left: number; record: Deployment }) {
   const { requested, probation_ends: ends, swapped } = record;
   const begun = Date.parse(requested) + (swapped?.total_ms ?? 0);
   const whole = Math.max(1, Math.ceil((Date.parse(ends ?? requested) - begun) / 1000));
+  // The page's clock ticks once a second, and may be behind.
+  const left = Math.min(seconds, whole);
   return (
     <p class="countdown">
       <progress value={whole - left} max={whole} aria-label="Probation" />
