@@ -16,8 +16,8 @@ export function ConfigWritten({ written, camera = "known" }: Props) {
       return (
         <div role="status">
           <p>
-            {written.reason} To keep the change over a restart, paste this into the config, or let
-            the host edit it with <code>[server] edit_config = true</code>.
+            {sentence(written.reason)} Paste this into the config file
+            {camera === "known" ? ", so that it says what runs." : ": then the camera starts."}
           </p>
           <Copy label="For the config file" text={written.toml} />
         </div>
@@ -47,6 +47,11 @@ export function ConfigWritten({ written, camera = "known" }: Props) {
       );
     }
   }
+}
+
+function sentence(words: string): string {
+  const text = `${words.charAt(0).toUpperCase()}${words.slice(1)}`;
+  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 /** The config's problems as lines, whatever the host has of each. */
