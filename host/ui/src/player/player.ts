@@ -250,7 +250,8 @@ export class Player implements PictureSink, RungOwner {
     this.#joiner.clear();
     this.#rule.restart();
     this.#rung = this.#make(name, codec);
-    this.#rung.keysOnly(this.pictures === "key");
+    // Not `pictures`, which is less for a rung that asks by itself.
+    this.#rung.keysOnly(this.#options.pictures === "key");
     this.#counters.rung = name;
     this.#set({ rung: name });
   }
