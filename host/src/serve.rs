@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use rustix::process::{Resource, Rlimit};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
@@ -32,7 +32,9 @@ use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
 use crate::reload::{ConfigEditor, ConfigReloader};
-use crate::session::{SessionError, SessionSettings, SessionStatus, Sessions};
+use crate::session::{
+    EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
+};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, session_tail};
 use crate::worker::{
@@ -292,6 +294,14 @@ impl Control for HostControl {
 
     fn pictures(&self, id: &str) -> Option<PictureFeed> {
         Some(self.sessions.get(id)?.pictures().clone())
+    }
+
+    async fn picture(
+        &self,
+        id: &str,
+        wish: PictureWish,
+    ) -> Option<Result<EncodedPicture, PictureError>> {
+        Some(self.sessions.get(id)?.picture(wish).await)
     }
 
     fn ensure(

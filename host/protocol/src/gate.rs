@@ -63,6 +63,8 @@ pub enum Request {
     Activate,
     /// [`ToWorker::Analyze`].
     Analyze,
+    /// [`ToWorker::EncodePicture`].
+    EncodePicture,
 }
 
 impl Request {
@@ -83,6 +85,7 @@ impl Request {
             ToWorker::Restore { .. } => Self::Restore,
             ToWorker::Activate { .. } => Self::Activate,
             ToWorker::Analyze { .. } => Self::Analyze,
+            ToWorker::EncodePicture { .. } => Self::EncodePicture,
         })
     }
 }
@@ -153,6 +156,10 @@ fn rule(kind: FromWorkerKind) -> Rule {
         Kind::Finished => rule(STREAM, Answer(Request::EndOfStream), text),
         Kind::Heartbeat => rule(ANY, Always, text),
         Kind::Failed => rule(ANY, Once, text),
+        Kind::PictureEncoded => Rule {
+            payload: MAX_PAYLOAD,
+            ..rule(&[Phase::Active], Answer(Request::EncodePicture), NUMBERS)
+        },
     }
 }
 
@@ -423,6 +430,7 @@ mod tests {
             (Request::Snapshot, Kind::Snapshot, STREAM_MODE),
             (Request::Restore, Kind::Restored, STREAM_MODE),
             (Request::EndOfStream, Kind::Finished, STREAM_MODE),
+            (Request::EncodePicture, Kind::PictureEncoded, STREAM_MODE),
             (Request::Analyze, Kind::Analyzed, WorkerMode::Analyze),
         ] {
             let mut worker = Worker::ready(mode, false);
@@ -469,7 +477,9 @@ mod tests {
             for (first, message, payload) in said {
                 if let Ok(memory) = worker.gate.admit(first, message, payload, |_| 3) {
                     prop_assert!(message <= MAX_MESSAGE && memory <= 4 * MAX_MESSAGE);
-                    prop_assert!(payload == 0 || first == FromWorkerKind::Snapshot as u8);
+                    let with_payload = [FromWorkerKind::Snapshot, FromWorkerKind::PictureEncoded];
+                    let kind = FromWorkerKind::from_repr(first.into());
+                    prop_assert!(payload == 0 || kind.is_some_and(|k| with_payload.contains(&k)));
                 }
             }
         }

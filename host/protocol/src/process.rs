@@ -5,8 +5,8 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 /// Descriptors of an `ocelli-worker`, and its threads.
 pub mod worker {
     use super::RawFd;
-    /// Most threads. A worker has five: its first, which runs the pipeline, and `heartbeat`,
-    /// `epoch`, `intake` and `hang-up`. The rest is to spare for libraries.
+    /// Most threads. A worker has six: its first, which runs the pipeline, and `heartbeat`,
+    /// `epoch`, `intake`, `shown` and `hang-up`. The rest is to spare for libraries.
     pub const MAX_THREADS: u64 = 8;
     /// Stream socket to the host.
     pub const HOST: RawFd = 3;

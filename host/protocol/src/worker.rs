@@ -324,6 +324,23 @@ pub enum ToWorker {
         /// The pipeline's settings, a JSON object; `None` for those of `Start`.
         settings: Option<String>,
     },
+    /// Encode the newest picture for people; answered by [`FromWorker::PictureEncoded`].
+    EncodePicture {
+        /// Repeated in the answer.
+        id: u64,
+        wish: PictureWish,
+        /// The frame that the host has already, encoded alike.
+        known: Option<u64>,
+    },
+}
+
+/// How a picture for people is encoded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureWish {
+    /// Width in pixels; none is enlarged. `None`: as it is.
+    pub width: Option<u32>,
+    /// With the boxes of what the pipeline found: the newest picture that it has looked at.
+    pub boxes: bool,
 }
 
 /// The first line, in JSON, of what `ocelli-worker --still` writes to its standard output after it
@@ -662,5 +679,15 @@ pub enum FromWorker {
         counters: Counters,
         /// The cause, with the wasm backtrace if there is one.
         message: String,
+    },
+    /// Answer to [`ToWorker::EncodePicture`]; the payload holds the picture, a JPEG, and is empty
+    /// if the host has it already.
+    PictureEncoded {
+        /// As in the request.
+        id: u64,
+        /// The frame's number; `None` if there is no picture.
+        frame: Option<u64>,
+        /// [`UnitHeader::shown_ns`] of the frame's access unit.
+        presentation_ns: i64,
     },
 }

@@ -1,10 +1,11 @@
 //! The host as the API needs it.
 
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::analyze::Analyses;
+use crate::session::{EncodedPicture, PictureError};
 use crate::source::PictureFeed;
 
 /// Sessions, models and metrics as the API needs them.
@@ -26,6 +27,14 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// The pictures of a session; `None` if there is none of this name.
     fn pictures(&self, id: &str) -> Option<PictureFeed>;
+
+    /// The newest picture of a session, encoded for people; `None` if there is no session of this
+    /// name.
+    fn picture(
+        &self,
+        id: &str,
+        wish: PictureWish,
+    ) -> impl Future<Output = Option<Result<EncodedPicture, PictureError>>> + Send;
 
     /// Makes sure that a session of this name runs this pipeline on this source. Runs to its end
     /// even if the caller stops waiting.

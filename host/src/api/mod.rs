@@ -25,6 +25,7 @@ mod login;
 mod logins;
 mod message;
 mod origin;
+mod pictures;
 mod probe;
 mod problem;
 mod rest;
@@ -127,6 +128,7 @@ impl Server {
             squeezed: websocket::CompressedMessages::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             searches: Semaphore::new(1),
+            displays: Arc::new(Semaphore::new(pictures::MJPEG_CLIENTS)),
             tasks: tasks.clone(),
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());

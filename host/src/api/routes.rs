@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, audit, deployments, discover, documents, events, jobs, login, origin, probe, rest,
-    socket, stream, tokens, ui,
+    analyze, audit, deployments, discover, documents, events, jobs, login, origin, pictures, probe,
+    rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -47,7 +47,7 @@ macro_rules! routes {
     };
 }
 
-routes! { |pictures|
+routes! { |uploaded|
     "health", GET, "/healthz", Nothing, rest::health;
     "ready", GET, "/readyz", Nothing, rest::ready;
     "metrics", GET, "/metrics", OfAll(View), rest::metrics;
@@ -77,13 +77,15 @@ routes! { |pictures|
     "settings", GET, "/v1/sessions/{id}/settings", OfSession(View), deployments::settings;
     "events", GET, "/v1/sessions/{id}/events", OfSession(View), events::list;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
+    "frame", GET, "/v1/sessions/{id}/frame.jpg", OfSession(View), pictures::frame;
+    "mjpeg", GET, "/v1/sessions/{id}/mjpeg", OfSession(View), pictures::mjpeg;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
     "probe", POST, "/v1/probe", May(Operate), probe::probe;
     "discover", POST, "/v1/discover", May(Operate), discover::discover;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
     "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
     "list_models", GET, "/v1/models", May(View), rest::models;
-    "analyze", POST, "/v1/analyze/{pipeline}", May(Analyze), analyze::analyze.layer(pictures);
+    "analyze", POST, "/v1/analyze/{pipeline}", May(Analyze), analyze::analyze.layer(uploaded);
     "list_jobs", GET, "/v1/jobs", May(Analyze), jobs::list;
     "job", GET, "/v1/jobs/{id}", May(Analyze), jobs::show;
     "cancel_job", DELETE, "/v1/jobs/{id}", May(Analyze), jobs::cancel;

@@ -61,6 +61,8 @@ pub(super) struct ApiState<C> {
     pub(super) uploads: Semaphore,
     /// The permit for a search for cameras.
     pub(super) searches: Semaphore,
+    /// Permits for clients of `mjpeg`.
+    pub(super) displays: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
 }
 

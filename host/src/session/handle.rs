@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::{ANSWER_TIMEOUT, SessionError};
+use super::picture::{EncodedPicture, PictureDesk, PictureError, PictureOrder};
 use super::rollout::{ProbationRequest, SwapRequest};
 use super::spec::Spec;
 use super::status::{Observation, RecentView, SessionSettings, SessionStatus, StatusInner};
@@ -48,6 +49,8 @@ pub(super) enum SessionRequest {
         request: String,
         reply: AnswerSender,
     },
+    /// A picture for people.
+    Picture(PictureOrder),
     Restart,
     /// A new start with another spec of the same name.
     Replace {
@@ -108,6 +111,7 @@ pub struct SessionHandle {
     /// Closed when the session has ended, and its worker with it.
     ended: watch::Receiver<()>,
     pictures: PictureFeed,
+    desk: Arc<PictureDesk>,
 }
 
 impl SessionHandle {
@@ -125,7 +129,7 @@ impl SessionHandle {
         let owner = PictureFeedOwner::default();
         let pictures = owner.feed();
         let task = TaskEnd { shared: Arc::clone(&shared), requests: inbox, alive, pictures: owner };
-        (Self { shared, requests, ended, pictures }, task)
+        (Self { shared, requests, ended, pictures, desk: Arc::default() }, task)
     }
 
     /// A session without a task, which never ends.
@@ -168,6 +172,11 @@ impl SessionHandle {
     /// Its pictures as its source delivers them.
     pub fn pictures(&self) -> &PictureFeed {
         &self.pictures
+    }
+
+    /// Its newest picture, encoded for people.
+    pub async fn picture(&self, wish: PictureWish) -> Result<EncodedPicture, PictureError> {
+        self.desk.picture(wish, &self.requests).await
     }
 
     /// Whether it has not ended.

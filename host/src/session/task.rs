@@ -8,16 +8,17 @@ mod serve;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ocelli_protocol::worker::Counters;
+use ocelli_protocol::worker::{Counters, ToWorker};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::environment::Environment;
 use super::error::SessionError;
-use super::feed::{Feed, MissedUnits, PumpCommand};
+use super::feed::{Feed, MissedUnits, PumpCommand, Target};
 use super::handle::{SessionRequest, SessionShared, TaskEnd};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
+use super::picture::{PendingPicture, PictureOrder};
 use super::recent::RestartCause;
 use super::rollout::{
     Candidate, Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput,
@@ -116,6 +117,7 @@ struct Serving {
     feed: Feed,
     candidate: Option<Candidate>,
     answers: PendingAnswers,
+    picture: PendingPicture,
     /// The last frame that is done with.
     last_done: Option<u64>,
     /// Snapshots that the worker was asked for and has not given: a change may be given up
@@ -138,6 +140,7 @@ impl Serving {
             feed,
             candidate: None,
             answers: PendingAnswers::default(),
+            picture: PendingPicture::default(),
             last_done,
             snapshots_pending: 0,
         }
@@ -165,6 +168,16 @@ impl Serving {
     fn mark_done(&mut self, frame: u64) {
         self.last_done = self.last_done.max(Some(frame));
         self.feed.mark_done(frame);
+    }
+
+    /// Asks the active worker for a picture. While another takes over, its answer would not be
+    /// told from the candidate's: whoever asked asks again.
+    async fn order_picture(&mut self, order: PictureOrder) {
+        if self.is_promoted() {
+            return;
+        }
+        let (id, wish, known) = self.picture.begin(order);
+        self.feed.send(Target::Active, ToWorker::EncodePicture { id, wish, known }).await;
     }
 
     /// Whether the candidate has the source's units.
@@ -378,6 +391,8 @@ impl SessionTask {
                 self.start_cold(*request).then_some(ServeOutcome::Restart)
             }
             Some(SessionRequest::Stop { reason }) => Some(ServeOutcome::Stop(reason)),
+            // No worker has one. Whoever asked learns it by the end of the order.
+            Some(SessionRequest::Picture(_)) => None,
             Some(SessionRequest::Ask { reply, .. }) => {
                 let _ = reply.send(Err(SessionError::NotRunning(self.id().to_owned())));
                 None

@@ -9,8 +9,9 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{Config, Role, ServerConfig as Section, Token, TokenHash};
 use ocelli::event::Hub;
+use ocelli::session::{EncodedPicture, PictureError};
 use ocelli::source::{PictureFeed, PictureFeedOwner};
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use ocelli_testkit::within;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
@@ -47,6 +48,14 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions().into_iter().find(|session| session["id"] == id)
+    }
+
+    async fn picture(
+        &self,
+        id: &str,
+        _: PictureWish,
+    ) -> Option<Result<EncodedPicture, PictureError>> {
+        self.session(id).map(|_| Err(PictureError::None))
     }
 
     fn pictures(&self, id: &str) -> Option<PictureFeed> {
@@ -245,10 +254,11 @@ impl Host {
         let mut stream = within(socket.connect(self.server.address())).await.unwrap();
         stream.write_all(text.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        // A stream of events has no end.
+        // A stream of events has no end, nor have pictures.
         let endless = |answer: &[u8]| {
             let text = String::from_utf8_lossy(answer);
-            text.contains("text/event-stream") && text.contains("\r\n\r\n")
+            let endless = ["text/event-stream", "multipart/x-mixed-replace"];
+            endless.iter().any(|kind| text.contains(kind)) && text.contains("\r\n\r\n")
         };
         while within(stream.read_buf(&mut answer)).await.unwrap() > 0 && !endless(&answer) {}
         String::from_utf8(answer).unwrap()
@@ -303,6 +313,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/settings", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/frame.jpg", who: LOOK, seen: true },
+    Rule { request: "GET /v1/sessions/{id}/mjpeg", who: LOOK, seen: true },
     Rule { request: "GET /v1/attachments/{digest}", who: LOOK, seen: false },
     Rule { request: "POST /v1/probe", who: OPERATE, seen: false },
     Rule { request: "POST /v1/discover", who: OPERATE, seen: false },

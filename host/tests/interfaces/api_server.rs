@@ -10,8 +10,9 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::AnalyzeConfig;
 use ocelli::event::{Clock, Detections, Event, Hub, Latency, PartState, SessionState};
+use ocelli::session::{EncodedPicture, PictureError};
 use ocelli::source::PictureFeed;
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use ocelli_testkit::http::{self, HttpResponse};
 use ocelli_testkit::within;
 use parking_lot::Mutex;
@@ -56,6 +57,14 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions().into_iter().find(|session| session["id"] == id)
+    }
+
+    async fn picture(
+        &self,
+        _: &str,
+        _: PictureWish,
+    ) -> Option<Result<EncodedPicture, PictureError>> {
+        None
     }
 
     fn pictures(&self, _: &str) -> Option<PictureFeed> {

@@ -13,8 +13,9 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{Control, Refusal, Server, Timing};
 use ocelli::config::{AnalyzeConfig, Config};
 use ocelli::event::{Attributes, Clock, Detection, Detections, Event, Hub, Latency, SessionState};
+use ocelli::session::{EncodedPicture, PictureError};
 use ocelli::source::{PictureFeed, PictureFeedOwner};
-use ocelli_protocol::worker::RequestKind;
+use ocelli_protocol::worker::{PictureWish, RequestKind};
 use ocelli_testkit::depth::rounds;
 use ocelli_testkit::http::{self, EventStream};
 use ocelli_testkit::within;
@@ -45,6 +46,8 @@ struct Double {
     sessions: Arc<Mutex<BTreeMap<String, Value>>>,
     /// Of the sessions with pictures.
     pictures: Arc<Mutex<BTreeMap<String, PictureFeedOwner>>>,
+    /// The picture of each session for people.
+    shown: Arc<Mutex<Option<EncodedPicture>>>,
     analyses: Analyses,
 }
 
@@ -66,6 +69,20 @@ impl Control for Double {
 
     fn session(&self, id: &str) -> Option<Value> {
         self.sessions.lock().get(id).cloned()
+    }
+
+    async fn picture(
+        &self,
+        id: &str,
+        wish: PictureWish,
+    ) -> Option<Result<EncodedPicture, PictureError>> {
+        let shown = self.shown.lock().clone();
+        self.session(id).map(|_| {
+            let mut picture = shown.ok_or(PictureError::None)?;
+            let said = format!("{:?} {}", wish.width, wish.boxes);
+            picture.jpeg = [&picture.jpeg[..], said.as_bytes()].concat().into();
+            Ok(picture)
+        })
     }
 
     fn pictures(&self, id: &str) -> Option<PictureFeed> {
@@ -132,7 +149,12 @@ impl Host {
         let hub = Hub::new(crate::support::events());
         let analyses =
             Analyses::start(&AnalyzeConfig::default(), Box::new(crate::support::NoPipelines));
-        let double = Double { sessions: Arc::default(), pictures: Arc::default(), analyses };
+        let double = Double {
+            sessions: Arc::default(),
+            pictures: Arc::default(),
+            shown: Arc::default(),
+            analyses,
+        };
         for session in [GATE, YARD] {
             double.sessions.lock().insert(session.into(), json!({"id": session}));
             hub.publish_state(session, SessionState::Running, None);

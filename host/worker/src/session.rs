@@ -7,6 +7,7 @@ mod failure;
 mod intake;
 mod pipeline;
 mod ring;
+mod shown;
 mod still;
 mod stream;
 #[cfg(test)]

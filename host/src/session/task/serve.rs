@@ -205,6 +205,10 @@ impl SessionTask {
                     }
                     Ok(())
                 }
+                Some(SessionRequest::Picture(order)) => {
+                    serving.order_picture(order).await;
+                    Ok(())
+                }
                 Some(SessionRequest::Swap(request)) => {
                     self.start_candidate(*request, serving);
                     Ok(())
@@ -286,6 +290,12 @@ impl SessionTask {
                 self.on_restored(restored);
             }
             FromWorker::Active => {}
+            FromWorker::PictureEncoded { id, frame, presentation_ns } => {
+                if !serving.picture.answer(id, frame, presentation_ns, payload) {
+                    let reason = format!("picture {id} is no JPEG file");
+                    return Err(ServeOutcome::ProtocolViolation(reason));
+                }
+            }
             FromWorker::Finished { counters, damage }
                 if serving.worker.handle.sent().has_ended() =>
             {

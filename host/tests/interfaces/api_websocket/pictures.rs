@@ -277,3 +277,97 @@ async fn the_sessions_of_a_client_take_turns_and_are_bounded() {
     client.ask(watch_pictures("cam 7", "none")).await;
     assert_eq!(client.ask(watch_pictures(GATE, "key")).await["stream"], 257);
 }
+
+/// A picture for people, which says its number.
+fn encoded(frame: u64) -> EncodedPicture {
+    let jpeg = Bytes::from(format!("jpeg {frame} "));
+    EncodedPicture { frame, presentation_ns: frame as i64 - 2, jpeg }
+}
+
+#[tokio::test]
+async fn the_newest_picture_is_a_file_that_says_which_frame_it_is() {
+    let host = Host::start().await;
+    let path = "/v1/sessions/gate/frame.jpg";
+    let early = host.get(path, "").await;
+    assert!(early.starts_with("HTTP/1.1 503") && early.contains("no_picture"), "{early}");
+    assert!(early.to_lowercase().contains("retry-after: 1\r\n"), "{early}");
+    let nobody = host.get("/v1/sessions/nobody/frame.jpg", "").await;
+    assert!(nobody.starts_with("HTTP/1.1 404") && nobody.contains("unknown_session"), "{nobody}");
+    *host.double.shown.lock() = Some(encoded(1));
+    for (query, wished) in [
+        ("", "None false"),
+        ("?boxes=0", "None false"),
+        ("?boxes=1&width=320", "Some(320) true"),
+        ("?width=16&boxes=true", "Some(16) true"),
+    ] {
+        let answer = host.get(&format!("{path}{query}"), "").await.to_lowercase();
+        assert!(answer.ends_with(&format!("jpeg 1 {wished}").to_lowercase()), "{answer}");
+        for header in ["type: image/jpeg", "cache-control: no-store", "ocelli-frame: 1"] {
+            assert!(answer.contains(header), "{header}: {answer}");
+        }
+        assert!(answer.contains("ocelli-presentation-ns: -1\r\n"), "{answer}");
+    }
+    for query in ["boxes=2", "boxes", "width=15", "width=9999", "width=-1", "wide=100"] {
+        let refused = host.get(&format!("{path}?{query}"), "").await;
+        assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("bad_query"), "{refused}");
+    }
+}
+
+/// Reads until the text has come.
+async fn read_to(stream: &mut TcpStream, heard: &mut Vec<u8>, text: &str) {
+    while !String::from_utf8_lossy(heard).contains(text) {
+        assert!(within(stream.read_buf(heard)).await.unwrap() > 0, "{text} never came");
+    }
+}
+
+#[tokio::test]
+async fn mjpeg_sends_each_picture_once_and_ends_with_its_session() {
+    let host = Host::start().await;
+    let path = "/v1/sessions/gate/mjpeg";
+    for query in ["fps=0", "fps=31", "fps=fast", "boxes=2"] {
+        let refused = host.get(&format!("{path}?{query}"), "").await;
+        assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("bad_query"), "{refused}");
+    }
+    let nobody = host.get("/v1/sessions/nobody/mjpeg", "").await;
+    assert!(nobody.starts_with("HTTP/1.1 404"), "{nobody}");
+    let mut heard = Vec::new();
+    let mut stream = host.ask(&format!("{path}?fps=30&boxes=1&width=99"), "").await;
+    read_to(&mut stream, &mut heard, "--ocelli-picture\r\n").await;
+    for frame in 1..4 {
+        *host.double.shown.lock() = Some(encoded(frame));
+        read_to(&mut stream, &mut heard, &format!("jpeg {frame} Some(99) true")).await;
+        // Boundaries come behind their pictures.
+        read_to(&mut stream, &mut heard, "\r\n--ocelli-picture\r\n").await;
+    }
+    host.double.sessions.lock().remove(GATE);
+    while within(stream.read_buf(&mut heard)).await.unwrap() > 0 {}
+    let text = String::from_utf8(heard).unwrap();
+    assert!(text.to_lowercase().contains("multipart/x-mixed-replace; boundary=ocelli-picture"));
+    for frame in 1..4 {
+        assert_eq!(text.matches(&format!("Ocelli-Frame: {frame}\r\n")).count(), 1, "{text}");
+    }
+    assert_eq!(text.matches("--ocelli-picture\r\n").count(), 1 + 3, "{text}");
+}
+
+#[tokio::test]
+async fn so_many_clients_get_mjpeg_and_no_more_and_a_place_is_free_when_one_leaves() {
+    let host = Host::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..32 {
+        let (mut stream, mut heard) = (host.ask("/v1/sessions/gate/mjpeg", "").await, Vec::new());
+        read_to(&mut stream, &mut heard, "--ocelli-picture").await;
+        clients.push(stream);
+    }
+    let refused = host.get("/v1/sessions/gate/mjpeg", "").await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert!(refused.contains("too_many_displays"), "{refused}");
+    drop(clients.pop());
+    loop {
+        let (mut stream, mut heard) = (host.ask("/v1/sessions/yard/mjpeg", "").await, Vec::new());
+        read_to(&mut stream, &mut heard, "\r\n\r\n").await;
+        if heard.starts_with(b"HTTP/1.1 200") {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

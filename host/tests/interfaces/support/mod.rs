@@ -136,6 +136,15 @@ macro_rules! no_sessions {
                 None
             }
 
+            async fn picture(
+                &self,
+                _: &str,
+                _: ocelli_protocol::worker::PictureWish,
+            ) -> Option<Result<ocelli::session::EncodedPicture, ocelli::session::PictureError>>
+            {
+                None
+            }
+
             fn pictures(&self, _: &str) -> Option<ocelli::source::PictureFeed> {
                 None
             }

@@ -12,6 +12,7 @@ use ocelli_protocol::worker::{
 
 use super::failure::WorkerFailure;
 use super::ring::FrameRing;
+use super::shown::{PictureRequest, Showcase};
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 use crate::queue::{Work, WorkQueue};
@@ -44,7 +45,7 @@ impl Intake {
     /// the ring.
     pub(super) fn new(
         queue: Arc<Queue>,
-        ring: Arc<FrameRing>,
+        (ring, showcase): (Arc<FrameRing>, Showcase),
         (decode, pacing): (Decode, Pacing),
         standby: bool,
         host: &HostLink,
@@ -58,6 +59,7 @@ impl Intake {
                 queue,
                 counters: Arc::clone(counters),
                 target,
+                showcase,
                 first: None,
                 newest: None,
             },
@@ -105,6 +107,10 @@ impl Intake {
             ToWorker::Barrier { id } => {
                 let FrameSink { first, newest, .. } = self.sink;
                 self.host.send(&FromWorker::BarrierReached { id, first, newest });
+                return Ok(());
+            }
+            ToWorker::EncodePicture { id, wish, known } => {
+                self.sink.showcase.request(PictureRequest { id, wish, known });
                 return Ok(());
             }
             ToWorker::EndOfStream => {
@@ -205,6 +211,7 @@ struct FrameSink {
     queue: Arc<Queue>,
     counters: Arc<SharedCounters>,
     target: FrameTarget,
+    showcase: Showcase,
     /// Number of the first frame.
     first: Option<u64>,
     /// Number of the newest frame.
@@ -232,8 +239,10 @@ impl FrameSink {
                     counters.decoded += 1;
                     counters.already_processed += u64::from(already_processed);
                 });
+                let frame = Arc::new(frame);
+                self.showcase.decoded(&frame);
                 if !already_processed {
-                    self.queue.push(Work::Frame(Arc::new(frame)));
+                    self.queue.push(Work::Frame(frame));
                 }
             }
         }

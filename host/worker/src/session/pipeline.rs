@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
-use ocelli_protocol::worker::{FromWorker, RequestFault, RequestKind, StoreContents, WorkerStage};
+use ocelli_protocol::worker::{
+    FrameResult, FromWorker, RequestFault, RequestKind, StoreContents, WorkerStage,
+};
 use serde_json::{Map, Value};
 
 use super::failure::WorkerFailure;
 use super::intake::Queue;
 use super::ring::FrameRing;
+use super::shown::Showcase;
 use crate::counters::SharedCounters;
 use crate::guest::instance::{CallError, Instance, InstanceFactory};
 use crate::host_link::HostLink;
@@ -30,6 +33,7 @@ pub(super) struct PipelineTask {
     settings: String,
     fields: Map<String, Value>,
     ring: Arc<FrameRing>,
+    showcase: Showcase,
     host: HostLink,
     counters: Arc<SharedCounters>,
     active: bool,
@@ -42,13 +46,13 @@ impl PipelineTask {
     pub(super) fn new(
         factory: InstanceFactory,
         (settings, fields): (String, Map<String, Value>),
-        ring: Arc<FrameRing>,
+        (ring, showcase): (Arc<FrameRing>, Showcase),
         active: bool,
         host: &HostLink,
         counters: &Arc<SharedCounters>,
     ) -> Self {
         let (host, counters) = (host.clone(), Arc::clone(counters));
-        Self { factory, settings, fields, ring, host, counters, active, last_frame: None }
+        Self { factory, settings, fields, ring, showcase, host, counters, active, last_frame: None }
     }
 
     /// Loads the host's content of the session's store. Gives whether the instance has seen other
@@ -124,11 +128,14 @@ impl PipelineTask {
 
     fn process(&mut self, instance: &mut Instance, frame: Arc<Frame>) -> Result<(), WorkerFailure> {
         let number = frame.number;
-        let processed = instance.process(frame);
+        let processed = instance.process(Arc::clone(&frame));
         let counters = self.counters.update(|counters| counters.processed += 1);
         let processed = refusable(WorkerStage::Process, processed)?;
         self.last_frame = Some(number);
         self.commit_store();
+        if let Ok(FrameResult { detections: Some(found), .. }) = &processed {
+            self.showcase.processed(frame, found);
+        }
         self.host.send(&match processed {
             Ok(result) => FromWorker::Result { result, counters },
             Err(message) => FromWorker::FrameFailed { frame: number, message, counters },

@@ -16,6 +16,7 @@ use super::failure::WorkerFailure;
 use super::intake::{self, Intake, Queue};
 use super::pipeline::PipelineTask;
 use super::ring::FrameRing;
+use super::shown::Showcase;
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 
@@ -37,8 +38,9 @@ pub(super) fn serve(
     let DescribedPipeline { factory, mut instance, fields, .. } = described;
     let ring = Arc::new(FrameRing::default());
     let settings = (start.settings, fields);
-    let pipeline =
-        PipelineTask::new(factory, settings, Arc::clone(&ring), !start.standby, host, counters);
+    let showcase = Showcase::start(host).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    let kept = (Arc::clone(&ring), showcase.clone());
+    let pipeline = PipelineTask::new(factory, settings, kept, !start.standby, host, counters);
     match reader.read::<ToWorker>() {
         Ok((ToWorker::LoadStore, payload)) => {
             pipeline.load_store(intake::decode_store(payload)?)?
@@ -59,7 +61,8 @@ pub(super) fn serve(
     stop_at_hang_up(host_socket, Arc::clone(&queue))
         .map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let rate = (start.decode, pacing);
-    let intake = Intake::new(Arc::clone(&queue), ring, rate, start.standby, host, counters);
+    let kept = (ring, showcase);
+    let intake = Intake::new(Arc::clone(&queue), kept, rate, start.standby, host, counters);
     let intake = std::thread::Builder::new()
         .name("intake".into())
         .spawn(move || intake.run(reader))
