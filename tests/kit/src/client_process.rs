@@ -20,6 +20,17 @@ pub fn client_python() -> PathBuf {
     path
 }
 
+/// The script of axe-core, which looks for what keeps people from using a page.
+pub fn axe_core() -> String {
+    let python = client_python();
+    let libraries = python.ancestors().nth(2).unwrap().join("lib");
+    let found = std::fs::read_dir(&libraries).unwrap().filter_map(Result::ok).find_map(|python| {
+        let package = python.path().join("site-packages/axe_playwright_python");
+        std::fs::read_to_string(package.join("axe.min.js")).ok()
+    });
+    found.unwrap_or_else(|| panic!("no axe in {}: `./x test` installs it", libraries.display()))
+}
+
 /// A running program whose lines are read; killed when dropped.
 #[derive(Debug)]
 pub struct ClientProcess {

@@ -1,6 +1,6 @@
 //! Servers that are no cameras, and a relay that counts and cuts connections.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -148,9 +148,14 @@ pub struct ClosedPort {
 impl ClosedPort {
     /// Takes a free port.
     pub fn new() -> Self {
+        Self::on(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Takes a free port of an address of this machine.
+    pub fn on(address: Ipv4Addr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket.bind((address, 0).into()).unwrap();
         Self { address: socket.local_addr().unwrap(), _socket: socket }
     }
 }

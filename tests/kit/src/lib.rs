@@ -43,7 +43,7 @@ use std::time::Duration;
 
 pub use cameras::Cameras;
 pub use client::Client;
-pub use client_process::{ClientProcess, client_python};
+pub use client_process::{ClientProcess, axe_core, client_python};
 pub use fake_server::{ClosedPort, FakeServer, Relay};
 pub use guests::{PipelineFolder, guest};
 pub use host::{Exit, Ocelli, built, built_in_pipeline, program, run_to_end};

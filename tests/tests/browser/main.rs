@@ -9,4 +9,13 @@
     reason = "clippy takes helpers of tests for production code"
 )]
 
+mod access;
 mod harness;
+mod jpeg;
+mod login;
+mod many;
+mod network;
+mod pictures;
+mod recover;
+mod seen;
+mod site;

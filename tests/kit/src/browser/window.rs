@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -39,7 +39,8 @@ impl Window {
     pub(super) async fn new(devtools: DevTools, session: String, target: Value) -> Self {
         let faults = devtools.faults(&session);
         let window = Self { devtools, session, target, faults };
-        for domain in ["Runtime", "Log", "Network", "Inspector"] {
+        // Not Network: the browser would tell of every message of a WebSocket, pictures too.
+        for domain in ["Page", "Runtime", "Log", "Inspector"] {
             window.call(&format!("{domain}.enable"), json!({})).await;
         }
         window
@@ -78,6 +79,11 @@ impl Window {
     /// Waits until an expression is true in the page, whatever page that is by then; its value. An
     /// expression that throws is not true yet.
     pub async fn until(&self, expression: &str) -> Value {
+        self.until_within(DEADLINE, expression).await
+    }
+
+    /// As [`until`](Self::until), for what takes long by itself.
+    pub async fn until_within(&self, limit: Duration, expression: &str) -> Value {
         let begun = Instant::now();
         // The page looks by itself: a question for each look would cost more than the look.
         let looks = format!(
@@ -91,7 +97,7 @@ impl Window {
             }})()"
         );
         let mut last = Value::Null;
-        while begun.elapsed() < DEADLINE {
+        while begun.elapsed() < limit {
             // It fails where the page goes meanwhile.
             match self.try_evaluate(&looks).await {
                 Ok(Value::Bool(false)) => {}
@@ -184,7 +190,7 @@ impl Window {
             {
                 return place;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(LOOK_AGAIN_MS)).await;
+            tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
         }
         panic!("{what} is not there, or takes no clicks, on {}", self.shown().await)
     }
@@ -275,6 +281,25 @@ impl Window {
         }
         let picture = self.call("Page.captureScreenshot", parameters).await;
         BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// A PNG of the first element that a selector finds, with all that lies over it: what is seen at
+    /// one moment.
+    pub async fn seen(&self, selector: &str) -> Vec<u8> {
+        let rectangle = format!(
+            "(({{x, y, width, height}}) => width > 0 && {{x, y, width, height, scale: 1}})\
+             (document.querySelector({})?.getBoundingClientRect())",
+            json!(selector)
+        );
+        let clip = self.until(&rectangle).await;
+        let picture =
+            self.call("Page.captureScreenshot", json!({"format": "png", "clip": clip})).await;
+        BASE64_STANDARD.decode(picture["data"].as_str().unwrap()).unwrap()
+    }
+
+    /// Runs a script in every page that the window goes to, before the page's own.
+    pub async fn prepare(&self, script: &str) {
+        self.call("Page.addScriptToEvaluateOnNewDocument", json!({"source": script})).await;
     }
 
     /// Bytes that the page's objects take, after those that nothing needs are gone.

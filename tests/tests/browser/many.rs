@@ -1,0 +1,51 @@
+//! Many pages, and one that is open for long.
+
+use std::time::Duration;
+
+use ocelli_testkit::browser::Browser;
+use ocelli_testkit::depth::rounds;
+
+use crate::site::{SPOT, Site, player};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thirty_pages_at_once_all_show_the_camera() {
+    let site = Site::start("", &[SPOT]).await;
+    let browser = Browser::start().await;
+    let mut windows = Vec::new();
+    for _ in 0..rounds(30) {
+        windows.push(browser.open(&site.url("/cameras/spot")).await);
+    }
+    for window in &windows {
+        let drawn = format!("{}.drawn", player("spot"));
+        let before = window.until(&drawn).await;
+        window.until(&format!("{drawn} > {before} + 10")).await;
+        assert_eq!(window.faults(), [""; 0]);
+    }
+    let session = site.host.session("spot").await;
+    assert_eq!(session["state"], "running", "{session}");
+}
+
+/// Bytes by which the page's objects may differ from one look to the next.
+const WOBBLE: f64 = 1.5e6;
+
+/// How long the next pictures may take: three times as long as the camera's rate says.
+const SEGMENT: Duration = Duration::from_secs(200);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_stays_open_does_not_grow() {
+    let site = Site::start("", &[SPOT]).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&site.url("/cameras/spot")).await;
+    let drawn = format!("{}.drawn", player("spot"));
+    // The samples that the page keeps are full by then: 600 pictures, of 10 a second.
+    let mut limit = 650;
+    let mut heap = Vec::new();
+    for _ in 0..=rounds(8) {
+        window.until_within(SEGMENT, &format!("{drawn} > {limit}")).await;
+        heap.push(window.heap_bytes().await);
+        limit += 300;
+    }
+    let (first, last) = (heap[0], heap[heap.len() - 1]);
+    assert!(last - first < WOBBLE, "the page grows: {heap:?}");
+    assert_eq!(window.faults(), [""; 0]);
+}
