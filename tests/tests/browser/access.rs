@@ -1,9 +1,10 @@
-//! For everybody: with a screen reader, in both colour schemes, on a phone.
+//! For everybody: without a mouse, with a screen reader, on a phone.
 
 use ocelli_testkit::axe_core;
 use ocelli_testkit::browser::{Browser, Window};
+use serde_json::Value;
 
-use crate::site::{GATE, Site};
+use crate::site::{GATE, SPOT, Site, picture, player};
 
 /// The pages that an operator uses, with a camera `gate`.
 const PAGES: [&str; 7] =
@@ -58,4 +59,59 @@ async fn axe_finds_nothing_serious_on_any_page_in_light_and_dark_and_on_a_phone(
         window.close().await;
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The accessible words of what has the focus, and whether it is seen to have it.
+const FOCUSED: &str = "(() => {
+    const one = document.activeElement;
+    const style = getComputedStyle(one);
+    const seen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0
+        || style.boxShadow !== 'none';
+    return {name: one.ariaLabel || one.innerText || one.name || one.id, tag: one.tagName, seen};
+})()";
+
+/// Strokes Tab until something with this name has the focus. All on the way there has to show it.
+async fn tab_to(window: &Window, name: &str) {
+    let mut passed: Vec<Value> = Vec::new();
+    while passed.len() < 100 {
+        window.key("Tab").await;
+        let focused = window.evaluate(FOCUSED).await;
+        assert!(focused["tag"] == "BODY" || focused["seen"] == true, "no focus seen: {focused}");
+        let words = focused["name"].as_str().unwrap_or_default();
+        if focused["tag"] != "BODY" && words.contains(name) {
+            return;
+        }
+        passed.push(focused);
+    }
+    panic!("Tab does not come to {name:?}, but to {passed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keyboard_alone_opens_a_camera_restarts_it_and_comes_back() {
+    let site = Site::start("", &[SPOT]).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&site.url("/")).await;
+    window.until(&format!("{}.drawn > 0", player("spot"))).await;
+    tab_to(&window, "spot").await;
+    window.key("Enter").await;
+    window.until("location.pathname === '/cameras/spot'").await;
+    window.until(&format!("document.querySelector({:?})", picture("spot"))).await;
+    tab_to(&window, "Restart").await;
+    window.key("Enter").await;
+    window.until("document.querySelector('dialog[open]')").await;
+    // The button that does nothing has the focus.
+    assert_eq!(window.evaluate(FOCUSED).await["name"], "Cancel");
+    let before = site.host.worker("spot").await.pid;
+    tab_to(&window, "Restart").await;
+    window.key("Enter").await;
+    window.until("!document.querySelector('dialog[open]')").await;
+    site.host
+        .wait_for_session("spot", |session| {
+            session["state"] == "running" && session["pid"] != before
+        })
+        .await;
+    tab_to(&window, "Cameras").await;
+    window.key("Enter").await;
+    window.until("location.pathname === '/'").await;
+    assert_eq!(window.faults(), [""; 0]);
 }
