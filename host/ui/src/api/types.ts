@@ -11,7 +11,6 @@ export type SessionState = Schemas["SessionState"];
 export type Frames = Schemas["Frames"];
 export type SessionStats = Schemas["SessionStats"];
 export type HostPart = Schemas["HostPart"];
-export type HostStatus = Schemas["HostStatus"];
 export type Readiness = Schemas["Readiness"];
 export type ConfigStatus = Schemas["ConfigStatus"];
 export type Deployment = Schemas["Deployment"];

@@ -24,7 +24,15 @@ export function ComparisonReport({ comparison, session }: Props) {
         <dt>Agreement</dt>
         <dd>
           <strong>{percent(comparison.agreement)}</strong>{" "}
-          <meter min={0} max={1} low={0.5} high={0.9} optimum={1} value={comparison.agreement}>
+          <meter
+            aria-label="Agreement"
+            min={0}
+            max={1}
+            low={0.5}
+            high={0.9}
+            optimum={1}
+            value={comparison.agreement}
+          >
             {percent(comparison.agreement)}
           </meter>
         </dd>

@@ -11,7 +11,7 @@ import { mayAdmin, mayOperate } from "../state/me";
 import { sessions } from "../state/sessions";
 import { Empty } from "../ui/empty";
 import { Link } from "../ui/link";
-import { ConfigWritten } from "../ui/written";
+import { ConfigWritten, sentence } from "../ui/written";
 import { drawables } from "./zones/shapes";
 import { type Typed, nameFault, parted, sourceOf } from "./add/source";
 import "./add.css";
@@ -294,11 +294,6 @@ function row(title: string, value: string | null | undefined) {
       <dd>{value}</dd>
     </>
   );
-}
-
-function sentence(words: string): string {
-  const text = `${words.charAt(0).toUpperCase()}${words.slice(1)}`;
-  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 function CameraForm({ store, typed, transport }: FormProps) {

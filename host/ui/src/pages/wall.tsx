@@ -24,7 +24,8 @@ const OLD_MS = 10_000;
 export default function WallPage() {
   const list = listing.value;
   const all = [...sessions.value.values()];
-  const wanted = query.value.get("find")?.toLowerCase() ?? "";
+  const typed = query.value.get("find") ?? "";
+  const wanted = typed.toLowerCase();
   const shown = all.filter(({ id }) => id.toLowerCase().includes(wanted));
   if (list.state === "failed" && all.length === 0) {
     const retry = () => void refreshSessions();
@@ -42,7 +43,7 @@ export default function WallPage() {
             type="search"
             aria-label="Find a camera by its name"
             placeholder="Find"
-            value={wanted}
+            value={typed}
             onInput={event => setQuery({ find: event.currentTarget.value })}
           />
         )}
@@ -94,7 +95,7 @@ function useNear(element: { current: Element | null }): boolean {
   useEffect(() => {
     if (element.current === null) return;
     const seen = new IntersectionObserver(
-      entries => setNear(entries.some(entry => entry.isIntersecting)),
+      entries => setNear(entries.at(-1)?.isIntersecting ?? false),
       { rootMargin: MARGIN },
     );
     seen.observe(element.current);

@@ -2,7 +2,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { Attempted } from "../deployment/attempt";
 import { pathOf } from "../router";
-import { type JsonObject, place } from "../settings/json";
+import { place } from "../settings/json";
 import { SettingsForm } from "../settings/form";
 import type { Schema } from "../settings/schema";
 import { mayAdmin, mayOperate } from "../state/me";
@@ -126,7 +126,7 @@ function Content({ store, schema }: { store: SettingsStore; schema: Schema }) {
         <h2>Settings</h2>
         <SettingsForm {...form} schema={schema} path={[]} skip={skip} />
       </section>
-      {mayOperate.value && <Actions store={store} settings={settings} busy={busy} />}
+      {mayOperate.value && <Actions store={store} busy={busy} />}
       <Outcome store={store} />
     </>
   );
@@ -226,15 +226,7 @@ function elementSchema(root: Schema, shape: Shape): Schema | null {
 
 const OTHERS = " The config has others: Save writes them back.";
 
-function Actions({
-  store,
-  settings,
-  busy,
-}: {
-  store: SettingsStore;
-  settings: JsonObject;
-  busy: boolean;
-}) {
+function Actions({ store, busy }: { store: SettingsStore; busy: boolean }) {
   const frames = useSignal(FRAMES);
   const { draft } = store;
   const changed = draft.changed.value;
@@ -281,7 +273,6 @@ function Actions({
         <button
           type="button"
           disabled={busy || changed.length === 0}
-          title={JSON.stringify(settings)}
           onClick={() => void store.load()}
         >
           Discard changes

@@ -101,6 +101,7 @@ export function abilities(): Abilities {
       videoDecoder && ((await VideoDecoder.isConfigSupported({ codec })).supported ?? false),
     plays: codec =>
       typeof MediaSource === "function" &&
+      "requestVideoFrameCallback" in HTMLVideoElement.prototype &&
       MediaSource.isTypeSupported(`video/mp4; codecs="${codec}"`),
   };
 }

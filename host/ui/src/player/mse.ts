@@ -1,5 +1,5 @@
-// The second rung: a video element, fed with an mp4 fragment for each picture. It shows them some
-// 200 ms late.
+// The second rung: a video element, fed with an mp4 fragment for each picture. It shows them 100 ms
+// late or more.
 import type { Picture } from "./joiner";
 import { fragment, initialisation } from "./mp4";
 import { h264Parameters } from "./nal";
@@ -36,7 +36,8 @@ export class MseRung implements Rung {
   #media = new MediaSource();
   #url = URL.createObjectURL(this.#media);
   #buffer: SourceBuffer | null = null;
-  #queue: Uint8Array[] = [];
+  /** Fragments, and the types that those after them have. */
+  #queue: (Uint8Array | string)[] = [];
   #parameters = "";
   #base: number | null = null;
   #decode = -1;
@@ -141,12 +142,12 @@ export class MseRung implements Rung {
     const key = `${found.codec} ${[...found.sps].join()} ${[...found.pps].join()}`;
     if (key === this.#parameters) return true;
     this.#parameters = key;
-    this.#queue.push(initialisation(found));
     const type = `video/mp4; codecs="${found.codec}"`;
-    if (this.#buffer !== null) {
-      this.#buffer.changeType(type);
-      return true;
-    }
+    const began = this.#buffer !== null;
+    // In turn: not before what waits, nor while the buffer is at work.
+    if (began) this.#queue.push(type);
+    this.#queue.push(initialisation(found));
+    if (began) return true;
     const open = () => {
       if (this.#closed || this.#buffer !== null) return;
       try {
@@ -168,6 +169,10 @@ export class MseRung implements Rung {
     const next = this.#queue.shift();
     if (next === undefined) return;
     try {
+      if (typeof next === "string") {
+        buffer.changeType(next);
+        return this.#feed();
+      }
       buffer.appendBuffer(next as Uint8Array<ArrayBuffer>);
     } catch (error) {
       this.#fail(`Media Source takes no more: ${String(error)}`);

@@ -153,6 +153,8 @@ export class Player implements PictureSink, RungOwner {
   #wait(): void {
     if (this.#closed || this.#rung !== null || this.pictures === "none") return;
     this.#take("still", "mjpeg");
+    // The next key unit chooses anew.
+    this.#chosen = "";
     this.#set({ why: "the camera sends nothing" });
   }
 
@@ -232,13 +234,15 @@ export class Player implements PictureSink, RungOwner {
     this.#choosing = true;
     void this.#ladder.choose(unit.codec, name).then(({ rung, why }) => {
       this.#choosing = false;
-      if (this.#closed) return;
+      const early = this.#early.splice(0);
+      if (this.#closed || this.pictures === "none") return;
+      // A camera's own JPEGs and others have rungs of one name.
+      const same = this.#chosen.startsWith(`${unit.codec} `) && rung === this.state.value.rung;
       this.#chosen = stream;
-      if (this.#rung === null || rung !== this.state.value.rung) this.#take(rung, unit.codec);
+      if (this.#rung === null || !same) this.#take(rung, unit.codec);
       this.#counters.reason = why;
       this.#set({ why, codec: name ?? unit.codec });
       this.#watch.changed();
-      const early = this.#early.splice(0);
       for (const one of early) {
         this.#decode(one, one.codec === "mjpeg" ? [] : nalUnits(one.data));
       }
@@ -312,7 +316,11 @@ export class Player implements PictureSink, RungOwner {
     if (this.#options.boxes) this.#surface.overlay(joined.boxes);
     const shown = turn >= 4 ? { width: height, height: width } : { width, height };
     const { size } = this.state.value;
-    if (size?.width !== shown.width || size.height !== shown.height) this.#set({ size: shown });
+    // A picture that is asked for is scaled to the tile.
+    const scaled = this.#rung instanceof PolledRung;
+    if (!scaled && (size?.width !== shown.width || size.height !== shown.height)) {
+      this.#set({ size: shown });
+    }
     this.drawn.value = Date.now();
   }
 

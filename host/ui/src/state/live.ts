@@ -130,7 +130,7 @@ export function watch(session: string, sink: PictureSink): Watch {
   };
 }
 
-/** Sends a query or a command to a session's pipeline; the answer comes as a message. */
+/** Sends a message; false without a connection. */
 export function say(message: object): boolean {
   return socket?.send(message) ?? false;
 }
@@ -234,7 +234,10 @@ function refusal(message: Of<"error">): void {
     lastSeq.delete(session);
     named.delete(session);
     subscribe(session);
+    return;
   }
+  // Of events, too: it refuses no pictures.
+  if (message.code === "events_gone") return;
   if (!asked.has(session) || answers.has(session)) return;
   asked.delete(session);
   for (const sink of sinks.get(session) ?? []) sink.refused(message.message);

@@ -49,7 +49,8 @@ export function ConfigWritten({ written, camera = "known" }: Props) {
   }
 }
 
-function sentence(words: string): string {
+/** Words as a sentence: a capital letter and a full stop. */
+export function sentence(words: string): string {
   const text = `${words.charAt(0).toUpperCase()}${words.slice(1)}`;
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }

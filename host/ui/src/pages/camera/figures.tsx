@@ -74,7 +74,16 @@ export function Figures(props: {
 }
 
 function Meter({ value, limit }: { value: number; limit: number }) {
-  return <meter class="camera-meter" min={0} max={limit} high={limit * 0.8} value={value} />;
+  return (
+    <meter
+      class="camera-meter"
+      aria-label="Memory"
+      min={0}
+      max={limit}
+      high={limit * 0.8}
+      value={value}
+    />
+  );
 }
 
 const REASONS: Record<string, string> = {

@@ -41,7 +41,7 @@ export function LogTail({ session }: { session: string }) {
   if (lines === null) return <p class="quiet">Loading …</p>;
   if (lines.length === 0) return <p class="quiet">The log has no line of this session yet.</p>;
   return (
-    <pre ref={text} class="camera-text" tabIndex={0} aria-label={`Log of ${session}`}>
+    <pre ref={text} class="camera-text" role="region" tabIndex={0} aria-label={`Log of ${session}`}>
       {lines.join("\n")}
     </pre>
   );

@@ -42,7 +42,7 @@ export function RawMessages({ session }: { session: string }) {
           {paused ? "Go on" : "Pause"}
         </button>
       </p>
-      <pre class="camera-text" tabIndex={0} aria-label={`Messages of ${session}`}>
+      <pre class="camera-text" role="region" tabIndex={0} aria-label={`Messages of ${session}`}>
         {shown.length === 0 ? "No message yet." : shown.join("\n")}
       </pre>
     </>

@@ -149,7 +149,7 @@ export function DeployForm({ session, busy, onDeploy }: Props) {
                 min={0}
                 max={100}
                 placeholder="any"
-                value={threshold.value === null ? "" : threshold.value * 100}
+                value={threshold.value === null ? "" : Number((threshold.value * 100).toFixed(2))}
                 onInput={event => {
                   const share = event.currentTarget.valueAsNumber / 100;
                   threshold.value = Number.isNaN(share) ? null : share;

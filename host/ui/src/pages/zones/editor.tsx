@@ -35,6 +35,8 @@ interface Props {
 
 /** Pixels between a click and the first corner at which the shape closes. */
 const CLOSE_PX = 12;
+/** Presses so close in the window are those of a double click. */
+const SAME_PX = 3;
 
 interface Drawing {
   slot: Slot;
@@ -89,11 +91,12 @@ export function Editor({ session, at, draft, schema, found, chosen, disabled }: 
     if (now === null) return;
     const [start] = now.points;
     const area = stage.current?.getBoundingClientRect();
-    const near =
-      start && area
-        ? Math.hypot((start[0] - at[0]) * area.width, (start[1] - at[1]) * area.height) < CLOSE_PX
-        : false;
-    if (near && now.points.length > 2) return finish();
+    const away = ([x, y]: Point) =>
+      area ? Math.hypot((x - at[0]) * area.width, (y - at[1]) * area.height) : Infinity;
+    if (start && away(start) < CLOSE_PX && now.points.length > 2) return finish();
+    const last = now.points.at(-1);
+    // The second press of a double click.
+    if (last && away(last) < SAME_PX) return;
     const points = [...now.points, at];
     drawing.value = { ...now, points };
     const isLine = !now.slot.kind.closed && now.slot.kind.most === points.length;
