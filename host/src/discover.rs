@@ -30,6 +30,10 @@ const MULTICAST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255,
 /// How long answers are awaited: devices wait up to half a second at random before they answer.
 const WAIT: Duration = Duration::from_secs(3);
 
+/// How long all cameras that were found may take together. Those that have not answered by then are
+/// listed without their streams.
+const ALL: Duration = Duration::from_secs(20);
+
 /// How long one request to a camera may take.
 const REQUEST: Duration = Duration::from_secs(3);
 
@@ -92,7 +96,7 @@ pub(crate) struct CameraLogin {
 /// Why a camera is not asked, or does not tell.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("it does not answer within {} s", REQUEST.as_secs())]
+    #[error("it does not answer in time")]
     Late,
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -110,7 +114,8 @@ enum AskError {
 pub(crate) async fn discover(login: Option<&CameraLogin>) -> io::Result<Vec<DiscoveredCamera>> {
     let text = tokio::fs::read_to_string("/proc/net/fib_trie").await.unwrap_or_default();
     let found = probe(MULTICAST, &own_addresses(&text), WAIT).await?;
-    let asked = found.into_values().map(|match_| ask(match_, login));
+    let deadline = Instant::now() + ALL;
+    let asked = found.into_values().map(|match_| ask(match_, login, deadline));
     Ok(stream::iter(asked).buffered(ASKED).collect().await)
 }
 
@@ -159,7 +164,7 @@ async fn probe(
     );
     let mut listening = Vec::new();
     for address in own {
-        // An interface that is down, or takes no multicast, keeps nobody from asking the others.
+        // An interface that is down, or takes no multicast, is skipped.
         let Ok(socket) = UdpSocket::bind((*address, 0)).await else { continue };
         if socket.send_to(message.as_bytes(), to).await.is_ok() {
             listening.push(socket);
@@ -210,10 +215,17 @@ fn probe_match(text: &str, id: &str, address: IpAddr) -> Option<ProbeMatch> {
 }
 
 /// Asks a camera for its streams.
-async fn ask(found: ProbeMatch, login: Option<&CameraLogin>) -> DiscoveredCamera {
+async fn ask(
+    found: ProbeMatch,
+    login: Option<&CameraLogin>,
+    deadline: Instant,
+) -> DiscoveredCamera {
     let ProbeMatch { address, service, name, hardware } = found;
     let streams = match service {
-        Some(service) => streams(&service, address, login).await,
+        Some(service) => {
+            let asked = timeout_at(deadline, streams(&service, address, login)).await;
+            asked.unwrap_or(Err(AskError::Late))
+        }
         None => Err(AskError::Elsewhere("its service is at no address of its own".to_owned())),
     };
     let (streams, fault) = match streams {

@@ -83,7 +83,9 @@ fn entry(entry: ConfigEntry) -> Response {
 /// The file that a change is of, by `If-Match`. `None`: the file as it is.
 fn of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    // A proxy that compresses answers makes it a weak one.
     let tag = value.to_str().ok().map(str::trim);
+    let tag = tag.map(|tag| tag.strip_prefix("W/").unwrap_or(tag));
     match tag {
         Some("*") => Ok(None),
         Some(tag) if tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"') => {

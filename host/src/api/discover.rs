@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::state::ApiState;
 use crate::discover::{CameraLogin, DiscoveredCamera, discover as search};
 
-/// Seconds after which a search has ended.
+/// Seconds after which most searches have ended.
 const RETRY_S: u64 = 10;
 
 /// The body of the request.

@@ -108,7 +108,7 @@ pub(super) async fn log<C: Control + InsightControl>(
     if !(1..=MAX_TAIL_LINES).contains(&lines) {
         return Err(Problem::bad("bad_query", format!("lines is 1 to {MAX_TAIL_LINES}")));
     }
-    // A name without a session may have the log of one that has ended: it is not for the asking.
+    // A name without a session may have the log of one that has ended, which is not shown.
     if state.control.session(&id).is_none() {
         return Err(Refusal::unknown(&id).into());
     }

@@ -127,6 +127,7 @@ impl Server {
             sockets: Arc::new(Semaphore::new(MAX_SOCKETS)),
             squeezed: websocket::CompressedMessages::default(),
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
+            revoking: tokio::sync::Mutex::default(),
             searches: Semaphore::new(1),
             displays: Arc::new(Semaphore::new(pictures::MJPEG_CLIENTS)),
             tasks: tasks.clone(),

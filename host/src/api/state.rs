@@ -59,6 +59,8 @@ pub(super) struct ApiState<C> {
     pub(super) squeezed: CompressedMessages,
     /// Permits for uploads of components.
     pub(super) uploads: Semaphore,
+    /// Held while a token is revoked: two at once could each count on the other's admin.
+    pub(super) revoking: tokio::sync::Mutex<()>,
     /// The permit for a search for cameras.
     pub(super) searches: Semaphore,
     /// Permits for clients of `mjpeg`.

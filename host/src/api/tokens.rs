@@ -60,8 +60,8 @@ struct MadeToken<'a> {
     token: &'a str,
 }
 
-/// `POST /v1/tokens`. Whoever makes the first token of a host needs it from then on, and is logged
-/// in with it.
+/// `POST /v1/tokens`. The caller that makes a host's first token needs it from then on, and is
+/// logged in with it.
 pub(super) async fn make<C: ConfigControl>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
@@ -98,6 +98,7 @@ pub(super) async fn revoke<C: ConfigControl>(
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
 ) -> Result<StatusCode, Problem> {
+    let _turn = state.revoking.lock().await;
     let (config, now) = (state.gate.config(), Timestamp::now());
     let ends = |token: &Token| token.expires.is_some_and(|expires| expires <= now);
     let admins = config.server.tokens.iter().filter(|it| it.role == Role::Admin && !ends(it));

@@ -93,7 +93,7 @@ impl Watches {
         state.watched.clear();
     }
 
-    /// Waits until there may be something to tell.
+    /// Waits until a picture is ready, or a session has moved or ended.
     pub(super) async fn wait(&self) {
         self.group.wait().await;
     }
@@ -174,7 +174,7 @@ pub(super) fn choice(pictures: PictureChoice) -> Option<ViewerChoice> {
     }
 }
 
-/// The end of a stream, as it is told.
+/// The message that a stream has ended.
 pub(super) fn ended(session: &str, stream: u32) -> ServerMessage<'_> {
     ServerMessage::Watching { session, pictures: PictureChoice::None, codec: None, stream }
 }

@@ -251,7 +251,7 @@ impl Sender {
     }
 
     /// Adds a binary message of two parts, of which the second is not copied. It is never
-    /// compressed: its like is already.
+    /// compressed: pictures are already.
     pub(super) fn binary(&mut self, head: &[u8], rest: Bytes) {
         let opcode = OpCode::Data(Data::Binary);
         frame::put_header(&mut self.frames, opcode, false, head.len() + rest.len());

@@ -210,7 +210,7 @@ async fn probe_cameras(
     let (mut probes, mut faults) = (Vec::new(), Vec::new());
     for one in probed {
         let (index, probe) = one?;
-        if !probe.report.plays() {
+        if !probe.report.plays {
             let fault = file.problem(format!("cameras[{index}].source"), probe.report.summary());
             faults.push((probe.camera.clone(), fault));
         }

@@ -435,8 +435,12 @@ fn camera_source(text: &str) -> Option<Source> {
 
 /// Hides the secrets of a camera's URL.
 fn hide(value: &mut Json) {
-    if let Some(source) = value.as_str().and_then(camera_source) {
-        *value = source.to_string().into();
+    let Some(text) = value.as_str().filter(|text| text.contains("://")) else { return };
+    match Source::parse(text, None, None, false) {
+        Ok(source) if !source.is_live() => {}
+        Ok(source) => *value = source.to_string().into(),
+        // Where one that does not parse has its secrets is unknown.
+        Err(_) => *value = HIDDEN.into(),
     }
 }
 
@@ -444,6 +448,10 @@ fn hide(value: &mut Json) {
 /// else has changed, or a part that is not secret, on the same machine.
 fn reveal(value: &mut Json, before: Option<&Json>) -> Result<(), ChangeError> {
     let Some(text) = value.as_str().filter(|text| text.contains(HIDDEN)) else { return Ok(()) };
+    if text == HIDDEN {
+        *value = before.cloned().ok_or(ChangeError::Hidden)?;
+        return Ok(());
+    }
     let Some(wanted) = camera_source(text) else { return Ok(()) };
     let before = before.and_then(Json::as_str);
     let known = before.and_then(|before| Some((before, camera_source(before)?)));

@@ -98,7 +98,7 @@ mod tests {
         let [(one, token), (two, _)] = [(); 2].map(|()| wanted(Role::Viewer, &[]).make().unwrap());
         assert!(one.starts_with(PREFIX) && one.len() == PREFIX.len() + 43 && one != two);
         assert_eq!(token.hash, TokenHash::of(&one));
-        // An empty list would be nobody's; none is everybody's.
+        // An empty list would admit to no session; without a list, all are seen.
         assert_eq!(token.sessions, None);
     }
 }

@@ -107,7 +107,7 @@ async fn a_camera_that_answers_is_asked_for_its_streams() {
     let found = probe(to, &[Ipv4Addr::LOCALHOST], Duration::from_secs(1)).await.unwrap();
     let found = found.into_values().next().unwrap();
     let login = CameraLogin { user: "eye & co".into(), password: "secret".into() };
-    let camera = ask(found.clone(), Some(&login)).await;
+    let camera = ask(found.clone(), Some(&login), Instant::now() + ALL).await;
     assert_eq!((camera.address.as_str(), camera.fault), ("127.0.0.1", None));
     let main = DiscoveredStream {
         profile: "main".into(),
@@ -116,7 +116,7 @@ async fn a_camera_that_answers_is_asked_for_its_streams() {
         size: Some((768, 576)),
     };
     assert_eq!(camera.streams, [main]);
-    let stranger = ask(found, None).await;
+    let stranger = ask(found, None, Instant::now() + ALL).await;
     assert!(stranger.streams.is_empty());
     assert!(stranger.fault.unwrap().contains("user name"), "it says what to do");
 }

@@ -66,11 +66,6 @@ pub struct ProbeFault {
 }
 
 impl ProbeReport {
-    /// Whether a picture of it could be decoded.
-    pub fn plays(&self) -> bool {
-        self.plays
-    }
-
     /// What it is, or why it does not play and what to do, on one line.
     pub fn summary(&self) -> String {
         if let (false, Some(ProbeFault { kind, message, advice, .. })) = (self.plays, &self.fault) {

@@ -111,11 +111,12 @@ pub(super) async fn write(
         let findings = preflight::files(&file);
         Ok((file, findings, (place, text, new)))
     })
-    .await?;
+    .await
+    .map_err(with_toml)?;
     check_findings(&file, findings, change)?;
     check_findings(&file, super::components(&file, deployer).await, change)?;
     let (place, text, new) = new;
-    blocking(move || place.replace(&text, &new)).await
+    blocking(move || place.replace(&text, &new)).await.map_err(with_toml)
 }
 
 fn check_allowed(allowed: bool) -> Result<(), EditError> {

@@ -10,7 +10,8 @@ use tokio::time::{Instant, timeout};
 
 use super::handle::SessionRequest;
 
-/// Who may wait for pictures of one session: each waits for those before it, 10 ms each.
+/// Who may wait for pictures of one session: they are served one after the other,
+/// usually in 10 ms each.
 const WAITING: usize = 64;
 
 /// How long a worker may take: it encodes the largest picture in half a second, on a busy machine.
@@ -50,8 +51,8 @@ pub enum PictureError {
 /// A request for a picture, for the session's task.
 pub(super) struct PictureOrder {
     wish: PictureWish,
-    /// The frame of which the host has this picture.
-    known: Option<u64>,
+    /// When the host got this picture the last time, and of which frame.
+    known: Option<(Instant, u64)>,
     reply: oneshot::Sender<WorkerPicture>,
 }
 
@@ -91,7 +92,8 @@ impl PictureDesk {
         orders: &mpsc::Sender<SessionRequest>,
     ) -> Result<EncodedPicture, PictureError> {
         let _place = self.places.try_acquire().map_err(|_| PictureError::Busy)?;
-        let mut kept = self.kept.lock().await;
+        let turn = timeout(PATIENCE, self.kept.lock()).await;
+        let mut kept = turn.map_err(|_| PictureError::Busy)?;
         let last = kept.iter().find(|kept| kept.wish == wish);
         if let Some(last) = last
             && last.at.elapsed() < FRESH
@@ -100,7 +102,8 @@ impl PictureDesk {
         }
         let known = last.map(|last| last.picture.frame);
         let (reply, answer) = oneshot::channel();
-        let order = SessionRequest::Picture(PictureOrder { wish, known, reply });
+        let since = last.map(|last| (last.at, last.picture.frame));
+        let order = SessionRequest::Picture(PictureOrder { wish, known: since, reply });
         let answered = timeout(PATIENCE, async {
             orders.send(order).await.ok()?;
             answer.await.ok()
@@ -129,10 +132,17 @@ impl PictureDesk {
 }
 
 /// The picture that a worker is asked for.
-#[derive(Default)]
 pub(super) struct PendingPicture {
+    /// Pictures from before are another worker's, whose frames may have had the same numbers.
+    begun: Instant,
     next: u64,
     waiting: Option<(u64, oneshot::Sender<WorkerPicture>)>,
+}
+
+impl Default for PendingPicture {
+    fn default() -> Self {
+        Self { begun: Instant::now(), next: 0, waiting: None }
+    }
 }
 
 impl PendingPicture {
@@ -141,7 +151,8 @@ impl PendingPicture {
         let id = self.next;
         self.next += 1;
         self.waiting = Some((id, order.reply));
-        (id, order.wish, order.known)
+        let known = order.known.filter(|(at, _)| *at >= self.begun);
+        (id, order.wish, known.map(|(_, frame)| frame))
     }
 
     /// Passes a worker's answer on. False if it is no picture.
@@ -155,7 +166,7 @@ impl PendingPicture {
         if !jpeg.is_empty() && !jpeg.starts_with(&JPEG) {
             return false;
         }
-        // One that was given up meanwhile is nobody's.
+        // The answer to a request that was given up is dropped.
         if let Some((_, reply)) = self.waiting.take_if(|(waiting, _)| *waiting == id)
             && let Some(frame) = frame
         {

@@ -152,6 +152,7 @@ impl Serving {
         self.last_result = None;
         self.missed_before = self.feed.missed();
         self.snapshots_pending = 0;
+        self.picture = PendingPicture::default();
         std::mem::replace(&mut self.worker, worker)
     }
 

@@ -1,9 +1,8 @@
 //! A source's viewers: they get its access units as they came, beside the workers.
 //!
-//! A [`PictureTap`] stands behind the workers' queues, so nothing here holds a worker up, and the
-//! units are shared. What waits for a viewer is short, because an old picture is worth nothing to a
-//! person who looks: half a second, after which a viewer goes on at the next key unit and is told
-//! that pictures are missing. The queues of one connection are a [`ViewerGroup`], which says whose
+//! A [`PictureTap`] never waits, so nothing here holds a worker up, and the units are shared. What waits for a viewer is short, because an old picture is worth nothing to a
+//! person who looks: half a second, after which a viewer goes on at the next key unit and its
+//! next picture is marked as a discontinuity. The queues of one connection are a [`ViewerGroup`], which says whose
 //! turn it is.
 //!
 //! ```text
@@ -29,7 +28,7 @@ const MAX_WAITING_NS: u64 = 500_000_000;
 const MAX_WAITING_BYTES: usize = 2 << 20;
 /// Bytes that may wait for all viewers of a group, the GOPs that they joined with included: one
 /// second of a wall of 20 such cameras. A viewer whose GOP finds no room begins at the next key
-/// unit.
+/// unit. One for which nothing waits gets its next picture even beyond it.
 const MAX_GROUP_BYTES: usize = 64 << 20;
 
 /// A picture for a viewer.
@@ -247,11 +246,6 @@ impl Viewer {
                 self.tap.join(&self.queue);
             }
         }
-    }
-
-    /// Which pictures come.
-    pub fn choice(&self) -> ViewerChoice {
-        self.queue.choice()
     }
 
     /// Follows the session to another reader, if it has moved. What it does, once.

@@ -25,7 +25,7 @@ pub fn session_tail(directory: &Path, session: &str, lines: usize) -> io::Result
     let (wanted, name) = (lines.min(MAX_TAIL_LINES), session_log(session));
     let mut text = String::new();
     let mut room = MAX_TAIL_BYTES;
-    // The older file continues what the newer one begins.
+    // The lines of the older file come before those of the newer one.
     for name in [name.clone(), format!("{name}.1")] {
         let file = match folder.read(&name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -34,7 +34,7 @@ pub fn session_tail(directory: &Path, session: &str, lines: usize) -> io::Result
         let (end, whole) = last_bytes(&file, room)?;
         room = room.saturating_sub(end.len() as u64);
         text.insert_str(0, &end);
-        if !whole || room == 0 || text.lines().count() > wanted {
+        if !whole || room == 0 || text.lines().count() >= wanted {
             break;
         }
     }

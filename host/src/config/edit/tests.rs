@@ -109,6 +109,18 @@ fn a_camera_goes_with_what_is_written_about_it_alone() {
 }
 
 #[test]
+fn a_source_that_does_not_parse_is_hidden_whole_and_goes_back_unchanged() {
+    for source in ["rtsp://eye:s3/cret@10.0.0.5/main", "rtspx://eye:s3cret@10.0.0.5/main"] {
+        let config = CONFIG.replace("rtsp://eye:s3cret@10.0.0.5/main", source);
+        assert_ne!(config, CONFIG);
+        let gate = camera(&config, "gate").unwrap().unwrap();
+        assert_eq!(gate["source"], "***", "{source}");
+        let change = ConfigChange::PutCamera { id: "gate".into(), table: gate };
+        assert_eq!(changed(&config, &change).unwrap(), config);
+    }
+}
+
+#[test]
 fn a_hidden_secret_is_kept_for_its_own_machine_alone() {
     let source = |source: &str| put("gate", json!({"source": source, "pipeline": "p"}));
     let text = source("rtsp://***:***@10.0.0.5/sub").unwrap();

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
+use ocelli_protocol::wire::MAX_PAYLOAD;
 use ocelli_protocol::worker::{Detection, FromWorker, LogLevel, PictureWish};
 use parking_lot::Mutex;
 
@@ -98,6 +99,8 @@ fn answer(shown: &Mutex<ShownFrames>, request: PictureRequest, host: &HostLink) 
         return host.send(&encoded);
     }
     match jpeg_shown(&frame.picture, wish.width, &boxes) {
+        // A longer one is not sent, and the host would wait for it.
+        Ok(jpeg) if jpeg.bytes.len() > MAX_PAYLOAD => host.send(&no_picture(id)),
         Ok(jpeg) => host.send_with(&encoded, &jpeg.bytes),
         Err(error) => {
             host.log(LogLevel::Warn, "picture", &error.to_string(), Some(frame.number));

@@ -69,7 +69,7 @@ impl ShownBox {
     /// Where an object is; all of one label have one colour.
     pub fn of(found: &Detection) -> Self {
         let sum: usize = found.label.bytes().map(usize::from).sum();
-        let colour = COLOURS.iter().cycle().nth(sum % COLOURS.len());
+        let colour = COLOURS.get(sum % COLOURS.len());
         Self { area: found.area, colour: colour.copied().unwrap_or_default() }
     }
 }
@@ -108,10 +108,10 @@ fn outline(pixels: &mut [u8], (width, height): (u32, u32), shown: &ShownBox, sca
     let rows = pixels.chunks_exact_mut(width.max(1) as usize * 3).zip(0..height);
     for (row, y) in rows.filter(|(_, y)| (top..bottom).contains(y)) {
         let is_edge = y < top.saturating_add(thick) || y.saturating_add(thick) >= bottom;
-        for (pixel, x) in row.chunks_exact_mut(3).zip(0..width) {
-            let inside = (left..right).contains(&x);
-            let at_side = x < left.saturating_add(thick) || x.saturating_add(thick) >= right;
-            if inside && (is_edge || at_side) {
+        let Some(row) = row.get_mut(left as usize * 3..right as usize * 3) else { return };
+        let side = if is_edge { row.len() } else { row.len().min(thick as usize * 3) };
+        for part in [0..side, row.len() - side..row.len()] {
+            for pixel in row.get_mut(part).unwrap_or_default().chunks_exact_mut(3) {
                 pixel.copy_from_slice(&shown.colour);
             }
         }
