@@ -25,7 +25,7 @@ pub(crate) async fn log_in(window: &Window, token: &str) {
 }
 
 /// Every button and link that changes something, by its words.
-const CHANGING: [&str; 6] = ["Restart", "End", "Roll back", "Deploy", "Compare", "Save"];
+const CHANGING: [&str; 6] = ["Restart", "End", "Roll back", "Deploy", "Shadow", "Save"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_traded_for_a_login_that_scripts_cannot_read_and_that_a_logout_ends() {

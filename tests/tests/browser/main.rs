@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod deploy;
 mod harness;
 mod jpeg;
 mod login;
@@ -19,3 +20,4 @@ mod pictures;
 mod recover;
 mod seen;
 mod site;
+mod zones;

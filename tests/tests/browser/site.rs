@@ -29,8 +29,7 @@ pub(crate) struct Site {
     pub(crate) cameras: Cameras,
     pub(crate) host: Ocelli,
     config: String,
-    // Has the pipelines.
-    _store: PipelineFolder,
+    pub(crate) store: PipelineFolder,
     // Keeps the host's port while it is restarted.
     _place: ClosedPort,
 }
@@ -60,7 +59,7 @@ impl Site {
             write!(config, "pipeline = {pipeline:?}\n{more}\n").unwrap();
         }
         let host = Ocelli::start(&config).await;
-        Self { cameras: server_of_cameras, host, config, _store: store, _place: place }
+        Self { cameras: server_of_cameras, host, config, store, _place: place }
     }
 
     /// The address of a page of the dashboard.
