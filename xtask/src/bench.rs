@@ -9,7 +9,7 @@ use crate::{checks, process, programs, setup};
 
 /// Measures; `arguments` go to the driver, whose exit code is returned.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<ExitCode> {
-    setup::everything()?;
+    setup::for_measuring()?;
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
     programs::build_tools(workspace, &["ocelli-bench", "bare-loop", "bare-models"])?;

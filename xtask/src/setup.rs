@@ -54,12 +54,15 @@ const TO_RUN: &[Need] = &[
 const TO_BUILD_UI: &[Need] =
     &[need("nodejs", &["node", "--version"]), need("npm", &["npm", "--version"])];
 
+/// The package and the program.
+const BROWSER: &str = "chromium-headless-shell";
+
 /// What the tests take besides: a Redis, and clients that nobody here wrote.
 const TO_TEST: &[Need] = &[
     need("redis-server", &["redis-server", "--version"]),
     need("redis-tools", &["redis-cli", "--version"]),
     need("curl", &["curl", "--version"]),
-    need("chromium-headless-shell", &["chromium-headless-shell", "--version"]),
+    need(BROWSER, &[BROWSER, "--version"]),
 ];
 
 /// Installs what `./x build` and `./x lint` need and the machine lacks.
@@ -78,6 +81,12 @@ pub(crate) fn everything() -> Result<()> {
     packages(TO_BUILD.iter().chain(TO_RUN))?;
     wasm_target()?;
     onnx_runtime()
+}
+
+/// Installs all that the bench needs and the machine lacks: a browser, too.
+pub(crate) fn for_measuring() -> Result<()> {
+    everything()?;
+    packages(TO_TEST.iter().filter(|need| need.package == BROWSER))
 }
 
 /// Installs all that the tests need and the machine lacks.

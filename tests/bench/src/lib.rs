@@ -20,6 +20,7 @@
 //! fairness  9 cameras at 2 results a second: alone | beside a session that floods the inference process | again ...
 //! joining   subscribe to first result: running camera, cold camera, file
 //! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
+//! page      the dashboard in a browser: joining, latency by rung, CPU a picture, walls of 1, 4 and 20
 //! recovery  SIGKILL of a worker, of the inference process: to the next result
 //! ```
 //!

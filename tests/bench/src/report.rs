@@ -14,6 +14,7 @@ use crate::phases::fanout::Fanout;
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
+use crate::phases::page::PageCost;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
@@ -54,6 +55,8 @@ pub struct Report {
     pub deploying: Option<Deploying>,
     /// A thousand subscribers.
     pub fanout: Option<Fanout>,
+    /// The dashboard.
+    pub page: Option<PageCost>,
 }
 
 impl Display for Report {
@@ -101,7 +104,10 @@ impl Display for Report {
         if let Some(measured) = &self.deploying {
             deploying(measured, f)?;
         }
-        self.fanout.as_ref().map_or(Ok(()), |measured| fanout(measured, f))
+        if let Some(measured) = &self.fanout {
+            fanout(measured, f)?;
+        }
+        self.page.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
     }
 }
 

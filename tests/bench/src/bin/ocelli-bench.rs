@@ -9,8 +9,8 @@ use ocelli_bench::chain::BenchFolder;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
-    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, readers,
-    recovery, twenty,
+    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, page,
+    readers, recovery, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -70,6 +70,8 @@ enum Part {
     Deploy,
     /// A thousand subscribers.
     Fanout,
+    /// The dashboard in a browser.
+    Page,
 }
 
 fn main() -> Result<()> {
@@ -116,6 +118,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         recovery: None,
         deploying: None,
         fanout: None,
+        page: None,
     };
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
@@ -171,6 +174,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
             Part::Fanout => {
                 progress("a thousand subscribers");
                 report.fanout = Some(fanout::measure(&environment).await.context("fan-out")?);
+            }
+            Part::Page => {
+                progress("the dashboard in a browser");
+                report.page = Some(page::measure(&environment).await.context("page")?);
             }
         }
     }

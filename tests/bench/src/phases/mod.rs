@@ -8,6 +8,7 @@ pub mod fanout;
 pub mod isolation;
 pub mod joining;
 pub mod live;
+pub mod page;
 pub mod readers;
 pub mod recovery;
 pub mod twenty;
