@@ -58,7 +58,11 @@ enum Task {
         filter: Vec<String>,
     },
     /// Checks and builds the dashboard into host/ui/dist, which is committed
-    Ui,
+    Ui {
+        /// Takes the pictures of docs/images instead: of a host, with cameras, in a browser
+        #[arg(long)]
+        screenshots: bool,
+    },
     /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to
     /// deny.toml
     Lint,
@@ -105,7 +109,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Demo { seconds } => demo::run(&workspace, seconds),
         Task::Test { fast: Some(name), filter, .. } => checks::fast(&workspace, &name, &filter),
         Task::Test { full, filter, .. } => checks::test(&workspace, full, &filter),
-        Task::Ui => ui::build(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Ui { screenshots: true } => ui::screenshots(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Ui { .. } => ui::build(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Lint => checks::lint(&workspace),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),

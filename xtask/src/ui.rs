@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{checks, process, programs, setup};
 
 /// What is installed in `node_modules`, in it: written last, so that one that was not finished is
 /// made anew.
@@ -41,6 +41,16 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// Builds the product and takes the pictures that the documentation shows.
+pub(crate) fn screenshots(workspace: &Workspace) -> Result<()> {
+    setup::for_measuring()?;
+    programs::build(workspace)?;
+    programs::build_tools(workspace, &["screenshots"])?;
+    let mut command = Command::new(workspace.programs().join("screenshots"));
+    checks::system_environment(&mut command, workspace);
+    process::run(command.arg(workspace.root().join("docs/images")))
 }
 
 /// The folder of the dashboard, with Node.js on the machine and the packages of the lock in
