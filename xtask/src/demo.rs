@@ -142,6 +142,7 @@ impl<'a> Demo<'a> {
         if !self.until_ready(host, signals)? {
             return Ok(false);
         }
+        eprintln!("==> the dashboard: http://{}/", self.listen);
         let mut command = Command::new(self.workspace.programs().join("ocelli"));
         command.arg("watch").arg(&self.session).arg(format!("--url=http://{}", self.listen));
         command.args(seconds.map(|seconds| format!("--seconds={seconds}")));

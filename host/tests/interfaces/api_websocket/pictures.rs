@@ -225,7 +225,7 @@ async fn a_client_that_does_not_read_loses_pictures_to_the_next_key_unit_and_no_
     let mut client = host.client().await;
     client.subscribe(GATE).await;
     client.ask(watch_pictures(GATE, "all")).await;
-    // The system takes some megabytes for the client, then the queue fills.
+    // The system takes some for the client, then the queue fills.
     let (mut next, received_ns) = (0, monotonic_ns());
     while host.dropped(GATE) == 0 {
         let mut unit = unit(next, 100_000);
