@@ -1,4 +1,4 @@
-//! `ocelli pipeline`: checks a component as a deployment does.
+//! `ocelli pipeline check`: checks a component as a deployment does.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -7,36 +7,30 @@ use crate::config::{self, Sandbox, Signatures};
 use crate::deploy::{CompileError, check_component};
 use crate::worker::Programs;
 use anyhow::{Context, bail};
-use clap::Subcommand;
+use clap::Args;
 use ocelli_protocol::component::{CheckReport, Problem};
 use ocelli_protocol::key::{KeyError, TrustedKey};
 
-use super::table::printable;
+use super::super::table::printable;
 
-/// The commands about pipelines.
-#[derive(Subcommand)]
-pub(super) enum PipelineCommand {
-    /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where
-    /// something is.
-    Check {
-        /// The component.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// It has to be signed by this key: OpenSSH's `ssh-ed25519 ...` or PEM, or a file that
-        /// holds it. May be repeated.
-        #[arg(long, value_name = "KEY|FILE")]
-        trusted_key: Vec<String>,
-        /// The report, for programs.
-        #[arg(long)]
-        json: bool,
-    },
+/// See the module's documentation.
+#[derive(Args)]
+pub(in crate::cli) struct PipelineCheckCommand {
+    /// The component.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// It has to be signed by this key: OpenSSH's `ssh-ed25519 ...` or PEM, or a file that holds
+    /// it. May be repeated.
+    #[arg(long, value_name = "KEY|FILE")]
+    trusted_key: Vec<String>,
+    /// The report, for programs.
+    #[arg(long)]
+    json: bool,
 }
 
-impl PipelineCommand {
+impl PipelineCheckCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        match self {
-            Self::Check { file, trusted_key, json } => check(file, &trusted_key, json),
-        }
+        check(self.file, &self.trusted_key, self.json)
     }
 }
 
