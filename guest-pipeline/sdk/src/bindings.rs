@@ -1,5 +1,5 @@
-//! The generated bindings of the world `camera-pipeline` in `wit/0.3`. Generated code: the
-//! allowances below are for it.
+//! The generated bindings of the world `camera-pipeline` in `wit`, which leads to the newest folder
+//! of the repository's `wit/`. Generated code: the allowances below are for it.
 #![allow(
     missing_docs,
     unsafe_code,
@@ -10,7 +10,7 @@
 )]
 
 wit_bindgen::generate!({
-    path: "../../wit/0.3",
+    path: "wit",
     world: "camera-pipeline",
     generate_all,
     pub_export_macro: true,
