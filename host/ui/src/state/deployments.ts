@@ -5,6 +5,7 @@ import type { Deployment, Pipeline } from "../api/types";
 import { isUnderWay } from "../deployment/steps";
 import type { JsonObject } from "../settings/json";
 import { on } from "./live";
+import { stillThere, whenUserGoes } from "./me";
 import { refreshSessions } from "./sessions";
 
 /** Deployments that are shown. */
@@ -172,11 +173,16 @@ export type Pipelines =
 /** The pipelines that the host has by name. */
 export const pipelines = signal<Pipelines>({ state: "loading" });
 
+whenUserGoes(() => {
+  pipelines.value = { state: "loading" };
+});
+
 export async function loadPipelines(): Promise<void> {
+  const isMine = stillThere();
   try {
     const { pipelines: all } = await request<{ pipelines: Pipeline[] }>(path("pipelines"));
-    pipelines.value = { state: "ready", all };
+    if (isMine()) pipelines.value = { state: "ready", all };
   } catch (error) {
-    pipelines.value = { state: "failed", reason: said(error) };
+    if (isMine()) pipelines.value = { state: "failed", reason: said(error) };
   }
 }

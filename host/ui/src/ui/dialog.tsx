@@ -1,6 +1,7 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { whenUserGoes } from "../state/me";
 
 interface Props {
   title: string;
@@ -43,6 +44,8 @@ interface Question {
 }
 
 const asked = signal<(Question & { answer: (yes: boolean) => void }) | null>(null);
+
+whenUserGoes(() => asked.value?.answer(false));
 
 /** Asks before something that hurts; true if the user wants it. */
 export function confirmed(question: Question): Promise<boolean> {
