@@ -10,7 +10,7 @@ const TRIPS_MS = 10_000;
 /** A joiner's first units are old: the GOP from its key unit on. So long they may take. */
 const JOINING_MS = 4000;
 
-export type Verdict = "decode" | "skip";
+type Verdict = "decode" | "skip";
 
 export class DropRule {
   /** Nothing is decoded before the next key unit. */

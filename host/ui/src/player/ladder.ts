@@ -1,7 +1,7 @@
 // The ways of showing pictures, best first, and why a tile is not on the first.
 import type { Codec } from "../api/types";
 
-export const RUNGS = ["webcodecs", "mse", "jpeg", "still"] as const;
+const RUNGS = ["webcodecs", "mse", "jpeg", "still"] as const;
 export type RungName = (typeof RUNGS)[number];
 
 /** How people know them. */

@@ -26,7 +26,7 @@ const PAUSE_MS = 2000;
 /** Milliseconds after which a picture that was left out is told no longer. */
 const DROPS_SHOWN_MS = 5000;
 
-export interface PlayerOptions {
+interface PlayerOptions {
   pictures: Pictures;
   mode: Mode;
   boxes: boolean;
@@ -34,7 +34,7 @@ export interface PlayerOptions {
   forced: RungName | null;
 }
 
-export interface PlayerState {
+interface PlayerState {
   rung: RungName | null;
   /** Why it is no better rung; "" on the first. */
   why: string;

@@ -39,7 +39,7 @@ export interface FoundCamera {
   fault: string | null;
 }
 
-export type Asked<T> =
+type Asked<T> =
   | { state: "idle" }
   | { state: "asked" }
   | { state: "ready"; answer: T }

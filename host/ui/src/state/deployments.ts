@@ -28,7 +28,7 @@ export interface DeployRequest {
   state: "keep" | "fresh" | null;
 }
 
-export type Attempt =
+type Attempt =
   | { state: "asked"; after: number; request: DeployRequest | null }
   | { state: "done"; record: Deployment; request: DeployRequest | null }
   | { state: "failed"; error: ApiError; record: Deployment | null; request: DeployRequest | null };

@@ -60,7 +60,7 @@ interface List {
 let list: List | null = null;
 let drawing: ReturnType<typeof setTimeout> | undefined;
 
-export const fetchPage: Fetch = (session, query) =>
+const fetchPage: Fetch = (session, query) =>
   request<EventPage>(path("sessions", session, "events"), { query: { ...query } });
 
 /** Begins a list with these filters. */

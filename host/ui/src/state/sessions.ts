@@ -8,14 +8,14 @@ import { me, stillThere, whenUserGoes } from "./me";
 /** Milliseconds between two looks at the counters; changes of state come at once by themselves. */
 const EVERY_MS = 2000;
 
-export type Listing =
+type Listing =
   { state: "loading" } | { state: "ready"; at: number } | { state: "failed"; reason: string };
 
 /** By name, in the order of the names. */
 export const sessions = signal<ReadonlyMap<string, Session>>(new Map());
 export const listing = signal<Listing>({ state: "loading" });
 
-export interface LastResult {
+interface LastResult {
   message: DetectionsMessage;
   /** Of `Date.now()`. */
   at: number;

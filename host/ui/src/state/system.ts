@@ -19,7 +19,7 @@ export const audit = new Part<{ lines: AuditLine[] }>(
   OFTEN_MS,
 );
 
-export interface TokenRequest {
+interface TokenRequest {
   name: string;
   role: string;
   sessions?: string[];
