@@ -22,6 +22,12 @@ export interface Job {
   stale: boolean;
 }
 
+/** What a picture has of its unit. It has been decoded just now. */
+export function ofJob({ unit, stale }: Job) {
+  const { pts, arrived, age, turn } = unit;
+  return { pts, arrived, stale, turn, latency: age + performance.now() - arrived };
+}
+
 export interface Rung {
   /** Units that wait to be decoded. */
   readonly waiting: number;

@@ -1,7 +1,6 @@
 // The first rung: access units go to the browser's decoder as the camera sent them.
-import type { Picture } from "./joiner";
 import { h264Parameters, h265Codec } from "./nal";
-import type { Job, Rung, RungOwner } from "./rung";
+import { type Job, type Rung, type RungOwner, ofJob } from "./rung";
 
 /** Where a key unit has no parameter sets of its own: any H.264 up to 1080p. */
 const ANY_H264 = "avc1.640028";
@@ -103,21 +102,15 @@ export class WebCodecsRung implements Rung {
       if (timestamp > frame.timestamp) break;
       this.#pending.delete(timestamp);
     }
-    const { pts, arrived, age, turn, hidden } = job.unit;
-    if (hidden) return frame.close();
-    const picture: Picture = {
-      pts,
-      arrived,
-      stale: job.stale,
+    if (job.unit.hidden) return frame.close();
+    this.owner.picture({
+      ...ofJob(job),
       fleeting: false,
-      latency: age + performance.now() - arrived,
-      turn,
       width: frame.displayWidth,
       height: frame.displayHeight,
       source: frame,
       close: () => frame.close(),
-    };
-    this.owner.picture(picture);
+    });
   }
 
   #failed(decoder: VideoDecoder, error: unknown): void {

@@ -1,6 +1,6 @@
 // A session's deployments: the history, and what this page has asked for.
 import { type Signal, signal } from "@preact/signals";
-import { ApiError, path, request, said } from "../api/client";
+import { type ApiError, apiError, path, request, said } from "../api/client";
 import type { Deployment, Pipeline } from "../api/types";
 import { isUnderWay } from "../deployment/steps";
 import type { JsonObject } from "../settings/json";
@@ -149,7 +149,7 @@ export class Deployments {
       this.attempt.value = { state: "done", record, request: asked };
       return record;
     } catch (cause) {
-      const error = cause instanceof ApiError ? cause : new ApiError(0, "unknown", said(cause));
+      const error = apiError(cause);
       const record = (error.problem["deployment"] ?? null) as Deployment | null;
       this.attempt.value = { state: "failed", error, record, request: asked };
       return null;
