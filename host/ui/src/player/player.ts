@@ -195,7 +195,7 @@ export class Player implements PictureSink, RungOwner {
         this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
-    rung.decode({ unit, units, stale: unit.age > STALE_MS });
+    rung.decode({ unit, units, stale: unit.age > STALE_MS, alone: verdict === "alone" });
   }
 
   picture(picture: Picture): void {

@@ -45,7 +45,7 @@ export class WebCodecsRung implements Rung {
     try {
       const type = unit.key ? "key" : "delta";
       decoder.decode(new EncodedVideoChunk({ type, timestamp, data: unit.data }));
-      if (this.#keysOnly && unit.key) void this.#alone(decoder);
+      if (unit.key && (this.#keysOnly || job.alone)) void this.#alone(decoder);
     } catch (error) {
       this.#failed(decoder, error);
     }
@@ -60,7 +60,7 @@ export class WebCodecsRung implements Rung {
 
   /**
    * The unit that it has is the only one for a while. A decoder that reorders would keep the
-   * picture until more come; and each has some 30 MB, of no use to a wall between its pictures.
+   * picture until more come; and each has some 30 MB, of no use to a wall between its key pictures.
    */
   async #alone(decoder: VideoDecoder): Promise<void> {
     try {
