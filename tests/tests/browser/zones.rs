@@ -24,7 +24,7 @@ async fn place(window: &Window, x: f64, y: f64) -> (f64, f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_zone_that_was_drawn_reports_who_enters_it() {
-    let site = Site::start("", &[GATE]).await;
+    let site = Site::start("edit_config = true", &[GATE]).await;
     site.host.wait_for_session("gate", |session| session["results"] != 0).await;
     let browser = Browser::start().await;
     let window = browser.open(&site.url("/zones/gate")).await;
@@ -40,6 +40,9 @@ async fn a_zone_that_was_drawn_reports_who_enters_it() {
     window.until_text("4 corners").await;
     window.press("button", "Save").await;
     window.until_text("These settings run now").await;
+    window.until_text("Saved in the config file").await;
+    let config = std::fs::read_to_string(site.host.config_path()).unwrap();
+    assert!(config.contains("polygon"), "{config}");
     window.go(&site.url("/events?camera=gate&kind=zone_entered")).await;
     window.until_text("entered zone").await;
     assert_eq!(window.faults(), [""; 0]);
