@@ -195,6 +195,7 @@ export class Player implements PictureSink, RungOwner {
         this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
+    if (verdict === "alone") this.#tellSlow();
     rung.decode({ unit, units, stale: unit.age > STALE_MS, alone: verdict === "alone" });
   }
 
