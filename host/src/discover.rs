@@ -5,21 +5,19 @@
 //! their size and their number have bounds, XML is read without entities of its own, and a camera
 //! is asked further at the address alone that its answer came from.
 
+mod device;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::{StreamExt, stream};
 use roxmltree::{Document, Node, ParsingOptions};
 use schemars::JsonSchema;
 use serde::Serialize;
-use sha1::{Digest, Sha1};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::UdpSocket;
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use crate::util::line::line;
@@ -34,9 +32,6 @@ const WAIT: Duration = Duration::from_secs(3);
 /// listed without their streams.
 const ALL: Duration = Duration::from_secs(20);
 
-/// How long one request to a camera may take.
-const REQUEST: Duration = Duration::from_secs(3);
-
 /// Addresses of this machine that probes go out of.
 const MAX_OWN: usize = 16;
 
@@ -46,11 +41,7 @@ const MAX_CAMERAS: usize = 256;
 /// Cameras that are asked at the same time.
 const ASKED: usize = 16;
 
-/// Streams of a camera: main, sub, and some of a camera with several lenses.
-const MAX_STREAMS: usize = 8;
-
-/// Bytes of an answer, and nodes of its XML: profiles of a camera with several lenses.
-const MAX_ANSWER: usize = 256 << 10;
+/// Nodes of an answer's XML: profiles of a camera with several lenses.
 const MAX_NODES: u32 = 20_000;
 
 /// The beginnings of scopes that say something to a person.
@@ -93,29 +84,12 @@ pub(crate) struct CameraLogin {
     pub password: String,
 }
 
-/// Why a camera is not asked, or does not tell.
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error("it does not answer in time")]
-    Late,
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("it wants a user name and a password, or others")]
-    Unauthorized,
-    #[error("it answers with HTTP status {0}")]
-    Status(String),
-    #[error("its answer is not understood")]
-    Answer,
-    #[error("it names another machine: {0}")]
-    Elsewhere(String),
-}
-
 /// The cameras that answer, by their addresses.
 pub(crate) async fn discover(login: Option<&CameraLogin>) -> io::Result<Vec<DiscoveredCamera>> {
     let text = tokio::fs::read_to_string("/proc/net/fib_trie").await.unwrap_or_default();
     let found = probe(MULTICAST, &own_addresses(&text), WAIT).await?;
     let deadline = Instant::now() + ALL;
-    let asked = found.into_values().map(|match_| ask(match_, login, deadline));
+    let asked = found.into_values().map(|found| device::ask(found, login, deadline));
     Ok(stream::iter(asked).buffered(ASKED).collect().await)
 }
 
@@ -212,160 +186,6 @@ fn probe_match(text: &str, id: &str, address: IpAddr) -> Option<ProbeMatch> {
         name: scope("name"),
         hardware: scope("hardware"),
     })
-}
-
-/// Asks a camera for its streams.
-async fn ask(
-    found: ProbeMatch,
-    login: Option<&CameraLogin>,
-    deadline: Instant,
-) -> DiscoveredCamera {
-    let ProbeMatch { address, service, name, hardware } = found;
-    let streams = match service {
-        Some(service) => {
-            let asked = timeout_at(deadline, streams(&service, address, login)).await;
-            asked.unwrap_or(Err(AskError::Late))
-        }
-        None => Err(AskError::Elsewhere("its service is at no address of its own".to_owned())),
-    };
-    let (streams, fault) = match streams {
-        Ok(streams) => (streams, None),
-        Err(error) => (Vec::new(), Some(line(&error.to_string()))),
-    };
-    DiscoveredCamera { address: address.to_string(), name, hardware, streams, fault }
-}
-
-async fn streams(
-    service: &Url,
-    address: IpAddr,
-    login: Option<&CameraLogin>,
-) -> Result<Vec<DiscoveredStream>, AskError> {
-    let body = "<v:GetCapabilities><v:Category>Media</v:Category></v:GetCapabilities>";
-    let answer = request(service, address, login, body).await?;
-    let media = {
-        let document = parse(&answer).ok_or(AskError::Answer)?;
-        let media = find(document.root_element(), "Media").ok_or(AskError::Answer)?;
-        let media = text_of(media, "XAddr").and_then(|url| Url::parse(&url).ok());
-        media.ok_or(AskError::Answer)?
-    };
-    let answer = request(&media, address, login, "<m:GetProfiles/>").await?;
-    let profiles = profiles(&answer).ok_or(AskError::Answer)?;
-    let mut streams = Vec::new();
-    for (token, stream) in profiles {
-        let token = escaped(&token);
-        let body = format!(
-            "<m:GetStreamUri><m:StreamSetup><t:Stream>RTP-Unicast</t:Stream><t:Transport>\
-             <t:Protocol>RTSP</t:Protocol></t:Transport></m:StreamSetup>\
-             <m:ProfileToken>{token}</m:ProfileToken></m:GetStreamUri>"
-        );
-        let answer = request(&media, address, login, &body).await?;
-        let uri = parse(&answer).and_then(|document| text_of(document.root_element(), "Uri"));
-        // Some cameras put credentials into it.
-        let url = uri.and_then(|uri| Url::parse(&uri).ok()).and_then(|mut url| {
-            url.set_username("").and_then(|()| url.set_password(None)).ok()?;
-            matches!(url.scheme(), "rtsp" | "rtsps").then(|| url.to_string())
-        });
-        streams.extend(url.map(|source| DiscoveredStream { source: line(&source), ..stream }));
-    }
-    Ok(streams)
-}
-
-/// The tokens of a camera's profiles, with what they say of their streams.
-fn profiles(answer: &str) -> Option<Vec<(String, DiscoveredStream)>> {
-    let document = parse(answer)?;
-    let nodes = document.descendants().filter(|node| node.tag_name().name() == "Profiles");
-    let profiles = nodes.take(MAX_STREAMS).filter_map(|node| {
-        let token = node.attribute("token")?.to_owned();
-        let encoder = find(node, "VideoEncoderConfiguration");
-        let number = |name: &str| text_of(encoder?, name)?.parse::<u32>().ok();
-        Some((
-            token.clone(),
-            DiscoveredStream {
-                profile: line(&text_of(node, "Name").unwrap_or(token)),
-                source: String::new(),
-                encoding: encoder.and_then(|it| text_of(it, "Encoding")).map(|it| line(&it)),
-                size: number("Width").zip(number("Height")),
-            },
-        ))
-    });
-    Some(profiles.collect())
-}
-
-/// Sends a SOAP request to a service of a camera, at the camera's own address alone.
-async fn request(
-    service: &Url,
-    address: IpAddr,
-    login: Option<&CameraLogin>,
-    body: &str,
-) -> Result<String, AskError> {
-    if service.scheme() != "http" || host(service) != Some(address) {
-        return Err(AskError::Elsewhere(service.host_str().unwrap_or_default().to_owned()));
-    }
-    let header = login.map(security).unwrap_or_default();
-    let message = envelope(&header, body);
-    let port = service.port_or_known_default().unwrap_or(80);
-    let exchange = async {
-        let mut stream = TcpStream::connect((address, port)).await?;
-        let (host, path) = (SocketAddr::new(address, port), service.path());
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: \
-             application/soap+xml; charset=utf-8\r\nContent-Length: {}\r\n\r\n",
-            message.len()
-        );
-        stream.write_all(head.as_bytes()).await?;
-        stream.write_all(message.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(MAX_ANSWER as u64).read_to_end(&mut answer).await?;
-        io::Result::Ok(answer)
-    };
-    let answer = timeout(REQUEST, exchange).await.map_err(|_| AskError::Late)??;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(AskError::Answer)?;
-    let status = head.split(' ').nth(1).unwrap_or_default();
-    match status {
-        "200" => {}
-        "400" | "401" | "500" if body.contains("NotAuthorized") => {
-            return Err(AskError::Unauthorized);
-        }
-        "401" => return Err(AskError::Unauthorized),
-        other => return Err(AskError::Status(line(other))),
-    }
-    // The XML alone counts: the sizes of chunks stand outside of it, or split it.
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    if chunked { unchunked(body).ok_or(AskError::Answer) } else { Ok(body.to_owned()) }
-}
-
-/// The chunks of a body, together.
-fn unchunked(mut body: &str) -> Option<String> {
-    let mut whole = String::new();
-    loop {
-        let (size, rest) = body.split_once("\r\n")?;
-        let size = usize::from_str_radix(size.split(';').next()?.trim(), 16).ok()?;
-        if size == 0 {
-            return Some(whole);
-        }
-        let (chunk, rest) = rest.split_at_checked(size)?;
-        whole.push_str(chunk);
-        body = rest.strip_prefix("\r\n")?;
-    }
-}
-
-/// The header by which a user is known: a digest of the password (WS-Security, UsernameToken
-/// Profile 1.0).
-fn security(login: &CameraLogin) -> String {
-    let nonce: [u8; 16] = rand::random();
-    let created = format!("{:.0}", jiff::Timestamp::now());
-    let digest = Sha1::new().chain_update(nonce).chain_update(&created);
-    let digest = BASE64_STANDARD.encode(digest.chain_update(&login.password).finalize());
-    let (user, nonce) = (escaped(&login.user), BASE64_STANDARD.encode(nonce));
-    let name = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss";
-    format!(
-        "<w:Security xmlns:w=\"{name}-wssecurity-secext-1.0.xsd\" \
-         xmlns:u=\"{name}-wssecurity-utility-1.0.xsd\"><w:UsernameToken>\
-         <w:Username>{user}</w:Username><w:Password \
-         Type=\"{name}-username-token-profile-1.0#PasswordDigest\">{digest}</w:Password>\
-         <w:Nonce>{nonce}</w:Nonce><u:Created>{created}</u:Created></w:UsernameToken></w:Security>"
-    )
 }
 
 fn envelope(header: &str, body: &str) -> String {

@@ -1,5 +1,9 @@
 //! Answers of cameras, and a camera that is asked.
 
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use super::*;
 
 const MATCH: &str = r#"<?xml version="1.0"?>
@@ -41,14 +45,6 @@ fn an_answer_is_taken_of_who_was_asked_and_for_its_own_address() {
     assert_eq!(probe_match(&deep, "ID", HERE), None);
 }
 
-#[test]
-fn chunks_are_put_together() {
-    assert_eq!(unchunked("3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n").as_deref(), Some("abcde"));
-    for odd in ["", "3\r\nab", "x\r\n", "ffffffffffffffffff\r\na", "2\r\nabc\r\n0\r\n\r\n"] {
-        assert_eq!(unchunked(odd), None, "{odd}");
-    }
-}
-
 /// What a camera answers to a request, by its body.
 fn answer(asked: &str, port: u16) -> String {
     let said = if asked.contains("GetCapabilities") {
@@ -69,8 +65,23 @@ fn answer(asked: &str, port: u16) -> String {
     )
 }
 
+/// How a camera wants to know its user.
+#[derive(Clone, Copy, PartialEq)]
+enum Wants {
+    /// By the message's header, of a camera whose clock is three hours behind.
+    Message,
+    /// By HTTP's.
+    Http,
+}
+
+const BEHIND: SignedDuration = SignedDuration::from_hours(3);
+
+const REFUSED: &str = "HTTP/1.1 400 Bad\r\n\r\n<Code>ter:NotAuthorized</Code>";
+const CHALLENGED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\
+    WWW-Authenticate: Digest realm=\"cam\", nonce=\"n\", qop=\"auth\", algorithm=MD5\r\n\r\n";
+
 /// A camera for requests with a user, at a port of this machine.
-async fn camera() -> u16 {
+async fn camera(wants: Wants) -> u16 {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -80,10 +91,19 @@ async fn camera() -> u16 {
                 assert!(stream.read_buf(&mut asked).await.unwrap() > 0);
             }
             let asked = String::from_utf8(asked).unwrap();
-            let said = if asked.contains("PasswordDigest") && !asked.contains("secret") {
+            assert!(!asked.contains("secret"));
+            let now = Timestamp::now() - BEHIND;
+            let said = if asked.contains("GetSystemDateAndTime") {
+                clock(now)
+            } else if wants == Wants::Message && is_of(&asked, now)
+                || wants == Wants::Http
+                    && asked.contains("authorization: Digest username=\"eye & co\"")
+            {
                 answer(&asked, port)
+            } else if wants == Wants::Http {
+                CHALLENGED.to_owned()
             } else {
-                "HTTP/1.1 400 Bad\r\n\r\n<Code>ter:NotAuthorized</Code>".to_owned()
+                REFUSED.to_owned()
             };
             stream.write_all(said.as_bytes()).await.unwrap();
         }
@@ -91,9 +111,39 @@ async fn camera() -> u16 {
     port
 }
 
+/// A camera's answer that says its time.
+fn clock(now: Timestamp) -> String {
+    let now = TimeZone::UTC.to_datetime(now);
+    let time = format!(
+        "<UTCDateTime><Time><Hour>{}</Hour><Minute>{}</Minute><Second>{}</Second></Time>\
+         <Date><Year>{}</Year><Month>{}</Month><Day>{}</Day></Date></UTCDateTime>",
+        now.hour(),
+        now.minute(),
+        now.second(),
+        now.year(),
+        now.month(),
+        now.day()
+    );
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{time}", time.len())
+}
+
+/// Whether a request has a digest that was made within a minute of this time.
+fn is_of(asked: &str, now: Timestamp) -> bool {
+    let created = asked.split("<u:Created>").nth(1).and_then(|rest| rest.split('<').next());
+    let created = created.and_then(|text| text.parse::<Timestamp>().ok());
+    created.is_some_and(|created| created.duration_since(now).as_secs().abs() < 60)
+        && asked.contains("PasswordDigest")
+}
+
 #[tokio::test]
 async fn a_camera_that_answers_is_asked_for_its_streams() {
-    let port = camera().await;
+    for wants in [Wants::Message, Wants::Http] {
+        tells_its_streams(wants).await;
+    }
+}
+
+async fn tells_its_streams(wants: Wants) {
+    let port = camera(wants).await;
     let device = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to = device.local_addr().unwrap();
     tokio::spawn(async move {
@@ -107,7 +157,7 @@ async fn a_camera_that_answers_is_asked_for_its_streams() {
     let found = probe(to, &[Ipv4Addr::LOCALHOST], Duration::from_secs(1)).await.unwrap();
     let found = found.into_values().next().unwrap();
     let login = CameraLogin { user: "eye & co".into(), password: "secret".into() };
-    let camera = ask(found.clone(), Some(&login), Instant::now() + ALL).await;
+    let camera = device::ask(found.clone(), Some(&login), Instant::now() + ALL).await;
     assert_eq!((camera.address.as_str(), camera.fault), ("127.0.0.1", None));
     let main = DiscoveredStream {
         profile: "main".into(),
@@ -116,7 +166,7 @@ async fn a_camera_that_answers_is_asked_for_its_streams() {
         size: Some((768, 576)),
     };
     assert_eq!(camera.streams, [main]);
-    let stranger = ask(found, None, Instant::now() + ALL).await;
+    let stranger = device::ask(found, None, Instant::now() + ALL).await;
     assert!(stranger.streams.is_empty());
     assert!(stranger.fault.unwrap().contains("user name"), "it says what to do");
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -82,6 +83,12 @@ impl Drop for FakeServer {
     }
 }
 
+/// What the kernel keeps for a slow relay: with its default, a whole GOP would wait there.
+const SLOW_BUFFER: u32 = 16 << 10;
+
+/// Parts of a second of a slow relay: it passes bytes on in each.
+const SLOW_PARTS: usize = 20;
+
 /// Passes connections on to a port of this machine, counts them, and cuts them.
 #[derive(Debug)]
 pub struct Relay {
@@ -114,6 +121,42 @@ impl Relay {
         })
         .await;
         Self { fake, connections, cuts }
+    }
+
+    /// A relay to `port` that lets so many bytes a second through to who connects, and keeps little
+    /// of what waits.
+    pub async fn slow(port: u16, bytes_per_second: usize) -> Self {
+        let (cuts, _) = watch::channel(0);
+        let fake = FakeServer::serve(move |inner| async move {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(SLOW_BUFFER).unwrap();
+            let Ok(outer) = socket.connect((Ipv4Addr::LOCALHOST, port).into()).await else {
+                return;
+            };
+            let ((mut from, mut to), (mut back, mut forth)) =
+                (outer.into_split(), inner.into_split());
+            let mut part = vec![0; bytes_per_second / SLOW_PARTS];
+            let mut turns = tokio::time::interval(Duration::from_secs(1) / SLOW_PARTS as u32);
+            let down = async {
+                loop {
+                    turns.tick().await;
+                    match from.read(&mut part).await {
+                        Ok(count) if count > 0 => {
+                            if forth.write_all(&part[..count]).await.is_err() {
+                                return;
+                            }
+                        }
+                        _ => return,
+                    }
+                }
+            };
+            tokio::select! {
+                () = down => {}
+                _ = tokio::io::copy(&mut back, &mut to) => {}
+            }
+        })
+        .await;
+        Self { fake, connections: Arc::default(), cuts }
     }
 
     /// Ends all connections at both ends. New ones are taken as before.

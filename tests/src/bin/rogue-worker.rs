@@ -38,6 +38,9 @@ const ROOM: usize = 1 << 10;
 const HOARD: usize = 512 << 20;
 const CROWD: usize = 500;
 
+/// Access units that one says it has taken in: more than it is ever sent.
+const PROGRESS: u64 = 1 << 40;
+
 fn main() {
     let _ = die_with_parent();
     let session = std::env::args().nth(1).unwrap();
@@ -296,14 +299,22 @@ impl Rogue {
 
     fn heartbeats(&mut self) -> Result<()> {
         loop {
-            self.heartbeat()?;
+            self.heartbeat(0)?;
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    fn heartbeat(&mut self) -> Result<()> {
+    /// Says that it is well: its host is to find what it takes.
+    fn busy(&mut self) -> Result<()> {
+        loop {
+            self.heartbeat(PROGRESS)?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn heartbeat(&mut self, received: u64) -> Result<()> {
         self.say(&FromWorker::Heartbeat {
-            counters: Counters::default(),
+            counters: Counters { received, ..Counters::default() },
             guest_memory: u64::MAX,
             damage: None,
         })
@@ -374,9 +385,9 @@ impl Rogue {
             };
             memory.fill(1);
             // On a busy machine all of it takes longer than a health check waits.
-            self.heartbeat()?;
+            self.heartbeat(PROGRESS)?;
         }
-        self.heartbeats()
+        self.busy()
     }
 
     /// Hundreds of threads.
@@ -385,7 +396,7 @@ impl Rogue {
         for _ in 0..CROWD {
             std::thread::Builder::new().stack_size(1 << 16).spawn(std::thread::park)?;
         }
-        self.heartbeats()
+        self.busy()
     }
 
     fn say(&mut self, message: &FromWorker) -> Result<()> {

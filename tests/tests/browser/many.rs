@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ocelli_testkit::browser::Browser;
-use ocelli_testkit::depth::rounds;
+use ocelli_testkit::depth::{is_full, rounds};
 
 use crate::site::{SPOT, Site, player};
 
@@ -28,8 +28,14 @@ async fn many_pages_at_once_all_show_the_camera() {
 /// Bytes by which the page's objects may differ from one look to the next.
 const WOBBLE: f64 = 1.5e6;
 
-/// How long the next pictures may take: three times as long as the camera's rate says.
-const SEGMENT: Duration = Duration::from_secs(200);
+/// Pictures between two looks, and how long they may take: several times as long as the camera's
+/// rate of 10 a second says.
+const SEGMENT: u32 = 300;
+const PATIENCE: Duration = Duration::from_secs(200);
+
+/// Segments: half a minute, and an hour in a full run.
+const SHORT: u32 = 1;
+const HOUR: u32 = 120;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_stays_open_does_not_grow() {
@@ -38,13 +44,14 @@ async fn a_page_that_stays_open_does_not_grow() {
     let window = browser.open(&site.url("/cameras/spot")).await;
     let drawn = format!("{}.drawn", player("spot"));
     // The samples that the page keeps are full by then: 600 pictures, of 10 a second.
-    let mut limit = 650;
+    let full = 650;
     let mut heap = Vec::new();
-    for _ in 0..=rounds(4) {
-        window.until_within(SEGMENT, &format!("{drawn} > {limit}")).await;
+    for segment in 0..=if is_full() { HOUR } else { SHORT } {
+        let shown = full + segment * SEGMENT;
+        window.until_within(PATIENCE, &format!("{drawn} > {shown}")).await;
         heap.push(window.heap_bytes().await);
-        limit += 300;
     }
+    println!("heap of the page: {heap:?}");
     let (first, last) = (heap[0], heap[heap.len() - 1]);
     assert!(last - first < WOBBLE, "the page grows: {heap:?}");
     assert_eq!(window.faults(), [""; 0]);

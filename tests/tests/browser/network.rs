@@ -1,14 +1,14 @@
-//! Pages that are not on this machine.
+//! Pages that are not on this machine: plain http, a slow link.
 
 use std::net::Ipv4Addr;
 use std::process::Command;
 
 use ocelli_testkit::browser::Browser;
-use ocelli_testkit::skip;
+use ocelli_testkit::{Relay, skip};
 
 use crate::login::{log_in, token};
 use crate::seen::places;
-use crate::site::{SPOT, Site, picture, player};
+use crate::site::{Camera, SPOT, Site, picture, player};
 
 /// Set for the test's own second run, inside of a network of its own.
 const INSIDE: &str = "OCELLI_TEST_NAMESPACE";
@@ -52,4 +52,25 @@ async fn plain_http_at_another_address_shows_pictures_by_media_source_and_says_w
     window.until(&format!("{}.rung === 'mse'", player("spot"))).await;
     window.until_text("plain http").await;
     places(&window, &picture("spot"), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_costs_pictures_and_not_their_age_and_the_page_says_so() {
+    // 300 kB a second, of which a third comes through.
+    let large = Camera("large", "people-1080-high-b3.mp4", "motion", "");
+    let site = Site::start("", &[large]).await;
+    let relay = Relay::slow(site.host.address().port(), 100_000).await;
+    let browser = Browser::start().await;
+    let near = browser.open(&site.url("/cameras/large")).await;
+    let far = browser.open(&format!("http://{}/cameras/large", relay.address())).await;
+    let own = player("large");
+    far.until(&format!("{own}.discontinuities + {own}.dropped > 2 && {own}.drawn > 2")).await;
+    far.until_text("left out").await;
+    // Both pages show the same moment, but for what a link of this rate has under way.
+    let drawn = far.evaluate(&format!("{own}.drawn")).await;
+    far.until(&format!("{own}.drawn > {drawn} + 2")).await;
+    let last = format!("{own}.last");
+    let (here, there) = tokio::join!(near.evaluate(&last), far.evaluate(&last));
+    let behind_s = (here.as_f64().unwrap() - there.as_f64().unwrap()) / 1e9;
+    assert!(behind_s < 15.0, "the slow page is {behind_s} s behind");
 }

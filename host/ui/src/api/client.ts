@@ -108,6 +108,11 @@ export async function failure(answer: Response): Promise<ApiError> {
   return new ApiError(answer.status, "unknown", message);
 }
 
+/** Any error as one of a request. */
+export function apiError(cause: unknown): ApiError {
+  return cause instanceof ApiError ? cause : new ApiError(0, "unknown", said(cause));
+}
+
 /** An error as a sentence for people. */
 export function said(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

@@ -8,7 +8,7 @@ const LONGEST_WAIT_MS = 10_000;
 const QUIET_MS = 15_000;
 
 /** What the socket tells its owner. */
-export interface SocketOwner {
+interface SocketOwner {
   /** It is open: all that was subscribed to before must be asked for again. */
   opened(): void;
   /** It is closed; the next try comes at `retryAt` (of `Date.now()`). */

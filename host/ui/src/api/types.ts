@@ -29,14 +29,14 @@ export type SystemProcess = SystemStatus["processes"][number];
 /** What is kept of events or of pictures, and for how long. */
 export type KeptData = SystemStatus["store"]["events"];
 
-export type EventMessage = Payloads["message.event"];
+type EventMessage = Payloads["message.event"];
 /** `presentation_ns` joins a result with its picture; numbers of JSON lose nothing below 2^53. */
 export type DetectionsMessage = Payloads["message.detections"];
-export type SessionMessage = Payloads["message.session"];
+type SessionMessage = Payloads["message.session"];
 export type HostMessage = Payloads["message.host"];
-export type ErrorMessage = Payloads["message.error"];
-export type AnswerMessage = Payloads["message.answer"];
-export type LaggedMessage = Payloads["message.lagged"];
+type ErrorMessage = Payloads["message.error"];
+type AnswerMessage = Payloads["message.answer"];
+type LaggedMessage = Payloads["message.lagged"];
 
 /** How many of a session's pictures a socket gets. */
 export type Pictures = WatchingMessage["pictures"];

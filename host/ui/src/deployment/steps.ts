@@ -1,7 +1,7 @@
 // A deployment's way, step by step, as its record tells it.
 import type { Deployment } from "../api/types";
 
-export type StepName = Deployment["step"];
+type StepName = Deployment["step"];
 export type StepStatus = "done" | "active" | "failed" | "waiting" | "left out";
 
 export interface Step {

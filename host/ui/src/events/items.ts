@@ -1,7 +1,7 @@
 // What the list shows: events, and alerts as intervals from being raised to being cleared.
 import type { StoredEvent } from "../api/types";
 
-export interface Plain {
+interface Plain {
   type: "event";
   event: StoredEvent;
 }

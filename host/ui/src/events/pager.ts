@@ -13,7 +13,7 @@ export interface PageQuery {
 export type Fetch = (session: string, query: PageQuery) => Promise<EventPage>;
 
 /** What the host can filter by itself; the rest is for the page. */
-export interface Wanted {
+interface Wanted {
   kind: string | null;
   /** Milliseconds; events from here on are not wanted. */
   to: number;

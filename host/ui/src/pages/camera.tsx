@@ -8,7 +8,7 @@ import { pathOf, query, setQuery } from "../router";
 import { mayOperate } from "../state/me";
 import { listing, sessions } from "../state/sessions";
 import { visible } from "../state/visible";
-import { Empty } from "../ui/empty";
+import { NoCamera } from "../ui/empty";
 import { Link } from "../ui/link";
 import { Status } from "../ui/status";
 import { Actions } from "./camera/actions";
@@ -24,19 +24,7 @@ export default function CameraPage({ id }: { id: string }) {
   const session = sessions.value.get(id);
   if (session !== undefined) return <Camera session={session} />;
   if (listing.value.state === "loading") return <p class="quiet">Loading …</p>;
-  return (
-    <Empty title={`There is no camera “${id}”`}>
-      <p>
-        It has ended, was never made, or your token may not see it. Its past events may still be
-        among <Link href={`/events?camera=${encodeURIComponent(id)}`}>the events</Link>.
-      </p>
-      <p>
-        <Link class="button" href="/">
-          All cameras
-        </Link>
-      </p>
-    </Empty>
-  );
+  return <NoCamera id={id} />;
 }
 
 function Camera({ session }: { session: Session }) {

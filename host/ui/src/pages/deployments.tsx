@@ -5,7 +5,7 @@ import { type DeployRequest, Deployments } from "../state/deployments";
 import { mayOperate } from "../state/me";
 import { listing, sessions } from "../state/sessions";
 import { confirmed } from "../ui/dialog";
-import { Empty } from "../ui/empty";
+import { NoCamera } from "../ui/empty";
 import { Link } from "../ui/link";
 import { Status } from "../ui/status";
 import { Attempted, DeploymentRecord } from "../deployment/attempt";
@@ -22,13 +22,7 @@ export default function DeploymentsPage({ id }: { id: string }) {
   const session = sessions.value.get(id);
   if (session === undefined) {
     if (listing.value.state === "loading") return <p class="quiet">Loading …</p>;
-    return (
-      <Empty title={`There is no camera ${id}`}>
-        <p>
-          It has ended, or you may not see it. All cameras are <Link href="/">here</Link>.
-        </p>
-      </Empty>
-    );
+    return <NoCamera id={id} />;
   }
   return <Content store={store} session={session} />;
 }

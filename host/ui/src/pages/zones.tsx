@@ -8,7 +8,7 @@ import type { Schema } from "../settings/schema";
 import { mayAdmin, mayOperate } from "../state/me";
 import { listing, sessions } from "../state/sessions";
 import { SettingsStore } from "../state/settings";
-import { Empty } from "../ui/empty";
+import { Empty, NoCamera } from "../ui/empty";
 import { Failure } from "../ui/failure";
 import { Link } from "../ui/link";
 import { Status } from "../ui/status";
@@ -36,13 +36,7 @@ export default function ZonesPage({ id }: { id: string }) {
   const session = sessions.value.get(id);
   const loaded = store.loaded.value;
   if (session === undefined && listing.value.state === "ready") {
-    return (
-      <Empty title={`There is no camera ${id}`}>
-        <p>
-          It has ended, or you may not see it. All cameras are <Link href="/">here</Link>.
-        </p>
-      </Empty>
-    );
+    return <NoCamera id={id} />;
   }
   return (
     <>

@@ -5,7 +5,7 @@ import type { RungName } from "./ladder";
 /** Samples that are kept of each kind: a page that is open for a week does not grow. */
 const SAMPLES = 600;
 
-export interface DrawnBoxes {
+interface DrawnBoxes {
   /** The picture that was drawn, and the one whose result the boxes are. */
   picture: number;
   result: number;

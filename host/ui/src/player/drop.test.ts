@@ -25,12 +25,28 @@ it("skips to the next key unit when nine wait", () => {
   expect(rule.skipped).toBe(2);
 });
 
-it("skips what is older than half a second, key units too", () => {
+it("skips what is older than half a second, but for key units", () => {
   const rule = live();
   expect(rule.judge(false, 0, 500, 10)).toBe("decode");
   expect(rule.judge(false, 0, 501, 20)).toBe("skip");
-  expect(rule.judge(true, 0, 700, 30)).toBe("skip");
-  expect(rule.judge(true, 0, 40, 40)).toBe("decode");
+  expect(rule.judge(true, 0, 700, 30)).toBe("alone");
+  expect(rule.judge(false, 0, 40, 40)).toBe("skip");
+  expect(rule.judge(true, 0, 40, 50)).toBe("decode");
+  expect(rule.judge(false, 0, 40, 60)).toBe("decode");
+});
+
+it("skips a key unit when nine wait", () => {
+  const rule = live();
+  expect(rule.judge(true, 9, 5, 10)).toBe("skip");
+});
+
+it("blames a slow link on no decoder", () => {
+  const rule = live();
+  for (let key = 0; key < 10; key += 1) {
+    expect(rule.judge(true, 0, 5, key * 1000)).toBe("decode");
+    expect(rule.judge(false, 0, 2000, key * 1000 + 100)).toBe("skip");
+  }
+  expect(rule.tooSlow(10_000)).toBe(false);
 });
 
 it("decodes the old GOP of a joiner, however many wait", () => {

@@ -10,7 +10,8 @@ const TRIPS_MS = 10_000;
 /** A joiner's first units are old: the GOP from its key unit on. So long they may take. */
 const JOINING_MS = 4000;
 
-export type Verdict = "decode" | "skip";
+/** `alone`: to be decoded, but none after it up to the next key unit. */
+type Verdict = "decode" | "alone" | "skip";
 
 export class DropRule {
   /** Nothing is decoded before the next key unit. */
@@ -38,12 +39,17 @@ export class DropRule {
     if (this.#joinedAt === null && key) this.#joinedAt = now;
     if (late < OLDEST_MS && waiting <= MOST_WAITING) this.#caughtUp ||= this.#joinedAt !== null;
     const joining = !this.#caughtUp && this.#joinedAt !== null && now - this.#joinedAt < JOINING_MS;
-    const slow = !joining && (waiting > MOST_WAITING || late > OLDEST_MS);
-    if (this.#skipping && key && !slow) {
-      this.#skipping = false;
-    } else if (!this.#skipping && slow) {
+    const swamped = !joining && waiting > MOST_WAITING;
+    const old = !joining && late > OLDEST_MS;
+    if (key && !swamped) {
+      // An old key unit is still the newest picture that there is: a slow link brings no other.
+      this.#skipping = old;
+      return old ? "alone" : "decode";
+    }
+    if (!this.#skipping && (swamped || old)) {
       this.#skipping = true;
-      this.#trips.push(now);
+      // What comes late says nothing of the decoder.
+      if (swamped) this.#trips.push(now);
     }
     if (!this.#skipping) return "decode";
     this.skipped += 1;

@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { HEADER_BYTES, readUnit } from "./header";
 
 /** A message as docs/subscriber.md has it. */
-export function message(of: {
+function message(of: {
   version?: number;
   flags?: number;
   codec?: number;

@@ -1,6 +1,6 @@
 // The third and fourth rung: JPEG pictures, from the camera itself or from the host's worker.
 import { failure, path } from "../api/client";
-import type { Job, Rung, RungOwner } from "./rung";
+import { type Job, type Rung, type RungOwner, ofJob } from "./rung";
 
 /** JPEGs that wait for the browser's decoder; one is decoded at a time. */
 const MOST_WAITING = 4;
@@ -61,11 +61,9 @@ export class MjpegRung implements Rung {
     void this.#next();
   }
 
-  #shown(bitmap: ImageBitmap, { unit, stale }: Job): void {
-    const { pts, arrived, age, turn, hidden } = unit;
-    if (hidden) return bitmap.close();
-    const latency = age + performance.now() - arrived;
-    this.owner.picture({ pts, arrived, stale, latency, turn, ...drawable(bitmap) });
+  #shown(bitmap: ImageBitmap, job: Job): void {
+    if (job.unit.hidden) return bitmap.close();
+    this.owner.picture({ ...ofJob(job), ...drawable(bitmap) });
   }
 }
 

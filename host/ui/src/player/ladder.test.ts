@@ -26,6 +26,12 @@ it("takes the best rung that the browser has, and says why it is not the first",
   }
 });
 
+it("takes an error instead of an answer for a codec that is not decoded", async () => {
+  const refuses = { ...all, decodes: () => Promise.reject(new TypeError("no such codec")) };
+  const chosen = await new Ladder(refuses, null).choose("h264", AVC);
+  expect(chosen).toEqual({ rung: "mse", why: "this browser does not decode H.264" });
+});
+
 it("keeps to a forced rung", async () => {
   const ladder = new Ladder(all, "still");
   expect((await ladder.choose("h264", AVC)).rung).toBe("still");

@@ -1,7 +1,7 @@
 // The ways of showing pictures, best first, and why a tile is not on the first.
 import type { Codec } from "../api/types";
 
-export const RUNGS = ["webcodecs", "mse", "jpeg", "still"] as const;
+const RUNGS = ["webcodecs", "mse", "jpeg", "still"] as const;
 export type RungName = (typeof RUNGS)[number];
 
 /** How people know them. */
@@ -87,7 +87,9 @@ export class Ladder {
         : "plain http: browsers give WebCodecs to https and localhost alone";
     }
     if (name === null) return codec === "h265" ? "the stream's parameters are unknown" : null;
-    return (await abilities.decodes(name)) ? null : `this browser does not decode ${what}`;
+    // Some browsers refuse the question for a name that they cannot read.
+    const decodes = await abilities.decodes(name).catch(() => false);
+    return decodes ? null : `this browser does not decode ${what}`;
   }
 }
 

@@ -17,7 +17,7 @@ export interface Result {
 type Box = readonly [number, number, number, number];
 
 /** A detection's box as four numbers. */
-export function boxOf(detection: Detection): Box {
+function boxOf(detection: Detection): Box {
   const [x = 0, y = 0, width = 0, height = 0] = detection.box;
   return [x, y, width, height];
 }

@@ -1,9 +1,8 @@
 // The second rung: a video element, fed with an mp4 fragment for each picture. It shows them 100 ms
 // late or more.
-import type { Picture } from "./joiner";
 import { fragment, initialisation } from "./mp4";
 import { h264Parameters } from "./nal";
-import type { Job, Rung, RungOwner } from "./rung";
+import { type Job, type Rung, type RungOwner, ofJob } from "./rung";
 
 /** NAL units that a sample has: no parameter sets (in avcC) and no delimiters. */
 const LEFT_OUT = new Set([7, 8, 9]);
@@ -207,22 +206,9 @@ export class MseRung implements Rung {
       if (this.#closed) return;
       element.requestVideoFrameCallback(shown);
       const job = this.#nearest(Math.round(mediaTime * 1e6));
-      if (job === null) return;
-      const { pts, arrived, age, turn, hidden } = job.unit;
-      if (hidden) return;
-      const picture: Picture = {
-        pts,
-        arrived,
-        stale: job.stale,
-        fleeting: true,
-        latency: age + performance.now() - arrived,
-        turn,
-        width,
-        height,
-        source: element,
-        close: () => undefined,
-      };
-      this.owner.picture(picture);
+      if (job === null || job.unit.hidden) return;
+      const source = { width, height, source: element, close: () => undefined };
+      this.owner.picture({ ...ofJob(job), fleeting: true, ...source });
     };
     element.requestVideoFrameCallback(shown);
   }

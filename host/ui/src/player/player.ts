@@ -26,7 +26,7 @@ const PAUSE_MS = 2000;
 /** Milliseconds after which a picture that was left out is told no longer. */
 const DROPS_SHOWN_MS = 5000;
 
-export interface PlayerOptions {
+interface PlayerOptions {
   pictures: Pictures;
   mode: Mode;
   boxes: boolean;
@@ -34,11 +34,11 @@ export interface PlayerOptions {
   forced: RungName | null;
 }
 
-export interface PlayerState {
+interface PlayerState {
   rung: RungName | null;
   /** Why it is no better rung; "" on the first. */
   why: string;
-  /** Size of the picture as shown, once there is one. */
+  /** Size of the camera's pictures, turned as they are shown, once it is known. */
   size: { width: number; height: number } | null;
   codec: string;
   /** The host's refusal, in words for people. */
@@ -195,7 +195,8 @@ export class Player implements PictureSink, RungOwner {
         this.failed(`${RUNG_TITLES[this.state.value.rung ?? "webcodecs"]} fell behind`);
       return;
     }
-    rung.decode({ unit, units, stale: unit.age > STALE_MS });
+    if (verdict === "alone") this.#tellSlow();
+    rung.decode({ unit, units, stale: unit.age > STALE_MS, alone: verdict === "alone" });
   }
 
   picture(picture: Picture): void {
@@ -285,6 +286,7 @@ export class Player implements PictureSink, RungOwner {
     const { presentation_ns: pts } = message;
     if (message.session !== this.session) return;
     const { width, height, detections } = message;
+    if (this.#rung instanceof PolledRung) this.#sized({ width, height });
     this.#joiner.result({ pts, width, height, detections }, performance.now());
     this.#rung?.delay(this.#joiner.hold);
     // The picture was not held for so long, or not at all: its boxes come after it.
@@ -314,14 +316,16 @@ export class Player implements PictureSink, RungOwner {
     this.#count(joined);
     picture.close();
     if (this.#options.boxes) this.#surface.overlay(joined.boxes);
-    const shown = turn >= 4 ? { width: height, height: width } : { width, height };
-    const { size } = this.state.value;
-    // A picture that is asked for is scaled to the tile.
-    const scaled = this.#rung instanceof PolledRung;
-    if (!scaled && (size?.width !== shown.width || size.height !== shown.height)) {
-      this.#set({ size: shown });
+    // A picture that is asked for is scaled to the tile: results have the camera's own size.
+    if (!(this.#rung instanceof PolledRung)) {
+      this.#sized(turn >= 4 ? { width: height, height: width } : { width, height });
     }
     this.drawn.value = Date.now();
+  }
+
+  #sized({ width, height }: { width: number; height: number }): void {
+    const { size } = this.state.value;
+    if (size?.width !== width || size.height !== height) this.#set({ size: { width, height } });
   }
 
   #count({ picture, boxes }: Joined): void {

@@ -20,6 +20,14 @@ export interface Job {
   units: readonly Uint8Array[];
   /** It was old when it arrived. */
   stale: boolean;
+  /** It is a key unit, and no other unit comes before the next one. */
+  alone: boolean;
+}
+
+/** What a picture has of its unit. It has been decoded just now. */
+export function ofJob({ unit, stale }: Job) {
+  const { pts, arrived, age, turn } = unit;
+  return { pts, arrived, stale, turn, latency: age + performance.now() - arrived };
 }
 
 export interface Rung {

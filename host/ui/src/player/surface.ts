@@ -8,7 +8,7 @@ const SMALL_PX = 480;
 const COLOURS = ["#4ea1ff", "#ffb02e", "#5fd38d", "#ff7b9c", "#c79bff", "#3fd0d4", "#f4e04d"];
 
 /** One colour for a label, always the same. Labels stand at the boxes: the colour only helps. */
-export function colourOf(label: string): string {
+function colourOf(label: string): string {
   let sum = 0;
   for (const letter of label) sum = (sum * 31 + (letter.codePointAt(0) ?? 0)) % 9973;
   return COLOURS[sum % COLOURS.length] ?? "#ffffff";

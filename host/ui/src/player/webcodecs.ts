@@ -1,7 +1,6 @@
 // The first rung: access units go to the browser's decoder as the camera sent them.
-import type { Picture } from "./joiner";
 import { h264Parameters, h265Codec } from "./nal";
-import type { Job, Rung, RungOwner } from "./rung";
+import { type Job, type Rung, type RungOwner, ofJob } from "./rung";
 
 /** Where a key unit has no parameter sets of its own: any H.264 up to 1080p. */
 const ANY_H264 = "avc1.640028";
@@ -46,7 +45,7 @@ export class WebCodecsRung implements Rung {
     try {
       const type = unit.key ? "key" : "delta";
       decoder.decode(new EncodedVideoChunk({ type, timestamp, data: unit.data }));
-      if (this.#keysOnly && unit.key) void this.#alone(decoder);
+      if (unit.key && (this.#keysOnly || job.alone)) void this.#alone(decoder);
     } catch (error) {
       this.#failed(decoder, error);
     }
@@ -61,7 +60,7 @@ export class WebCodecsRung implements Rung {
 
   /**
    * The unit that it has is the only one for a while. A decoder that reorders would keep the
-   * picture until more come; and each has some 30 MB, of no use to a wall between its pictures.
+   * picture until more come; and each has some 30 MB, of no use to a wall between its key pictures.
    */
   async #alone(decoder: VideoDecoder): Promise<void> {
     try {
@@ -103,21 +102,15 @@ export class WebCodecsRung implements Rung {
       if (timestamp > frame.timestamp) break;
       this.#pending.delete(timestamp);
     }
-    const { pts, arrived, age, turn, hidden } = job.unit;
-    if (hidden) return frame.close();
-    const picture: Picture = {
-      pts,
-      arrived,
-      stale: job.stale,
+    if (job.unit.hidden) return frame.close();
+    this.owner.picture({
+      ...ofJob(job),
       fleeting: false,
-      latency: age + performance.now() - arrived,
-      turn,
       width: frame.displayWidth,
       height: frame.displayHeight,
       source: frame,
       close: () => frame.close(),
-    };
-    this.owner.picture(picture);
+    });
   }
 
   #failed(decoder: VideoDecoder, error: unknown): void {

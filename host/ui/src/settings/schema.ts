@@ -33,7 +33,7 @@ export type Kind =
   | PointsKind
   | { kind: "json" };
 
-export interface NumberKind {
+interface NumberKind {
   kind: "number";
   whole: boolean;
   least: number | undefined;
@@ -42,7 +42,7 @@ export interface NumberKind {
   below: number | undefined;
 }
 
-export interface Member {
+interface Member {
   name: string;
   schema: Schema;
   required: boolean;

@@ -1,6 +1,6 @@
 // A camera that is being added: probed, searched for, saved.
 import { type Signal, computed, signal } from "@preact/signals";
-import { ApiError, path, request, said } from "../api/client";
+import { type ApiError, apiError, path, request } from "../api/client";
 import type { SessionSettings } from "../api/types";
 import { Draft } from "../settings/draft";
 import { type JsonObject, isObject } from "../settings/json";
@@ -39,7 +39,7 @@ export interface FoundCamera {
   fault: string | null;
 }
 
-export type Asked<T> =
+type Asked<T> =
   | { state: "idle" }
   | { state: "asked" }
   | { state: "ready"; answer: T }
@@ -106,8 +106,7 @@ export class Adding {
       if (as !== null) this.written.value = { id, as };
       if (as?.state === "written") await refreshSessions();
     } catch (error) {
-      const as = { state: "refused", error: new ApiError(0, "unknown", said(error)) } as const;
-      this.written.value = { id, as };
+      this.written.value = { id, as: { state: "refused", error: apiError(error) } };
     } finally {
       this.saving.value = false;
     }
@@ -131,8 +130,7 @@ async function ask<T>(into: Signal<Asked<T>>, asking: () => Promise<T>): Promise
   try {
     next = { state: "ready", answer: await asking() };
   } catch (cause) {
-    const error = cause instanceof ApiError ? cause : new ApiError(0, "unknown", said(cause));
-    next = { state: "failed", error };
+    next = { state: "failed", error: apiError(cause) };
   }
   // A later question has taken its place.
   if (into.peek() === mine) into.value = next;

@@ -1,10 +1,11 @@
 // A session's deployments: the history, and what this page has asked for.
 import { type Signal, signal } from "@preact/signals";
-import { ApiError, path, request, said } from "../api/client";
+import { type ApiError, apiError, path, request, said } from "../api/client";
 import type { Deployment, Pipeline } from "../api/types";
 import { isUnderWay } from "../deployment/steps";
 import type { JsonObject } from "../settings/json";
 import { on } from "./live";
+import { stillThere, whenUserGoes } from "./me";
 import { refreshSessions } from "./sessions";
 
 /** Deployments that are shown. */
@@ -27,7 +28,7 @@ export interface DeployRequest {
   state: "keep" | "fresh" | null;
 }
 
-export type Attempt =
+type Attempt =
   | { state: "asked"; after: number; request: DeployRequest | null }
   | { state: "done"; record: Deployment; request: DeployRequest | null }
   | { state: "failed"; error: ApiError; record: Deployment | null; request: DeployRequest | null };
@@ -148,7 +149,7 @@ export class Deployments {
       this.attempt.value = { state: "done", record, request: asked };
       return record;
     } catch (cause) {
-      const error = cause instanceof ApiError ? cause : new ApiError(0, "unknown", said(cause));
+      const error = apiError(cause);
       const record = (error.problem["deployment"] ?? null) as Deployment | null;
       this.attempt.value = { state: "failed", error, record, request: asked };
       return null;
@@ -172,11 +173,16 @@ export type Pipelines =
 /** The pipelines that the host has by name. */
 export const pipelines = signal<Pipelines>({ state: "loading" });
 
+whenUserGoes(() => {
+  pipelines.value = { state: "loading" };
+});
+
 export async function loadPipelines(): Promise<void> {
+  const isMine = stillThere();
   try {
     const { pipelines: all } = await request<{ pipelines: Pipeline[] }>(path("pipelines"));
-    pipelines.value = { state: "ready", all };
+    if (isMine()) pipelines.value = { state: "ready", all };
   } catch (error) {
-    pipelines.value = { state: "failed", reason: said(error) };
+    if (isMine()) pipelines.value = { state: "failed", reason: said(error) };
   }
 }

@@ -6,6 +6,7 @@ import { type Filters, bounds, labelsOf, passes, zoneOf } from "../events/filter
 import { type Item, fold, isAlert, keyOf } from "../events/items";
 import { type Fetch, Pager, merge, newestFirst } from "../events/pager";
 import { connection, on } from "./live";
+import { whenUserGoes } from "./me";
 import { listing, sessions } from "./sessions";
 
 /** A load adds about so many items. */
@@ -59,7 +60,7 @@ interface List {
 let list: List | null = null;
 let drawing: ReturnType<typeof setTimeout> | undefined;
 
-export const fetchPage: Fetch = (session, query) =>
+const fetchPage: Fetch = (session, query) =>
   request<EventPage>(path("sessions", session, "events"), { query: { ...query } });
 
 /** Begins a list with these filters. */
@@ -86,7 +87,15 @@ export function end(): void {
   drawing = undefined;
   list = null;
   items.value = [];
+  gone.value = new Map();
+  notices.value = [];
+  freshCount.value = 0;
 }
+
+whenUserGoes(() => {
+  end();
+  for (const values of Object.values(known)) values.value = [];
+});
 
 /** Reads the list anew, with the same filters. */
 export function reload(): void {

@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { ApiError, request } from "../api/client";
 import type { HostMessage, Readiness } from "../api/types";
 import { on } from "./live";
+import { stillThere, whenUserGoes } from "./me";
 
 /** null: it has not said, or all is well. */
 export const hostStatus = signal<HostMessage | null>(null);
@@ -12,12 +13,20 @@ on("host", message => {
   hostStatus.value = message;
 });
 
+whenUserGoes(() => {
+  hostStatus.value = null;
+  readiness.value = null;
+});
+
 /** `GET /readyz`: 503 has the same body, and says what is not ready. */
 export async function loadReadiness(): Promise<void> {
+  const isMine = stillThere();
+  let answer: Readiness;
   try {
-    readiness.value = await request<Readiness>("/readyz");
+    answer = await request<Readiness>("/readyz");
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 503) throw error;
-    readiness.value = error.problem as unknown as Readiness;
+    answer = error.problem as unknown as Readiness;
   }
+  if (isMine()) readiness.value = answer;
 }

@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { Socket } from "../api/socket";
 import type { HostSays, Me, Pictures, WatchingMessage } from "../api/types";
 
-export type Connection =
+type Connection =
   | { state: "idle" }
   | { state: "connecting" }
   | { state: "open" }

@@ -1,5 +1,5 @@
 // Who uses the page, and what it may do.
-import { computed, signal } from "@preact/signals";
+import { computed, effect, signal, untracked } from "@preact/signals";
 import { ApiError, path, request, whenUnauthorized } from "../api/client";
 import type { Me } from "../api/types";
 
@@ -13,6 +13,30 @@ export const mayAdmin = computed(() => me.value?.role === "admin");
 
 /** Whether the host no longer knows a user that it knew: the login or its token has ended. */
 export const ended = signal(false);
+
+const forgetting: (() => void)[] = [];
+let known = false;
+/** How many users have gone. */
+let gone = 0;
+
+/** Calls `forget` when the user goes: whoever comes next sees nothing of theirs. */
+export function whenUserGoes(forget: () => void): void {
+  forgetting.push(forget);
+}
+
+/** Whether the user of now is still there: an answer that comes later is for nobody else. */
+export function stillThere(): () => boolean {
+  const asked = gone;
+  return () => gone === asked;
+}
+
+effect(() => {
+  const before = known;
+  known = Boolean(me.value);
+  if (!before || known) return;
+  gone += 1;
+  untracked(() => forgetting.forEach(forget => forget()));
+});
 
 whenUnauthorized(() => {
   if (me.peek()) ended.value = true;

@@ -1,6 +1,7 @@
 // One answer of the host that a page shows and keeps up to date.
 import { type Signal, signal } from "@preact/signals";
 import { ApiError, request } from "../api/client";
+import { stillThere } from "./me";
 
 export type Answer<T> =
   | { state: "loading" }
@@ -23,8 +24,19 @@ export class Part<T> {
 
   /** Asks now; a question under way is not asked again. */
   load(): Promise<void> {
-    this.#asking ??= this.#ask().finally(() => (this.#asking = null));
-    return this.#asking;
+    const asking =
+      this.#asking ??
+      this.#ask().finally(() => {
+        if (this.#asking === asking) this.#asking = null;
+      });
+    this.#asking = asking;
+    return asking;
+  }
+
+  /** Its user has gone. */
+  forget(): void {
+    this.#asking = null;
+    this.answer.value = { state: "loading" };
   }
 
   /** Asks now and again and again while somebody shows it; returns what ends that. */
@@ -43,9 +55,12 @@ export class Part<T> {
   }
 
   async #ask(): Promise<void> {
+    const isMine = stillThere();
     try {
-      this.answer.value = { state: "ready", value: await request<T>(this.where) };
+      const value = await request<T>(this.where);
+      if (isMine()) this.answer.value = { state: "ready", value };
     } catch (error) {
+      if (!isMine()) return;
       const status = error instanceof ApiError ? error.status : 0;
       if (status === 404 || status === 403) this.answer.value = { state: "absent" };
       // What was shown stays while the host is away: the page says so by itself.

@@ -3,19 +3,19 @@ import { type Signal, effect, signal } from "@preact/signals";
 import { path, request, said } from "../api/client";
 import type { DetectionsMessage, Session } from "../api/types";
 import { connection, on } from "./live";
-import { me } from "./me";
+import { me, stillThere, whenUserGoes } from "./me";
 
 /** Milliseconds between two looks at the counters; changes of state come at once by themselves. */
 const EVERY_MS = 2000;
 
-export type Listing =
+type Listing =
   { state: "loading" } | { state: "ready"; at: number } | { state: "failed"; reason: string };
 
 /** By name, in the order of the names. */
 export const sessions = signal<ReadonlyMap<string, Session>>(new Map());
 export const listing = signal<Listing>({ state: "loading" });
 
-export interface LastResult {
+interface LastResult {
   message: DetectionsMessage;
   /** Of `Date.now()`. */
   at: number;
@@ -32,15 +32,23 @@ export function lastResult(session: string): Signal<LastResult | null> {
 
 /** Asks the host for all sessions now. */
 export async function refreshSessions(): Promise<void> {
+  const isMine = stillThere();
   try {
     const answer = await request<{ sessions: Session[] }>(path("sessions"));
+    if (!isMine()) return;
     sessions.value = new Map(answer.sessions.map(session => [session.id, session]));
     listing.value = { state: "ready", at: Date.now() };
     for (const name of results.keys()) if (!sessions.value.has(name)) results.delete(name);
   } catch (error) {
-    listing.value = { state: "failed", reason: said(error) };
+    if (isMine()) listing.value = { state: "failed", reason: said(error) };
   }
 }
+
+whenUserGoes(() => {
+  sessions.value = new Map();
+  listing.value = { state: "loading" };
+  results.clear();
+});
 
 on("detections", message => {
   lastResult(message.session).value = { message, at: Date.now() };
@@ -72,7 +80,6 @@ export function startSessions(): void {
   document.addEventListener("visibilitychange", () => void look());
   effect(() => {
     if (me.value) void look();
-    else sessions.value = new Map();
   });
   effect(() => {
     // After a lost connection all may be different.

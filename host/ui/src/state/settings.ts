@@ -1,6 +1,6 @@
 // The settings of one session's pipeline while they are edited, tried and saved.
 import { type Signal, computed, signal } from "@preact/signals";
-import { ApiError, path, request, said } from "../api/client";
+import { apiError, path, request, said } from "../api/client";
 import type { SessionSettings } from "../api/types";
 import { Draft } from "../settings/draft";
 import { type JsonObject, isObject } from "../settings/json";
@@ -92,7 +92,7 @@ export class SettingsStore {
       this.written.value = await writeSettings(this.session, value);
       return true;
     } catch (error) {
-      this.written.value = { state: "refused", error: new ApiError(0, "unknown", said(error)) };
+      this.written.value = { state: "refused", error: apiError(error) };
       return true;
     } finally {
       this.saving.value = "no";

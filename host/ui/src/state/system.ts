@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { path, request } from "../api/client";
 import type { AuditLine, ConfigStatus, Models, NewToken, SystemStatus, Token } from "../api/types";
-import { loadMe, me } from "./me";
+import { loadMe, me, whenUserGoes } from "./me";
 import { Part } from "./part";
 
 const OFTEN_MS = 5000;
@@ -19,7 +19,7 @@ export const audit = new Part<{ lines: AuditLine[] }>(
   OFTEN_MS,
 );
 
-export interface TokenRequest {
+interface TokenRequest {
   name: string;
   role: string;
   sessions?: string[];
@@ -28,6 +28,11 @@ export interface TokenRequest {
 
 /** A token that was just made, until its user has it: the host tells it this once. */
 export const made = signal<NewToken | null>(null);
+
+whenUserGoes(() => {
+  for (const part of [system, models, config, tokens, audit]) part.forget();
+  made.value = null;
+});
 
 /** Makes a token. Whoever makes the first of a host is logged in with it from then on. */
 export async function makeToken(wanted: TokenRequest): Promise<void> {

@@ -41,6 +41,10 @@ export function Tokens() {
       refused.value = error;
     }
   };
+  const had = () => {
+    made.value = null;
+    making.value = false;
+  };
   const columns: Column<Token>[] = [
     { title: "Name", cell: token => token.name },
     { title: "Role", cell: token => token.role },
@@ -88,10 +92,16 @@ export function Tokens() {
             />
           )}
           {refused.value !== null && <Refused error={refused.value} />}
-          {making.value && (
-            <NewTokenForm first={all.tokens.length === 0} onClose={() => (making.value = false)} />
+          {made.value ? (
+            <Made token={made.value} onClose={had} />
+          ) : (
+            making.value && (
+              <NewTokenForm
+                first={all.tokens.length === 0}
+                onClose={() => (making.value = false)}
+              />
+            )
           )}
-          {made.value && <Made token={made.value} onClose={() => (made.value = null)} />}
         </>
       )}
     </PartSection>

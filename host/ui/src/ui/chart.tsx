@@ -3,7 +3,7 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import "./chart.css";
 
-export interface Series {
+interface Series {
   label: string;
   /** One value for each time; null: there was none. */
   values: readonly (number | null)[];

@@ -1,6 +1,7 @@
 import { signal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
+import { whenUserGoes } from "../state/me";
 
 interface Props {
   title: string;
@@ -8,14 +9,25 @@ interface Props {
   children: ComponentChildren;
 }
 
-/** A native modal dialog: the browser holds the focus in it, and Escape closes it. */
+/**
+ * A native modal dialog: the browser holds the focus in it, Escape closes it, and the focus goes
+ * back to what had it before.
+ */
 export function Dialog({ title, onClose, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
   useEffect(() => {
-    if (!dialog.current?.open) dialog.current?.showModal();
+    const element = dialog.current;
+    if (element === null) return;
+    if (!element.open) element.showModal();
+    // One that is only taken out of the page gives no focus back.
+    return () => element.close();
   }, []);
+  // The event comes later: by then one that is taken away has been answered.
+  const closed = (event: Event) => {
+    if (dialog.current === event.currentTarget) onClose();
+  };
   return (
-    <dialog ref={dialog} aria-label={title} onClose={onClose}>
+    <dialog ref={dialog} aria-label={title} onClose={closed}>
       <h2>{title}</h2>
       {children}
     </dialog>
@@ -32,6 +44,8 @@ interface Question {
 }
 
 const asked = signal<(Question & { answer: (yes: boolean) => void }) | null>(null);
+
+whenUserGoes(() => asked.value?.answer(false));
 
 /** Asks before something that hurts; true if the user wants it. */
 export function confirmed(question: Question): Promise<boolean> {

@@ -10,8 +10,19 @@ interface Props {
   ratio?: number | undefined;
 }
 
-type Shown = { kind: "loading" } | { kind: "latest" | "event"; url: string } | { kind: "none" };
+/** A picture that is decoded, so that its place on the page has its size from the start. */
+interface Loaded {
+  url: string;
+  width: number;
+  height: number;
+}
 
+type Shown = { kind: "loading" } | (Loaded & { kind: "latest" | "event" }) | { kind: "none" };
+
+const LOADING: Shown = { kind: "loading" };
+const NONE: Shown = { kind: "none" };
+/** Between two looks for a picture where there is none. */
+const LOOK_AGAIN_MS = 5000;
 /** Events among which one with a picture is looked for. */
 const LOOKED_AT = 50;
 /** Pixels: as wide as most pages show it. */
@@ -21,23 +32,37 @@ const ALT = { latest: "The latest picture", event: "The picture of the last even
 
 /** The latest picture of a session; else that of its last event; else a grid. */
 export function Picture({ session, at, ratio = 16 / 9 }: Props) {
-  const [shown, setShown] = useState<Shown>({ kind: "loading" });
+  const [shown, setShown] = useState<Shown>(LOADING);
+  // Not another camera's picture meanwhile.
+  useEffect(() => setShown(LOADING), [session]);
   useEffect(() => {
     const ending = new AbortController();
     let url: string | undefined;
     const show = (next: Shown) => {
-      if (ending.signal.aborted) return;
-      if ("url" in next) url = next.url;
-      setShown(next);
+      if ("url" in next) {
+        if (ending.signal.aborted) return URL.revokeObjectURL(next.url);
+        url = next.url;
+      }
+      if (!ending.signal.aborted) setShown(next);
     };
-    find(session, ending.signal).then(show, () => show({ kind: "none" }));
+    let again: ReturnType<typeof setTimeout> | undefined;
+    const look = async () => {
+      const found = await find(session, ending.signal).catch(() => NONE);
+      show(found);
+      // A camera that starts has a picture soon.
+      if (found === NONE && !ending.signal.aborted) again = setTimeout(look, LOOK_AGAIN_MS);
+    };
+    void look();
     return () => {
       ending.abort();
+      clearTimeout(again);
       if (url !== undefined) URL.revokeObjectURL(url);
     };
   }, [session, at]);
   if ("url" in shown) {
-    return <img class="still" src={shown.url} alt={ALT[shown.kind]} draggable={false} />;
+    const { kind, url, width, height } = shown;
+    const size = { width, height };
+    return <img class="still" src={url} {...size} alt={ALT[kind]} draggable={false} />;
   }
   const [width, height] = [Math.round(1000 * ratio), 1000];
   return (
@@ -52,17 +77,26 @@ export function Picture({ session, at, ratio = 16 / 9 }: Props) {
 
 async function find(session: string, signal: AbortSignal): Promise<Shown> {
   const latest = await file(`${path("sessions", session, "frame.jpg")}?width=${WIDTH}`, signal);
-  if (latest !== null) return { kind: "latest", url: latest };
+  if (latest !== null) return { kind: "latest", ...latest };
   const where = path("sessions", session, "events");
   const { newest } = await request<EventPage>(where, { query: { limit: 1 }, signal });
   const query = { limit: LOOKED_AT, after: Math.max(0, newest - LOOKED_AT) };
   const page = await request<EventPage>(where, { query, signal });
   const last = page.events.flatMap(event => event.attachments ?? []).at(-1);
   const stored = last ? await file(path("attachments", last.digest), signal) : null;
-  return stored === null ? { kind: "none" } : { kind: "event", url: stored };
+  return stored === null ? NONE : { kind: "event", ...stored };
 }
 
-async function file(where: string, signal: AbortSignal): Promise<string | null> {
+async function file(where: string, signal: AbortSignal): Promise<Loaded | null> {
   const answer = await fetch(where, { credentials: "same-origin", cache: "no-store", signal });
-  return answer.ok ? URL.createObjectURL(await answer.blob()) : null;
+  if (!answer.ok) return null;
+  const image = new Image();
+  image.src = URL.createObjectURL(await answer.blob());
+  try {
+    await image.decode();
+    return { url: image.src, width: image.naturalWidth, height: image.naturalHeight };
+  } catch {
+    URL.revokeObjectURL(image.src);
+    return null;
+  }
 }
