@@ -1,0 +1,18 @@
+/** The host's interfaces outside of a component; `FakeHost` of `@ocelli/sdk/testing` sets them. */
+
+const absent = (name) => () => {
+  throw new Error(`${name} is the host's; @ocelli/sdk/testing has a stand-in`);
+};
+
+export const host = {
+  atomics: { increment: absent('atomics.increment') },
+  boxes: {
+    best: absent('boxes.best'),
+    rows: absent('boxes.rows'),
+    suppress: absent('boxes.suppress'),
+  },
+  graph: { loadByName: absent('graph.loadByName') },
+  logging: { log: () => {} },
+  store: { open: absent('store.open') },
+  tensor: { Tensor: absent('the constructor of a tensor') },
+};

@@ -1,0 +1,26 @@
+/** Models of the host's catalogue. */
+
+import { host } from '#host';
+import { PipelineError, call, hostError } from './errors.js';
+import { Tensor } from './frames.js';
+
+/** A model by its name. Load it in `init`: the first use of it on this host takes a while. */
+export class Model {
+  #context;
+
+  constructor(name) {
+    this.name = name;
+    try {
+      this.#context = host.graph.loadByName(name).initExecutionContext();
+    } catch (error) {
+      throw new PipelineError(`model ${JSON.stringify(name)}: ${hostError(error).message}`);
+    }
+  }
+
+  /** Runs it on named tensors, which it consumes; gives its outputs by name. */
+  run(inputs) {
+    const named = Object.entries(inputs).map(([name, tensor]) => [name, tensor.giveAway()]);
+    const outputs = call(() => this.#context.compute(named));
+    return Object.fromEntries(outputs.map(([name, raw]) => [name, new Tensor(raw)]));
+  }
+}

@@ -1,0 +1,52 @@
+/** Tests without a host: a pipeline, scripted frames and scripted models. */
+
+import type { CameraPipeline, Description, Rect } from './index.js';
+
+type Author = (new () => CameraPipeline) & { description: Description };
+
+/** A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one. */
+export class FakeFrame {
+  constructor(script?: {
+    index?: number;
+    width?: number;
+    height?: number;
+    luma?: ArrayLike<number> | ((width: number, height: number) => ArrayLike<number>);
+    seconds?: number;
+    skipped?: number;
+  });
+}
+
+/** The contract's output. */
+export interface RawOutput {
+  detections?: { label: string; score: number; box: Rect; track?: number }[];
+  events: { kind: string; data: string; detections: { label: string; box: Rect }[] }[];
+}
+
+/** A model of a script: named inputs to each output's shape and numbers. */
+export type Script = (
+  inputs: Record<string, unknown>,
+) => Record<string, [number[], ArrayLike<number>]>;
+
+/** Stands in for the host while `work` runs. At the end no handle may be open. */
+export function withHost<T>(
+  options: { models?: Record<string, Script>; lines?: [string, string][] },
+  work: () => T | Promise<T>,
+): Promise<T>;
+
+/** A pipeline as the host has it, called through its exports. */
+export class Played {
+  static init(author: Author, settings?: object): Promise<Played>;
+  description: unknown;
+  process(frame: FakeFrame): Promise<RawOutput>;
+  query(request?: unknown): Promise<any>;
+  command(request?: unknown): Promise<any>;
+  snapshot(): Promise<Uint8Array>;
+  restore(state: Uint8Array, version?: string): Promise<void>;
+}
+
+/** The contract's outputs of all frames of a script. */
+export function play(
+  author: Author,
+  script: FakeFrame[],
+  settings?: object,
+): Promise<RawOutput[]>;

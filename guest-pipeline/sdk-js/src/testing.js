@@ -1,0 +1,240 @@
+/** Tests without a host: a pipeline, scripted frames and scripted models. */
+
+import { host } from '#host';
+import { Box } from './boxes.js';
+import { dispose } from './errors.js';
+import { exportPipeline } from './pipeline.js';
+
+let open = 0;
+
+/** Something that is to be given back. */
+class FakeHandle {
+  #closed = false;
+
+  constructor() {
+    open += 1;
+  }
+
+  [dispose]() {
+    if (this.#closed) throw new Error('a handle was given back twice');
+    this.#closed = true;
+    open -= 1;
+  }
+}
+
+class FakeImage extends FakeHandle {
+  size() {
+    return 1000n;
+  }
+}
+
+class FakeTensor extends FakeHandle {
+  constructor(shape, values) {
+    super();
+    this.shape = shape;
+    this.values = Float32Array.from(values);
+  }
+
+  dimensions() {
+    return Uint32Array.from(this.shape);
+  }
+
+  ty() {
+    return 'FP32';
+  }
+
+  data() {
+    return new Uint8Array(this.values.buffer.slice(0));
+  }
+
+  /** Its rows. */
+  table(axes) {
+    const [height, width] = this.shape.slice(-2);
+    const at = (row, column) => this.values[row * width + column];
+    const [rows, columns] = axes === 'rows-columns' ? [height, width] : [width, height];
+    const value = axes === 'rows-columns' ? at : (row, column) => at(column, row);
+    return Array.from({ length: rows }, (_, row) =>
+      Array.from({ length: columns }, (_, column) => value(row, column)),
+    );
+  }
+}
+
+/** A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one. */
+export class FakeFrame {
+  #script;
+
+  constructor({ index = 0, width = 640, height = 360, luma, seconds, skipped = 0 } = {}) {
+    this.#script = { index, width, height, luma, seconds: seconds ?? index / 10, skipped };
+  }
+
+  index() {
+    return BigInt(this.#script.index);
+  }
+
+  captureTime() {
+    return BigInt(Math.round(this.#script.seconds * 1e9));
+  }
+
+  presentationTime() {
+    return this.captureTime();
+  }
+
+  width() {
+    return this.#script.width;
+  }
+
+  height() {
+    return this.#script.height;
+  }
+
+  skipped() {
+    return BigInt(this.#script.skipped);
+  }
+
+  luma(width, height) {
+    const { luma } = this.#script;
+    const picture = typeof luma === 'function' ? luma(width, height) : luma;
+    if (picture?.length !== width * height) {
+      throw new Error(`the script has ${picture?.length} pixels for ${width} x ${height}`);
+    }
+    return Uint8Array.from(picture);
+  }
+
+  tensor(region, spec) {
+    const { x, y, width, height } = region ?? { x: 0, y: 0, ...this.#script };
+    const scale = Math.min(spec.width / width, spec.height / height);
+    const size = (length, limit) =>
+      spec.fit === 'stretch' ? limit : Math.max(1, Math.round(length * scale));
+    const [w, h] = [size(width, spec.width), size(height, spec.height)];
+    const [scaleX, scaleY] = [w / width, h / height];
+    const offsetX = Math.floor((spec.width - w) / 2) - x * scaleX;
+    const offsetY = Math.floor((spec.height - h) / 2) - y * scaleY;
+    const shape = [1, 3, spec.height, spec.width];
+    const values = new Float32Array(3 * spec.height * spec.width);
+    return [new FakeTensor(shape, values), { scaleX, scaleY, offsetX, offsetY }];
+  }
+
+  image() {
+    return new FakeImage();
+  }
+}
+
+const best = (table, axes, columns, threshold, limit) => {
+  const { first = 0, count = Infinity } = columns ?? {};
+  const found = table.table(axes).map((row, place) => {
+    const looked = row.slice(first, first + count);
+    const score = Math.max(...looked);
+    return { row: place, class: looked.indexOf(score), score };
+  });
+  const right = found.filter((hit) => hit.score >= threshold);
+  return right.sort((a, b) => b.score - a.score).slice(0, limit);
+};
+
+const rows = (table, axes, wanted) => {
+  const all = table.table(axes);
+  return Float32Array.from(Array.from(wanted).flatMap((row) => all[row]));
+};
+
+const suppress = (scored, iou) => {
+  const box = (place) => {
+    const { x, y, width, height } = scored[place].box;
+    return Box.of(x, y, width, height);
+  };
+  const stand = [];
+  const order = scored.map((_, place) => place).sort((a, b) => scored[b].score - scored[a].score);
+  for (const place of order) {
+    const rivals = stand.filter((other) => scored[other].class === scored[place].class);
+    if (rivals.every((other) => box(place).iou(box(other)) <= iou)) stand.push(place);
+  }
+  return Uint32Array.from(stand);
+};
+
+class FakeGraph {
+  constructor(script) {
+    this.script = script;
+  }
+
+  initExecutionContext() {
+    return this;
+  }
+
+  compute(inputs) {
+    const outputs = this.script(Object.fromEntries(inputs));
+    for (const [, tensor] of inputs) tensor[dispose]();
+    return Object.entries(outputs).map(([name, output]) => [name, new FakeTensor(...output)]);
+  }
+}
+
+/**
+ * Stands in for the host while `work` runs. `models` maps names to functions of the named inputs,
+ * which give each output's shape and numbers. At the end no handle may be open.
+ */
+export async function withHost({ models = {}, lines = [] }, work) {
+  const before = { ...host };
+  open = 0;
+  Object.assign(host, {
+    boxes: { best, rows, suppress },
+    graph: {
+      loadByName(name) {
+        if (Object.hasOwn(models, name)) return new FakeGraph(models[name]);
+        throw Object.assign(new Error(), { payload: `not-found: no model ${name}` });
+      },
+    },
+    logging: { log: (level, _, message) => lines.push([level, message]) },
+  });
+  try {
+    const result = await work();
+    if (open !== 0) throw new Error(`${open} handles were not given back`);
+    return result;
+  } finally {
+    Object.assign(host, before);
+  }
+}
+
+/** A pipeline as the host has it, called through its exports. */
+export class Played {
+  #exports;
+
+  constructor(author) {
+    this.#exports = exportPipeline(author);
+    this.description = this.#exports.describe();
+  }
+
+  /** A pipeline that has been initialised. */
+  static async init(author, settings = {}) {
+    const played = new Played(author);
+    await played.#exports.init(JSON.stringify(settings));
+    return played;
+  }
+
+  /** The contract's output of a frame; its pictures are given back. */
+  async process(frame) {
+    const output = await this.#exports.process(frame);
+    for (const { attachments } of output.events) attachments.forEach((image) => image[dispose]());
+    return output;
+  }
+
+  async query(request = null) {
+    return JSON.parse(await this.#exports.query(JSON.stringify(request)));
+  }
+
+  async command(request = null) {
+    return JSON.parse(await this.#exports.command(JSON.stringify(request)));
+  }
+
+  snapshot() {
+    return this.#exports.snapshot();
+  }
+
+  async restore(state, version = '0.0.1') {
+    await this.#exports.restore(version, state);
+  }
+}
+
+/** The contract's outputs of all frames of a script. */
+export async function play(author, script, settings) {
+  const pipeline = await Played.init(author, settings);
+  const outputs = [];
+  for (const frame of script) outputs.push(await pipeline.process(frame));
+  return outputs;
+}
