@@ -12,7 +12,7 @@
 //! A live source has one of two readers at a time, which [`choice`] decides: retina or libavformat.
 //! Both run in a process of their own for each camera, because neither bounds what a camera makes
 //! it keep: an answer, a header or a picture that never ends would fill the host, and with it every
-//! other camera. Such a process costs 1.8 MB of PSS (retina) and a fraction of a percent of a core.
+//! other camera. Such a process costs 1 to 2 MB of PSS (retina) and a fraction of a percent of a core.
 //! A relay in the host that counts bytes before the library sees them would cost as much time,
 //! would have to rewrite requests, because the library connects by itself, and would still parse
 //! hostile text here. What the host takes from a process is bounded in bytes: a picture, the cache

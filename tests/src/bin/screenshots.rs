@@ -35,8 +35,8 @@ const ZONE: &str = "zones = [{ name = \"door\", polygon = [[0.1, 0.3], [0.6, 0.3
 
 /// Name, path, scheme, width and height; a phone where it is narrow.
 const SHOTS: [(&str, &str, &str, u32, u32); 6] = [
-    ("wall-dark", "/", "dark", 1280, 860),
-    ("wall-light", "/", "light", 1280, 860),
+    ("wall-dark", "/", "dark", 1280, 600),
+    ("wall-light", "/", "light", 1280, 600),
     ("wall-phone", "/", "dark", 390, 844),
     ("camera", "/cameras/gate", "dark", 1280, 960),
     ("events", "/events", "light", 1280, 860),

@@ -220,6 +220,14 @@ async fn wall(environment: &Environment, tiles: usize) -> Result<WallCost> {
     })
 }
 
+/// A rung that asks for finished pictures has none of these times.
+fn both(times: &Shares) -> String {
+    if times.p50.is_nan() {
+        return "-".to_owned();
+    }
+    format!("{:.1} / {:.1} ms", times.p50, times.p95)
+}
+
 impl Display for PageCost {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { first_load_bytes, rungs, walls } = self;
@@ -237,15 +245,13 @@ impl Display for PageCost {
         for row in rungs {
             writeln!(
                 f,
-                "  {:<10} {:>8.0} ms ({:>4.0})   {:>7.1} / {:>5.1} ms   {:>5.1} / {:>5.1} ms   \
+                "  {:<10} {:>8.0} ms ({:>4.0})   {:>18}   {:>16}   \
                  {:>10.1}   {:>22.1} %   {:>18.1} ms",
                 row.rung,
                 row.join_ms.median,
                 row.join_ms.max,
-                row.decode_ms.p50,
-                row.decode_ms.p95,
-                row.draw_ms.p50,
-                row.draw_ms.p95,
+                both(&row.decode_ms),
+                both(&row.draw_ms),
                 row.drawn_per_second,
                 row.other_boxes_percent,
                 row.browser_ms
