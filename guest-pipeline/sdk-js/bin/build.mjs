@@ -7,7 +7,6 @@ import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { freeing } from './memory.mjs';
 
 const COMPONENTIZE = '@bytecodealliance/componentize-js';
 const WORLD = 'camera-pipeline';
@@ -35,7 +34,7 @@ async function tool(name, versions) {
   if (version !== versions[name]) {
     throw new Refusal(`this SDK builds with ${name} ${versions[name]}, not ${version}: ${install}`);
   }
-  return { module: await import(pathToFileURL(path)), folder };
+  return import(pathToFileURL(path));
 }
 
 function moduleFile(name) {
@@ -75,21 +74,14 @@ async function build() {
   const [entry = existsSync('src/app.ts') ? 'src/app.ts' : 'src/app.js'] = positionals;
   if (!existsSync(entry)) throw new Refusal(`there is no ${entry}`);
   const own = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8'));
-  const { module: esbuild } = await tool('esbuild', own.peerDependencies);
-  const { module: engine, folder } = await tool(COMPONENTIZE, own.peerDependencies);
+  const esbuild = await tool('esbuild', own.peerDependencies);
+  const engine = await tool(COMPONENTIZE, own.peerDependencies);
   const output = resolve(values.output);
   await mkdir(dirname(output), { recursive: true });
   // The module stays beside the component: an error's stack names its lines.
   const source = `${output.replace(/\.wasm$/, '')}.js`;
   await bundle(esbuild, entry, source);
 
-  const bindings = pathToFileURL(`${folder}/lib/spidermonkey-embedding-splicer.js`);
-  const { splicer } = await import(bindings);
-  const { spliceBindings } = splicer;
-  splicer.spliceBindings = (...given) => {
-    const made = spliceBindings(...given);
-    return { ...made, jsBindings: freeing(made.jsBindings) };
-  };
   const { component } = await engine.componentize({
     sourcePath: source,
     witPath: resolve(values.wit),

@@ -3,6 +3,9 @@
 /** Of a deep stack the innermost calls: the host cuts a message at 8 KiB. */
 const CALLS_SHOWN = 8;
 
+/** Functions of the SDK that say nothing about a fault. */
+const OWN = /^(?:new )?(?:HostError|hostError|call|exportPipeline.*|Object\.\w+)$/;
+
 /** The glue's own function, which ends the author's part of a stack. */
 export const GUARD = 'ocelliGuard';
 
@@ -79,6 +82,7 @@ function places(stack) {
     const [, name, place] = spider ?? v8 ?? [];
     if (place === undefined) continue;
     if (name?.includes(GUARD)) break;
+    if (OWN.test(name)) continue;
     found.push(`  in ${name?.replace(/[<\/]+$/, '') || 'a function'}, ${place}`);
   }
   return found;

@@ -1,4 +1,4 @@
-/** Settings, boxes, the tracker, zones, and the bindings' memory. */
+/** Settings, boxes, the tracker and zones. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -14,7 +14,6 @@ import {
   settings,
   text,
 } from '@ocelli/sdk';
-import { freeing } from '../bin/memory.mjs';
 
 const zone = settings({ name: text({ minLength: 1 }), open: flag({ default: true }) });
 const declared = settings(
@@ -143,25 +142,4 @@ test('the state of a zone goes on inside', () => {
   next.restore(JSON.parse(JSON.stringify(old.state())));
   assert.deepEqual(walk(next, [400, 400]), []);
   assert.throws(() => new Zone('gate', [[0, 0]]), /gate/);
-});
-
-test('the bindings free what the call before has taken', () => {
-  const bindings = [
-    'let [$memory, $realloc, $dealloc, other] = $bindings;',
-    'async function export_a(arg0) {',
-    '  return $realloc(0, 0, 4, arg0);',
-    '}',
-    '',
-  ].join('\n');
-  const run = new Function('$bindings', `${freeing(bindings)}\nreturn export_a;`);
-  const freed = [];
-  let next = 0;
-  const call = run([{}, () => (next += 8), (pointer) => freed.push(pointer)]);
-  call(16);
-  assert.deepEqual(freed, []);
-  call(0);
-  assert.deepEqual(freed, [8]);
-  call(16);
-  assert.deepEqual(freed, [8, 16], 'what is of no bytes, too');
-  assert.throws(() => freeing('let x;'), /not the bindings/);
 });

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from typing import Any
 
@@ -56,7 +57,7 @@ def text(error: BaseException) -> str:
     lines = [f"{type(error).__name__}: {error}" if str(error) else type(error).__name__]
     calls = [call for call in traceback.extract_tb(error.__traceback__) if not _is_glue(call)]
     for place in reversed(calls[-FRAMES_SHOWN:]):
-        lines.append(f"  in {place.name}, {place.filename}:{place.lineno}")
+        lines.append(f"  in {place.name}, {_file(place.filename)}:{place.lineno}")
     if len(calls) > FRAMES_SHOWN:
         lines.append(f"  in {len(calls) - FRAMES_SHOWN} more calls")
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -66,4 +67,9 @@ def text(error: BaseException) -> str:
 
 
 def _is_glue(place: traceback.FrameSummary) -> bool:
-    return place.filename.endswith("ocelli_sdk/pipeline.py") and place.name.startswith("_guard")
+    return place.filename.endswith(("ocelli_sdk/pipeline.py", "ocelli_sdk/errors.py"))
+
+
+def _file(name: str) -> str:
+    """A module's file without the number that componentize-py gives to its folder."""
+    return re.sub(r"^/\d+/", "", name)
