@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, fuzz, process, programs, setup, skips, structure, ui};
+use crate::{features, fuzz, process, programs, sdks, setup, skips, structure, ui};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
@@ -26,6 +26,9 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
         );
     }
     setup::for_testing(workspace)?;
+    if filter.is_empty() {
+        sdks::test(workspace)?;
+    }
     programs::build(workspace)?;
     programs::build_test_pipelines(workspace)?;
     let mut runner = nextest(workspace)?;

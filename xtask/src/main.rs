@@ -12,6 +12,7 @@ mod onnxruntime;
 mod pages;
 mod process;
 mod programs;
+mod sdks;
 mod setup;
 mod skips;
 mod soak;
@@ -66,6 +67,8 @@ enum Task {
     /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to
     /// deny.toml
     Lint,
+    /// Makes the packages of the SDKs in target/packages: a wheel and an npm tarball
+    Package,
     /// Builds everything and measures it
     Bench {
         /// Given to the bench program
@@ -112,6 +115,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ui { screenshots: true } => ui::screenshots(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Ui { .. } => ui::build(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Lint => checks::lint(&workspace),
+        Task::Package => sdks::package(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),
         Task::Soak { arguments } => soak::run(&workspace, &arguments),
