@@ -27,7 +27,7 @@ const INDEX: &str = "index.html";
 /// The folder of files whose names have a hash of their content.
 const HASHED: &str = "assets/";
 
-/// Paths that the page understands.
+/// Paths that the page understands: those of `host/ui/src/router.ts`.
 const PLACES: &[&str] = &[
     "/",
     "/add",
@@ -36,9 +36,9 @@ const PLACES: &[&str] = &[
     "/deployments",
     "/deployments/{*place}",
     "/events",
-    "/events/{*place}",
     "/login",
     "/system",
+    "/zones",
     "/zones/{*place}",
 ];
 
@@ -192,6 +192,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::io::Read;
 
     use axum::body::{Body, to_bytes};
@@ -260,6 +261,22 @@ mod tests {
         assert_eq!(ask(FILES, "POST /", None).await.status, 405);
         let head = ask(FILES, "HEAD /", None).await;
         assert!(head.status == 200 && head.body.is_empty());
+    }
+
+    #[test]
+    fn the_places_are_those_of_the_pages_own_router() {
+        let router = include_str!("../../ui/src/router.ts");
+        let words = |before: &str| -> Vec<&str> {
+            let after = router.split(before).skip(1);
+            after.filter_map(|rest| Some(rest.split_once('"')?.0)).collect()
+        };
+        // Of one word, and of a word and a session's name.
+        let alone = words("case \"").into_iter().map(|word| format!("/{word}"));
+        let named = words("first === \"").into_iter().map(|word| format!("/{word}/{{*place}}"));
+        let understood: BTreeSet<String> = alone.chain(named).chain(["/".to_owned()]).collect();
+        let served: BTreeSet<String> = PLACES.iter().map(|&place| place.to_owned()).collect();
+        assert_eq!(served, understood);
+        assert_eq!(served.len(), PLACES.len(), "a place twice");
     }
 
     #[tokio::test]

@@ -6,7 +6,9 @@ vi.stubGlobal("addEventListener", () => undefined);
 const { parse, pathOf } = await import("./router");
 
 it("finds the page of each path", () => {
-  expect(parse("/")).toEqual({ page: "wall" });
+  for (const path of ["/", "/cameras", "/deployments/", "/zones"]) {
+    expect(parse(path), path).toEqual({ page: "wall" });
+  }
   expect(parse("/cameras/gate")).toEqual({ page: "camera", id: "gate" });
   expect(parse("/zones/gate/")).toEqual({ page: "zones", id: "gate" });
   expect(parse("/events")).toEqual({ page: "events" });

@@ -23,6 +23,9 @@ export function parse(path: string): Route {
   if (second === undefined) {
     switch (first) {
       case "cameras":
+      case "deployments":
+      case "zones":
+        // Of which camera is chosen there.
         return { page: "wall" };
       case "events":
       case "system":

@@ -101,6 +101,12 @@ async fn the_keyboard_alone_opens_a_camera_restarts_it_and_comes_back() {
     window.until("document.querySelector('dialog[open]')").await;
     // The button that does nothing has the focus.
     assert_eq!(window.evaluate(FOCUSED).await["name"], "Cancel");
+    // Given up, it is as before: the focus is where it was.
+    window.key("Escape").await;
+    window.until("!document.querySelector('dialog')").await;
+    assert_eq!(window.evaluate(FOCUSED).await["name"], "Restart");
+    window.key("Enter").await;
+    window.until("document.querySelector('dialog[open]')").await;
     let before = site.host.worker("spot").await.pid;
     tab_to(&window, "Restart").await;
     window.key("Enter").await;

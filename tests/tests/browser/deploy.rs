@@ -68,3 +68,31 @@ async fn a_file_that_is_no_pipeline_is_refused_and_the_page_says_why() {
         .await;
     assert_eq!(site.host.session("gate").await["state"], "running");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_otherwise_than_the_config_says_is_marked_until_it_is_rolled_back() {
+    let site = Site::start("", &[CHANGELING]).await;
+    site.host.wait_for_session("gate", |session| session["state"] == "running").await;
+    let browser = Browser::start().await;
+    let window = browser.open(&site.url("/deployments/gate")).await;
+    window.until_text("As the config says").await;
+
+    // By somebody else: the page hears of it.
+    let other = changeling(&json!({"version": "2.0.0"}));
+    let (code, answer) = site.host.deploy("gate", "?name=mine", &other).await;
+    assert_eq!(code, 200, "{answer}");
+    window.until_text("Drift: pipeline.").await;
+    window.until("document.querySelector('.drift').innerText.includes('mine.wasm')").await;
+    window.go(&site.url("/system")).await;
+    let differing = "document.querySelector(
+        '[aria-label=\"Cameras that differ from the config\"] tbody')?.innerText";
+    window.until(&format!("{differing}.includes('gate') && {differing}.includes('mine')")).await;
+
+    window.go(&site.url("/deployments/gate")).await;
+    window.press("button", "Roll back").await;
+    window.until("document.querySelector('dialog[open]')").await;
+    window.click("dialog button.danger").await;
+    window.until_text("As the config says").await;
+    window.until("!document.querySelector('.drift')").await;
+    assert_eq!(window.faults(), [""; 0]);
+}

@@ -10,6 +10,7 @@
 )]
 
 mod access;
+mod adding;
 mod deploy;
 mod harness;
 mod jpeg;
@@ -20,4 +21,5 @@ mod pictures;
 mod recover;
 mod seen;
 mod site;
+mod tokens;
 mod zones;

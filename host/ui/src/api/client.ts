@@ -32,7 +32,8 @@ export interface RequestOptions {
   limitMs?: number;
 }
 
-type Unauthorized = () => void;
+/** Gets when the refused request was begun: of `performance.now()`. */
+type Unauthorized = (begun: number) => void;
 let onUnauthorized: Unauthorized = () => undefined;
 
 /** Calls `handler` whenever the host does not know the caller (any more). */
@@ -48,6 +49,7 @@ export function path(...parts: string[]): string {
 /** Asks the host, and returns its JSON; undefined for an answer without a body. */
 export async function request<T>(where: string, options: RequestOptions = {}): Promise<T> {
   const { method = "GET", body, query = {}, signal, limitMs = LIMIT_MS } = options;
+  const begun = performance.now();
   const headers: Record<string, string> = { Accept: "application/json", ...options.headers };
   // A page of another origin cannot send this header without asking the host first.
   if (method !== "GET") headers["X-Ocelli"] = "1";
@@ -71,7 +73,7 @@ export async function request<T>(where: string, options: RequestOptions = {}): P
       signal: ending.signal,
       body: body === undefined ? null : raw ? body : JSON.stringify(body),
     });
-    if (!answer.ok) throw await failure(answer);
+    if (!answer.ok) throw await failure(answer, begun);
     if (answer.status === 204) return undefined as T;
     const text = await answer.text();
     return (text === "" ? undefined : JSON.parse(text)) as T;
@@ -90,9 +92,9 @@ export async function request<T>(where: string, options: RequestOptions = {}): P
   }
 }
 
-/** The error of an answer that is none. */
-export async function failure(answer: Response): Promise<ApiError> {
-  if (answer.status === 401) onUnauthorized();
+/** The error of an answer that is none, to what was asked at `begun`. */
+export async function failure(answer: Response, begun: number): Promise<ApiError> {
+  if (answer.status === 401) onUnauthorized(begun);
   const type = answer.headers.get("content-type") ?? "";
   const text = await answer.text().catch(() => "");
   if (type.includes("json")) {

@@ -117,7 +117,7 @@ export class PolledRung implements Rung {
         await this.#show(answer, begun);
       } else if (answer.status !== 304) {
         wait = Math.max(wait, REFUSED_MS);
-        const { message } = await failure(answer);
+        const { message } = await failure(answer, begun);
         if (!this.#closed) this.owner.told(message);
       }
     } catch {

@@ -9,17 +9,17 @@ vi.stubGlobal("fetch", (where: string) => {
 });
 vi.stubGlobal("location", new URL("http://127.0.0.1/"));
 
-function answer(path: string, body: object): void {
+function answer(path: string, body: object, status = 200): void {
   const next = due.get(path)?.shift();
   if (next === undefined) throw new Error(`nobody asks for ${path}`);
-  next(Response.json(body));
+  next(Response.json(body, { status }));
 }
 
 const { me, logOut, whenUserGoes } = await import("./me");
 const { lastResult, listing, refreshSessions, sessions } = await import("./sessions");
 const { loadPipelines, pipelines } = await import("./deployments");
 const { known } = await import("./events");
-const { made, system } = await import("./system");
+const { made, makeToken, system } = await import("./system");
 
 const user = (name: string): Me => ({ name, role: "admin", sessions: null, login: true });
 const GATE = { sessions: [{ id: "gate" }] };
@@ -82,4 +82,25 @@ it("tells of a user who goes, not of one who comes or is known better", () => {
   me.value = null;
   me.value = user("bob");
   expect(told).toHaveBeenCalledTimes(1);
+});
+
+it("takes no refusal of what was asked before the login for the end of it", async () => {
+  me.value = { ...user("operator"), login: false };
+  const early = refreshSessions();
+  const making = makeToken({ name: "ann", role: "admin" });
+  answer("/v1/tokens", { name: "ann", token: "secret" });
+  await vi.waitFor(() => expect(due.get("/v1/me")?.length).toBe(1));
+  answer("/v1/sessions", {}, 401);
+  await early;
+  expect(made.value?.token).toBe("secret");
+  answer("/v1/me", user("ann"));
+  await vi.waitFor(() => expect(due.get("/v1/tokens")?.length).toBe(1));
+  answer("/v1/tokens", { tokens: [] });
+  await making;
+  expect(me.value?.name).toBe("ann");
+
+  const late = refreshSessions();
+  answer("/v1/sessions", {}, 401);
+  await late;
+  expect([me.value, made.value]).toEqual([null, null]);
 });

@@ -38,7 +38,16 @@ effect(() => {
   untracked(() => forgetting.forEach(forget => forget()));
 });
 
-whenUnauthorized(() => {
+/** When the browser was given its login. */
+let loginAt = 0;
+
+/** The browser has a login from now on: what was asked without it is refused, and says nothing. */
+export function hasLogin(): void {
+  loginAt = performance.now();
+}
+
+whenUnauthorized(begun => {
+  if (begun < loginAt) return;
   if (me.peek()) ended.value = true;
   me.value = null;
 });
@@ -62,6 +71,7 @@ export async function loadMe(): Promise<void> {
 
 export async function logIn(token: string): Promise<void> {
   await request<void>(path("login"), { method: "POST", body: { token } });
+  hasLogin();
   await loadMe();
   if (!me.value) {
     throw new Error(

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import { path, request } from "../api/client";
 import type { AuditLine, ConfigStatus, Models, NewToken, SystemStatus, Token } from "../api/types";
-import { loadMe, me, whenUserGoes } from "./me";
+import { hasLogin, loadMe, me, whenUserGoes } from "./me";
 import { Part } from "./part";
 
 const OFTEN_MS = 5000;
@@ -37,7 +37,10 @@ whenUserGoes(() => {
 /** Makes a token. Whoever makes the first of a host is logged in with it from then on. */
 export async function makeToken(wanted: TokenRequest): Promise<void> {
   made.value = await request<NewToken>(path("tokens"), { method: "POST", body: wanted });
-  if (!me.peek()?.login) await loadMe();
+  if (!me.peek()?.login) {
+    hasLogin();
+    await loadMe();
+  }
   await tokens.load();
 }
 

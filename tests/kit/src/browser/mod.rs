@@ -31,23 +31,18 @@ const SIZE: (u32, u32) = (1280, 800);
 pub struct Browser {
     child: Child,
     devtools: DevTools,
-    profile: TempDir,
+    _profile: TempDir,
 }
 
 impl Browser {
     /// Starts it.
     pub async fn start() -> Self {
-        Self::start_with(&[]).await
-    }
-
-    /// As [`start`](Self::start), with further arguments.
-    pub async fn start_with(arguments: &[&str]) -> Self {
         let profile = tempfile::tempdir().unwrap();
-        let mut child = command(profile.path(), arguments)
+        let mut child = command(profile.path())
             .spawn()
             .expect("sh starts `chromium-headless-shell`, which `./x test` installs");
         let (to, from) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let browser = Self { child, devtools: DevTools::over(to, from), profile };
+        let browser = Self { child, devtools: DevTools::over(to, from), _profile: profile };
         let version = browser.call("Browser.getVersion", json!({})).await;
         assert!(version["product"].is_string(), "{version}");
         browser
@@ -71,16 +66,6 @@ impl Browser {
         let processes = self.call("SystemInfo.getProcessInfo", json!({})).await;
         let processes = processes["processInfo"].as_array().expect("a list of processes");
         processes.iter().filter_map(|process| process["cpuTime"].as_f64()).sum()
-    }
-
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The folder of its profile.
-    pub fn profile(&self) -> &Path {
-        self.profile.path()
     }
 
     async fn call(&self, method: &str, parameters: Value) -> Value {
@@ -119,7 +104,7 @@ impl Person<'_> {
 
 /// The browser's command. The shell gives it the pipes as descriptors 3 and 4, where it looks for
 /// them, and is then the browser itself.
-fn command(profile: &Path, arguments: &[&str]) -> Command {
+fn command(profile: &Path) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args([
         "-c",
@@ -138,7 +123,7 @@ fn command(profile: &Path, arguments: &[&str]) -> Command {
     ]);
     // It looks for nothing outside of this machine.
     command.args(["--disable-background-networking", "--disable-component-update"]);
-    command.args(arguments).arg("--remote-debugging-pipe");
+    command.arg("--remote-debugging-pipe");
     command.arg(format!("--user-data-dir={}", profile.display())).env("HOME", profile);
     // What it says of a machine without D-Bus and video acceleration helps nobody.
     command.stderr(Stdio::null()).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);

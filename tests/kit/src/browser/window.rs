@@ -155,27 +155,12 @@ impl Window {
 
     /// Clicks at a place of the window.
     pub async fn click_at(&self, x: f64, y: f64) {
-        self.mouse("mouseMoved", x, y, 0).await;
-        self.mouse("mousePressed", x, y, 1).await;
-        self.mouse("mouseReleased", x, y, 1).await;
-    }
-
-    /// Drags from one place of the window to another.
-    pub async fn drag(&self, from: (f64, f64), to: (f64, f64)) {
-        self.mouse("mouseMoved", from.0, from.1, 0).await;
-        self.mouse("mousePressed", from.0, from.1, 1).await;
-        let middle = (f64::midpoint(from.0, to.0), f64::midpoint(from.1, to.1));
-        for (x, y) in [middle, to] {
-            self.mouse("mouseMoved", x, y, 1).await;
+        for kind in ["mouseMoved", "mousePressed", "mouseReleased"] {
+            let (button, held) = if kind == "mouseMoved" { ("none", 0) } else { ("left", 1) };
+            let parameters = json!({"type": kind, "x": x, "y": y, "button": button,
+                "buttons": held, "clickCount": held});
+            self.call("Input.dispatchMouseEvent", parameters).await;
         }
-        self.mouse("mouseReleased", to.0, to.1, 1).await;
-    }
-
-    async fn mouse(&self, kind: &str, x: f64, y: f64, held: u32) {
-        let button = if kind == "mouseMoved" && held == 0 { "none" } else { "left" };
-        let parameters = json!({"type": kind, "x": x, "y": y, "button": button, "buttons": held,
-            "clickCount": u32::from(kind != "mouseMoved")});
-        self.call("Input.dispatchMouseEvent", parameters).await;
     }
 
     /// The middle of an element, once a click would meet it there and it takes clicks.
