@@ -212,6 +212,30 @@ export class NanoDet {
   ): Required<Scored>[];
 }
 
+/**
+ * A YOLO of the host's catalogue. `form` is that of its output: `yolov8` is [1, 4 + classes, N]
+ * (YOLOv8, v9, 11, 12), `yolov5` is [1, N, 5 + classes] (YOLOv5 to v7), `yolov10` is [1, N, 6]
+ * (YOLOv10, and exports with NMS). `spec` changes the tensor: letterboxed on grey, RGB, 0 to 1.
+ */
+export class Yolo {
+  constructor(
+    name: string,
+    options?: {
+      size?: number | [number, number];
+      form?: 'yolov8' | 'yolov5' | 'yolov10';
+      classes?: number;
+      input?: string;
+      output?: string;
+      spec?: Partial<TensorSpec>;
+    },
+  );
+  /** What is in the frame, or in a region of it; best first, boxes in frame pixels. */
+  detect(
+    frame: Frame,
+    options?: { score?: number; iou?: number; classes?: number[]; region?: Box },
+  ): Required<Scored>[];
+}
+
 /** The label of each of NanoDet's classes. */
 export const COCO_LABELS: string[];
 

@@ -10,4 +10,5 @@ export { CameraPipeline, exportPipeline } from './pipeline.js';
 export { decimal, flag, integer, list, optional, settings, text } from './settings.js';
 export { Bucket } from './store.js';
 export { Tracker } from './tracker.js';
+export { Yolo } from './yolo.js';
 export { Zone, contains } from './zones.js';

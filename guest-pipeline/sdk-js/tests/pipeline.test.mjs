@@ -8,6 +8,7 @@ import {
   CameraPipeline,
   Model,
   NanoDet,
+  Yolo,
   exportPipeline,
   integer,
   settings,
@@ -246,4 +247,45 @@ test('NanoDet gives the box worked out by hand', async () => {
     [16 - x, y, 64 - width, 16 - height].forEach((off) => assert.ok(Math.abs(off) < 1e-3));
     assert.equal(COCO_LABELS.length, 80);
   });
+});
+
+test('each form of YOLO gives the same boxes', async () => {
+  // In a tensor of 64 x 64 pixels: a box about (32, 32) of 16 x 8, class 1 of 3, score 0.72; one
+  // that overlaps it and is worse; and one that is too low.
+  const rows = [
+    [32, 32, 16, 8, 0.72],
+    [33, 32, 16, 8, 0.6],
+    [10, 10, 4, 4, 0.1],
+  ];
+  const tall = rows.map(([x, y, w, h, s]) => [x, y, w, h, 0, s, 0.1]);
+  const edges = rows.map(([x, y, w, h, s]) => [x - w / 2, y - h / 2, x + w / 2, y + h / 2, s, 1]);
+  const forms = {
+    yolov5: [[1, 3, 8], rows.flatMap(([x, y, w, h, s]) => [x, y, w, h, s / 0.9, 0, 0.9, 0.1])],
+    yolov8: [[1, 7, 3], [0, 1, 2, 3, 4, 5, 6].flatMap((i) => tall.map((row) => row[i]))],
+    // Suppressed by the model: the second row is empty.
+    yolov10: [[1, 3, 6], [...edges[0], 0, 0, 0, 0, 0, -1, ...edges[2]]],
+  };
+  class Yolos extends Counter {
+    init() {
+      const options = { size: 64, classes: 3 };
+      this.detectors = Object.keys(forms).map((form) => new Yolo(form, { ...options, form }));
+    }
+
+    process(frame) {
+      const found = this.detectors.flatMap((detector) => detector.detect(frame));
+      return found.map((one) => ({ ...one, label: String(one.class) }));
+    }
+  }
+  const scripts = Object.entries(forms).map(([form, output]) => [form, () => ({ output0: output })]);
+  await withHost({ models: Object.fromEntries(scripts) }, async () => {
+    // 128 x 128 pixels at half size.
+    const [{ detections }] = await play(Yolos, [new FakeFrame({ width: 128, height: 128 })]);
+    assert.equal(detections.length, 3);
+    for (const { label, score, box } of detections) {
+      assert.equal(label, '1');
+      assert.ok(Math.abs(score - 0.72) < 1e-5);
+      assert.deepEqual(box, { x: 48, y: 56, width: 32, height: 16 });
+    }
+  });
+  assert.throws(() => new Yolo('any', { form: 'yolov9' }), /none of yolov8, yolov5, yolov10/);
 });

@@ -29,7 +29,7 @@
 `python -m ocelli_sdk.build` makes the component.
 """
 
-from . import boxes, errors, frames, log, models, nanodet, settings, store, tracker, zones
+from . import boxes, errors, frames, log, models, nanodet, settings, store, tracker, yolo, zones
 from .boxes import Axes, Box, Scored, suppress
 from .errors import HostError, PipelineError, SettingsError
 from .frames import (
@@ -92,5 +92,6 @@ __all__ = [
     "suppress",
     "tensor_spec",
     "tracker",
+    "yolo",
     "zones",
 ]

@@ -17,6 +17,7 @@ from ocelli_sdk import (
     nanodet,
     setting,
     tensor_spec,
+    yolo,
 )
 from ocelli_sdk.testing import FakeFrame, FakeHost, Played, play
 
@@ -263,6 +264,45 @@ class Detecting(unittest.TestCase):
         self.assertEqual((car.label, len(nanodet.LABELS)), ("car", 80))
         for got, want in zip((rect.x, rect.y, rect.width, rect.height), (16, 0, 64, 16)):
             self.assertAlmostEqual(got, want, places=3)
+
+    def test_each_form_of_yolo_gives_the_same_boxes(self):
+        # In a tensor of 64 x 64 pixels: a box about (32, 32) of 16 x 8, class 1 of 3, score 0.72;
+        # one that overlaps it and is worse; and one that is too low.
+        rows = [(32, 32, 16, 8, 0.72), (33, 32, 16, 8, 0.6), (10, 10, 4, 4, 0.1)]
+        wide = [[x, y, w, h, s / 0.9, 0.0, 0.9, 0.1] for x, y, w, h, s in rows]
+        tall = [[x, y, w, h, 0.0, s, 0.1] for x, y, w, h, s in rows]
+        edges = [[x - w / 2, y - h / 2, x + w / 2, y + h / 2, s, 1.0] for x, y, w, h, s in rows]
+        forms = {
+            "yolov5": ((1, 3, 8), sum(wide, [])),
+            "yolov8": ((1, 7, 3), [value for column in zip(*tall) for value in column]),
+            # Suppressed by the model: the second row is empty.
+            "yolov10": ((1, 3, 6), edges[0] + [0, 0, 0, 0, 0, -1] + edges[2]),
+        }
+
+        class Yolo(Counter):
+            def init(self, settings):
+                self.detectors = [yolo.Detector(form, 64, form, classes=3) for form in forms]
+
+            def process(self, frame):
+                found = [detector.detect(frame) for detector in self.detectors]
+                return [Detection(str(one.class_), one.score, one.box) for one in sum(found, [])]
+
+        def script(output):
+            return lambda _: {"output0": output}
+
+        scripts = {form: script(output) for form, output in forms.items()}
+        with FakeHost(scripts):
+            # 128 x 128 pixels at half size.
+            (output,) = play(Yolo, [FakeFrame(width=128, height=128)])
+        self.assertEqual([one.label for one in output.detections], ["1", "1", "1"])
+        for one in output.detections:
+            self.assertAlmostEqual(one.score, 0.72, places=5)
+            rect = one.box
+            self.assertEqual((rect.x, rect.y, rect.width, rect.height), (48, 56, 32, 16))
+
+    def test_a_form_that_is_not_known_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "yolov9.* none of yolov8, yolov5, yolov10"):
+            yolo.Detector("any", form="yolov9")
 
 
 if __name__ == "__main__":
