@@ -101,6 +101,7 @@ async function build() {
 try {
   await build();
 } catch (error) {
-  console.error(`ocelli-build: ${error instanceof Refusal ? error.message : error.stack}`);
+  const said = error instanceof Refusal || error.code?.startsWith('ERR_PARSE_ARGS');
+  console.error(`ocelli-build: ${said ? error.message : error.stack}`);
   process.exitCode = 1;
 }
