@@ -275,9 +275,19 @@ impl wit::HostFrame for FramesView<'_> {
         region: Option<wit::Rect>,
         quality: u8,
     ) -> HostResult<Resource<Image>, FrameError> {
+        self.image_within(frame, region, u32::MAX, quality)
+    }
+
+    fn image_within(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        region: Option<wit::Rect>,
+        longest: u32,
+        quality: u8,
+    ) -> HostResult<Resource<Image>, FrameError> {
         let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let video::Jpeg { width, height, bytes } =
-            match video::jpeg(&frame.picture, region.map(rect), quality) {
+            match video::jpeg_within(&frame.picture, region.map(rect), longest, quality) {
                 Ok(encoded) => encoded,
                 Err(error) => return Ok(Err(self.frame_error(error))),
             };

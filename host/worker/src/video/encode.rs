@@ -25,13 +25,33 @@ pub struct Jpeg {
 /// Encodes a region, or the whole picture, at its own size; a region is widened to whole pixels.
 /// Quality is 1 to 100.
 pub fn jpeg(picture: &Picture, region: Option<Rect>, quality: u8) -> Result<Jpeg, FrameError> {
+    jpeg_within(picture, region, u32::MAX, quality)
+}
+
+/// As [`jpeg`], made smaller where a side is longer than `longest` pixels.
+pub fn jpeg_within(
+    picture: &Picture,
+    region: Option<Rect>,
+    longest: u32,
+    quality: u8,
+) -> Result<Jpeg, FrameError> {
     if !(1..=100).contains(&quality) {
         return Err(FrameError::InvalidSpec(format!("quality {quality}: it is 1 to 100")));
+    }
+    if longest == 0 {
+        return Err(FrameError::InvalidSpec("no picture has sides of 0 pixels".into()));
     }
     let region = Region::of(picture, region)?.whole_pixels();
     // Whole numbers inside the picture's size.
     let size = (region.width as u32, region.height as u32);
-    encode(&rgb(picture, &region, size)?, size, quality)
+    let longer = size.0.max(size.1);
+    if longer <= longest {
+        return encode(&rgb(picture, &region, size)?, size, quality);
+    }
+    let scale = f64::from(longest) / f64::from(longer);
+    let side = |side: u32| ((f64::from(side) * scale).round() as u32).max(1);
+    let size = (side(size.0), side(size.1));
+    encode(&rgb_scaled(picture, &region, size)?, size, quality)
 }
 
 /// Encodes red, green and blue, row by row.
@@ -88,10 +108,7 @@ pub fn jpeg_shown(
     let mut pixels = if size == whole {
         rgb(picture, &region, size)?
     } else {
-        // At once: strips of a smaller picture would not meet at whole pixels.
-        let mut pixels = Vec::with_capacity(size.0 as usize * size.1 as usize * 3);
-        Resampler::new().rgb_rows(picture, &region, size, |_, rgb| push_row(&mut pixels, rgb))?;
-        pixels
+        rgb_scaled(picture, &region, size)?
     };
     boxes.iter().for_each(|shown| outline(&mut pixels, size, shown, scale));
     encode(&pixels, size, SHOWN_QUALITY)
@@ -133,6 +150,14 @@ pub fn write_png(picture: &Picture, to: impl Write) -> anyhow::Result<()> {
     let mut writer = encoder.write_header()?;
     writer.write_image_data(&pixels)?;
     Ok(writer.finish()?)
+}
+
+/// The pixels of a region, brought to a smaller size at once: strips of it would not meet at whole
+/// pixels.
+fn rgb_scaled(picture: &Picture, region: &Region, size: (u32, u32)) -> Result<Vec<u8>, FrameError> {
+    let mut pixels = Vec::with_capacity(size.0 as usize * size.1 as usize * 3);
+    Resampler::new().rgb_rows(picture, region, size, |_, rgb| push_row(&mut pixels, rgb))?;
+    Ok(pixels)
 }
 
 /// The pixels of a region of whole pixels: red, green, blue, row by row.

@@ -29,7 +29,7 @@ mod still_tests;
 mod tests;
 
 pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
-pub use encode::{Jpeg, ShownBox, jpeg, jpeg_shown, write_png};
+pub use encode::{Jpeg, ShownBox, jpeg, jpeg_shown, jpeg_within, write_png};
 pub use numbering::Numbering;
 pub use picture::{Matrix, Picture, Plane, Unreadable};
 pub use spec::{

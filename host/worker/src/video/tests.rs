@@ -543,6 +543,24 @@ fn a_jpeg_decodes_again_to_the_same_size_and_looks_the_same() {
             assert!(difference <= before.len() as u32, "{difference} over {} pixels", before.len());
         }
     }
+    for (region, longest, size) in [
+        (None, 768, (768, 576)),
+        (None, 384, (384, 288)),
+        (Some(part), 151, (151, 100)),
+        (None, 1, (1, 1)),
+    ] {
+        let small = jpeg_within(picture, region, longest, 95).unwrap();
+        assert_eq!((small.width, small.height), size, "within {longest}");
+    }
+    let small = jpeg_within(picture, None, 64, 95).unwrap();
+    let small = still(&small.bytes, u32::MAX).unwrap();
+    let (before, after) = (
+        Resampler::new().luma(picture, 64, 48).unwrap(),
+        Resampler::new().luma(&small, 64, 48).unwrap(),
+    );
+    let difference: u32 = before.iter().zip(&after).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+    assert!(difference <= 3 * before.len() as u32, "{difference} over {} pixels", before.len());
+    assert!(matches!(jpeg_within(picture, None, 0, 80), Err(FrameError::InvalidSpec(_))));
     assert!(matches!(jpeg(picture, None, 0), Err(FrameError::InvalidSpec(_))));
     assert!(matches!(jpeg(picture, None, 101), Err(FrameError::InvalidSpec(_))));
 }
