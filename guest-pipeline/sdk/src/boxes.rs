@@ -21,7 +21,10 @@
 use std::ops::Range;
 
 use crate::Tensor;
+#[cfg(target_family = "wasm")]
 use crate::bindings::ocelli::pipeline::boxes as host;
+#[cfg(not(target_family = "wasm"))]
+use crate::native::boxes as host;
 use crate::nms::{Candidate, Hit};
 
 pub use host::Axes;

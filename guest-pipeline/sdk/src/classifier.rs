@@ -1,6 +1,10 @@
 //! The best classes of a classifier's output.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::settings::Setting;
+use crate::settings::limits::Limits;
 
 /// The function from a classifier's numbers to scores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +17,25 @@ pub enum Activation {
     Sigmoid,
     /// The model has done it: the numbers are scores.
     None,
+}
+
+impl Setting for Activation {
+    fn describe(_: &Limits) -> Map<String, Value> {
+        let names = [Self::Softmax, Self::Sigmoid, Self::None].map(|one| one.to_json());
+        [("enum".to_owned(), Value::from(names.to_vec()))].into_iter().collect()
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Softmax => "softmax".into(),
+            Self::Sigmoid => "sigmoid".into(),
+            Self::None => "none".into(),
+        }
+    }
+
+    fn check(&self, _: &Limits, _: &str) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// The `count` best classes of a row of `numbers`, one for each class, with their scores, best

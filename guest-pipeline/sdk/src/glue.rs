@@ -1,8 +1,7 @@
 //! Between the generated exports, which are free functions, and a [`Pipeline`], which is a value.
 
 use crate::bindings::exports::ocelli::pipeline::pipeline::Guest;
-use crate::bindings::ocelli::pipeline::frames::Frame;
-use crate::{Description, Output, Pipeline};
+use crate::{Description, Frame, Output, Pipeline};
 
 /// The place where a component keeps its one pipeline. A component runs on one thread and the host
 /// never re-enters it.

@@ -1,7 +1,7 @@
 //! The labels of common data sets, in the order of their models' classes, and the check of labels
 //! in settings.
 
-use crate::settings::nearest;
+use crate::settings::{listed, nearest};
 
 /// The 80 labels of COCO (Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014).
 pub const COCO_80: [&str; 80] = [
@@ -87,9 +87,6 @@ pub const COCO_80: [&str; 80] = [
     "toothbrush",
 ];
 
-/// How many labels an error lists before it says how many more there are.
-const LISTED: usize = 8;
-
 /// Checks that all `names`, the array at `path` of the settings, are among the `known` labels.
 ///
 /// # Errors
@@ -97,18 +94,61 @@ const LISTED: usize = 8;
 /// `settings.labels[1]: no label "persn", did you mean "person"?`
 pub fn check<T: AsRef<str>>(names: &[String], known: &[T], path: &str) -> Result<(), String> {
     for (position, name) in names.iter().enumerate() {
-        let labels = || known.iter().map(AsRef::as_ref);
+        let labels = || known.iter().map(AsRef::<str>::as_ref);
         if !labels().any(|label| label == name) {
             let hint = nearest(name, labels()).map(|n| format!(", did you mean {n:?}?"));
-            let hint = hint.unwrap_or_else(|| {
-                let listed: Vec<_> =
-                    labels().take(LISTED).map(|label| format!("{label:?}")).collect();
-                let more = known.len().saturating_sub(LISTED);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                format!("; there are {}{more}", listed.join(", "))
-            });
+            let hint = hint.unwrap_or_else(|| format!("; there are {}", listed(labels())));
             return Err(format!("{path}[{position}]: no label {name:?}{hint}"));
         }
     }
     Ok(())
+}
+
+/// Some classes of a model, or all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// Class by class; empty means all.
+    wanted: Vec<bool>,
+}
+
+impl Classes {
+    /// All classes.
+    #[must_use]
+    pub fn all() -> Self {
+        Self { wanted: Vec::new() }
+    }
+
+    /// Those of these `names`, or all without one. `labels` are the model's, in the order of its
+    /// classes; [`check`] tells whether every name is among them.
+    #[must_use]
+    pub fn named<T: AsRef<str>>(names: &[String], labels: &[T]) -> Self {
+        if names.is_empty() {
+            return Self::all();
+        }
+        let wants = |label: &T| names.iter().any(|name| name == label.as_ref());
+        Self { wanted: labels.iter().map(wants).collect() }
+    }
+
+    /// Whether the class is one of them.
+    #[must_use]
+    pub fn wants(&self, class: u32) -> bool {
+        self.wanted.is_empty() || self.wanted.get(class as usize).copied().unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_those_of_the_names_or_all() {
+        let wanted = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            let classes = Classes::named(&names, &["person", "bicycle", "car"]);
+            [0, 1, 2, 3].map(|class| classes.wants(class))
+        };
+        assert_eq!(wanted(&["car", "person"]), [true, false, true, false]);
+        assert_eq!(wanted(&[]), [true; 4]);
+        assert_eq!(wanted(&["none"]), [false; 4]);
+    }
 }

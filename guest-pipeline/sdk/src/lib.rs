@@ -17,15 +17,11 @@
 //!     dark: bool,
 //! }
 //!
-//! #[derive(serde::Deserialize)]
-//! #[serde(default, deny_unknown_fields)]
-//! struct Settings {
-//!     below: u8,
-//! }
-//!
-//! impl Default for Settings {
-//!     fn default() -> Self {
-//!         Self { below: 40 }
+//! settings! {
+//!     /// Settings of darkness.
+//!     struct Settings {
+//!         /// Mean grey below which a picture is dark.
+//!         below: u8 = 40;
 //!     }
 //! }
 //!
@@ -35,13 +31,12 @@
 //!             name: "darkness".into(),
 //!             version: env!("CARGO_PKG_VERSION").into(),
 //!             models: vec![],
-//!             settings_schema: r#"{"type":"object","additionalProperties":false,
-//!                 "properties":{"below":{"type":"integer","minimum":0,"maximum":255}}}"#.into(),
+//!             settings_schema: settings::schema::<Settings>().to_string(),
 //!         }
 //!     }
 //!
 //!     fn new(json: &str) -> Result<Self, String> {
-//!         let Settings { below } = settings::parse(json)?;
+//!         let Settings { below } = settings::read(json)?;
 //!         Ok(Self { below, dark: false })
 //!     }
 //!
@@ -49,7 +44,7 @@
 //!         let grey = frame.luma(32, 32).map_err(|e| e.to_string())?;
 //!         let mean = grey.iter().map(|&p| u64::from(p)).sum::<u64>() / grey.len().max(1) as u64;
 //!         let dark = mean < u64::from(self.below);
-//!         let turned = dark && !std::mem::replace(&mut self.dark, dark);
+//!         let turned = !std::mem::replace(&mut self.dark, dark) && dark;
 //!         let events = if turned { vec![Event::new("dark")] } else { vec![] };
 //!         Ok(Output { detections: None, events })
 //!     }
@@ -76,34 +71,48 @@
 //! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
 //! | [`embedding`], [`classifier`] | vectors of length 1 and their likeness, the best classes |
 //! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
+//! | [`zones`], [`lines`] | who is in which part of the picture since when, who crosses a line |
+//! | [`counts`] | how many entered and left, kept across restarts |
+//! | [`events`] | a queue that spreads events over frames |
 //! | [`rate_limiter`] | how many frames a second are looked at |
-//! | [`settings`] | typed settings with errors that name the field |
+//! | [`settings`] | settings declared once: type, default, limits, schema |
 //! | [`store`] | what has to outlive a restart: the session's own keys and values |
 //! | [`log`] | the camera's log |
-//! | `testing` | with the feature of this name, for tests: whether settings fit the schema that is described |
+//! | `testing` | with this feature: scripted frames and models for tests of `process` |
 //! | [`bindings`] | the generated interface, for what the above does not cover |
 //!
 //! A component imports of the host only what its code uses.
 //!
-//! Everything but the calls to the host compiles and can be tested natively; the log and the store
-//! have natively a stand-in.
+//! Everything compiles natively too, and can be tested so: frames, models, log and store have a
+//! stand-in there.
 
 #![warn(missing_docs)]
+
+/// The pieces of the page that goes through the SDK by tasks are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sdk.md")]
+struct Tour;
 
 pub mod align;
 pub mod bindings;
 pub mod boxes;
 pub mod centerface;
 pub mod classifier;
+pub mod counts;
 pub mod embedding;
+pub mod events;
 pub mod faceres;
 pub mod geometry;
 mod glue;
 pub mod labels;
 mod lanes;
 pub mod letterbox;
+pub mod lines;
 pub mod log;
 pub mod nanodet;
+#[cfg(not(target_family = "wasm"))]
+#[doc(hidden)]
+pub mod native;
 pub mod nms;
 pub mod nn;
 mod pipeline;
@@ -114,18 +123,28 @@ pub mod store;
 pub mod testing;
 pub mod track;
 mod types;
+pub mod zones;
 
 pub use bindings::exports::ocelli::pipeline::pipeline::{Description, ModelNeed};
+#[cfg(target_family = "wasm")]
 pub use bindings::ocelli::pipeline::frames::{
     Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
 };
 pub use bindings::ocelli::pipeline::results::{Attribute, Detection, Event, Output};
+#[cfg(target_family = "wasm")]
 pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
 pub use letterbox::Letterbox;
+#[cfg(not(target_family = "wasm"))]
+pub use native::frames::{
+    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
+};
+#[cfg(not(target_family = "wasm"))]
+pub use native::tensor::{Tensor, TensorType};
 pub use pipeline::Pipeline;
 
-/// What [`export_pipeline!`] expands to; not for direct use.
+/// What [`export_pipeline!`] and [`settings!`] expand to; not for direct use.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::glue::InstanceSlot;
+    pub use {serde, serde_json};
 }

@@ -260,7 +260,7 @@ impl Tracker {
         }
         let mut ids: Vec<_> = state.tracks.iter().filter_map(|track| track.id).collect();
         ids.sort_unstable();
-        if let Some([id, _]) = ids.array_windows().find(|[a, b]| a == b) {
+        if let Some((id, _)) = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| a == b) {
             return Err(format!("track number {id} is there twice"));
         }
         Ok(Self { config, state, certainty: Certainty::default() })

@@ -321,6 +321,6 @@ fn twice(items: &[Value]) -> Option<usize> {
     let mut ordered: Vec<(usize, &Value)> = items.iter().enumerate().collect();
     // Stable, so of equal ones the first comes first.
     ordered.sort_by(|(_, one), (_, other)| compare(one, other));
-    let pairs = ordered.array_windows();
-    pairs.filter(|[one, other]| compare(one.1, other.1).is_eq()).map(|[_, other]| other.0).min()
+    let pairs = ordered.iter().zip(ordered.iter().skip(1));
+    pairs.filter(|(one, other)| compare(one.1, other.1).is_eq()).map(|(_, other)| other.0).min()
 }

@@ -1,7 +1,4 @@
-//! What tests of a pipeline use, natively: its schema, applied as the host applies it before
-//! [`Pipeline::new`] is called, by the same code.
-//!
-//! [`Pipeline::new`]: crate::Pipeline::new
+//! A pipeline's schema, applied as the host applies it, by the same code.
 
 /// A JSON Schema of settings.
 #[derive(Debug)]

@@ -1,31 +1,31 @@
 //! Models by name, run with named tensors, and their outputs as numbers.
 
+#[cfg(target_family = "wasm")]
+mod host;
+
 use std::borrow::Cow;
 
-use crate::bindings::wasi::nn::errors::Error;
-use crate::bindings::wasi::nn::graph::{self, Graph};
-use crate::bindings::wasi::nn::inference::GraphExecutionContext;
+#[cfg(not(target_family = "wasm"))]
+use crate::native::model::Runner;
 use crate::{Tensor, TensorType};
+#[cfg(target_family = "wasm")]
+use host::Runner;
 
 /// A loaded model.
 pub struct Model {
     name: String,
-    // Fields are dropped in order: the context before the graph that it was made of.
-    context: GraphExecutionContext,
-    _graph: Graph,
+    runner: Runner,
 }
 
 impl Model {
-    /// Loads a model of the host's catalogue.
+    /// Loads a model of the host's catalogue. Natively, in tests, those are there that
+    /// `testing::model` has made.
     ///
     /// # Errors
     /// The host has no model of that name or cannot run it.
     pub fn load(name: &str) -> Result<Self, String> {
-        let because = |what: &str, error: Error| format!("model {name}: {what}: {}", text(&error));
-        let graph = graph::load_by_name(name).map_err(|e| because("cannot be loaded", e))?;
-        let context =
-            graph.init_execution_context().map_err(|e| because("cannot be made ready", e))?;
-        Ok(Self { name: name.to_owned(), context, _graph: graph })
+        let runner = Runner::load(name).map_err(|error| format!("model {name}: {error}"))?;
+        Ok(Self { name: name.to_owned(), runner })
     }
 
     /// Runs the model on tensors, each with the name of its input.
@@ -37,10 +37,8 @@ impl Model {
         inputs: impl IntoIterator<Item = (&'a str, Tensor)>,
     ) -> Result<Outputs, String> {
         let inputs = inputs.into_iter().map(|(name, tensor)| (name.to_owned(), tensor)).collect();
-        let outputs = self
-            .context
-            .compute(inputs)
-            .map_err(|e| format!("model {}: {}", self.name, text(&e)))?;
+        let outputs =
+            self.runner.compute(inputs).map_err(|error| format!("model {}: {error}", self.name))?;
         Ok(Outputs { model: self.name.clone(), outputs })
     }
 
@@ -49,10 +47,6 @@ impl Model {
     pub fn name(&self) -> &str {
         &self.name
     }
-}
-
-fn text(error: &Error) -> String {
-    format!("{} ({:?})", error.data(), error.code())
 }
 
 /// The outputs of a run: named tensors, on the host's side until they are read.
