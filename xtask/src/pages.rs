@@ -120,12 +120,23 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (AUTHOR, "up to {s} s, and after five", "host/src RESTART_BACKOFF.longest"),
     (BUILT_IN, "| `score` | `{}` | least", "guest-pipeline/object-detect/src/settings.rs .score"),
     (BUILT_IN, "| `iou` | `{}` | of two", "guest-pipeline/object-detect/src/settings.rs .iou"),
-    (BUILT_IN, "has a `name` (1 to {} letters", "guest-pipeline/object-detect/src MAX_ZONE_NAME"),
     (
         BUILT_IN,
-        "A look gives at most {} events",
-        "guest-pipeline/object-detect/src EVENTS_PER_FRAME",
+        "| `size` | {} | longest side",
+        "guest-pipeline/object-detect/src/settings.rs .size",
     ),
+    (
+        BUILT_IN,
+        "| `quality` | {} | that of JPEG",
+        "guest-pipeline/object-detect/src/settings.rs .quality",
+    ),
+    (BUILT_IN, "pixels, 16 to {}; larger", "guest-pipeline/object-detect/src MAX_SIDE"),
+    (BUILT_IN, "pixels, {} to 4096; larger", "guest-pipeline/object-detect/src LEAST_SIDE"),
+    (BUILT_IN, "surroundings, {} times its box", "guest-pipeline/object-detect/src SURROUNDINGS"),
+    (BUILT_IN, "of a frame are at most {}, and", "guest-pipeline/object-detect/src MAX_PICTURES"),
+    (BUILT_IN, "at most 8, and {MiB} MiB together", "guest-pipeline/object-detect/src MAX_BYTES"),
+    (BUILT_IN, "has a `name` (1 to {} letters", "guest-pipeline/sdk/src MAX_ZONE_NAME"),
+    (BUILT_IN, "A look gives at most {} events", "guest-pipeline/sdk/src EVENTS_PER_FRAME"),
     (
         BUILT_IN,
         "| `score` | {} | least score of a face",
@@ -148,11 +159,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (BUILT_IN, "1 (default) to {};", "guest-pipeline/cascade/src/objects.rs MAX_BATCH"),
     ("wit/0.3/frames.wit", "At most {} regions", "host/worker/src/guest MAX_REGIONS"),
     ("wit/0.3/frames.wit", "At most {} x 640", "host/worker/src/video MAX_LUMA_SIDE"),
-    (
-        BUILT_IN,
-        "parts of the picture, at most {},",
-        "guest-pipeline/object-detect/src/objects.rs MAX_ZONES",
-    ),
+    (BUILT_IN, "parts of the picture, at most {},", "guest-pipeline/sdk/src MAX_ZONES"),
     (REFERENCE, "The host checks it every {ms} ms", "host/worker/src/guest/deadline.rs TICK"),
     (REFERENCE, "`guest_memory_mb`, {} MiB", "= resource_limits.guest_memory_mb"),
     (REFERENCE, "`memory_per_process_mb`, {} MiB", "= resource_limits.memory_per_process_mb"),
@@ -311,12 +318,21 @@ fn figure(files: &BTreeSet<String>, place: &str) -> Option<f64> {
                 rest = rest.split_once(&format!("const {constant}: "))?.1.split_once("= ")?.1;
             }
             match field {
-                Some(field) => rest.split(&format!("{field}: ")).skip(1).find_map(number),
+                Some(field) => {
+                    let mut places = rest.split(&format!("{field}: ")).skip(1);
+                    places.find_map(|text| number(text).or_else(|| declared(text)))
+                }
                 None => number(rest),
             }
         })
         .collect();
     found.first().copied().filter(|value| found.iter().all(|other| other == value))
+}
+
+/// The default of a field that the SDK's `settings!` declares: `f32 = 0.4, above(0)`.
+fn declared(text: &str) -> Option<f64> {
+    let (ty, default) = text.split_once(" = ")?;
+    if ty.contains([';', '\n']) { None } else { number(default) }
 }
 
 /// The number that `text` begins with: `1 << 20`, `2 * 8`, `Duration::from_secs(5)`.

@@ -7,10 +7,10 @@ use ocelli_sdk::classifier::Activation;
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::labels::{self, COCO_80};
 use ocelli_sdk::nanodet::{self, Variant};
-use ocelli_sdk::settings::parse;
+use ocelli_sdk::settings::{parse, read};
 use ocelli_sdk::{Channels, Fit, TensorSpec, centerface, faceres};
 
-use crate::objects::{FACE, MAX_BATCH, MAX_CROPS, MAX_DEPTH, MAX_SIDE, MAX_STAGES, Roi};
+use crate::objects::{FACE, MAX_DEPTH, MAX_STAGES, Roi};
 use crate::settings::{self, DetectorKind, StageKind};
 
 /// Settings that are sound.
@@ -141,7 +141,7 @@ impl Tree {
     /// Names the key by its path and what would be right:
     /// `settings.stages[0].stages[1].for[0]: no label "fase", did you mean "face"?`
     pub fn read(json: &str) -> Result<Self, String> {
-        let mut written: settings::Settings = parse(json)?;
+        let mut written: settings::Settings = read(json)?;
         if written.detect.is_none() && written.stages.is_none() {
             let default: settings::Settings = parse(&settings::default_tree().to_string())?;
             (written.detect, written.stages) = (default.detect, default.stages);
@@ -153,16 +153,7 @@ impl Tree {
         let above = ParentStage { name: String::new(), labels: known };
         let stages =
             check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
-        let max_crops = written.max_crops;
-        if !(1..=MAX_CROPS).contains(&max_crops) {
-            return Err(format!("settings.max_crops: {max_crops} is not 1 to {MAX_CROPS}"));
-        }
-        if let Some(rate) = written.max_results_per_second
-            && !(rate > 0.0 && rate.is_finite())
-        {
-            return Err(format!("settings.max_results_per_second: {rate} is not above 0"));
-        }
-        let max_results_per_second = written.max_results_per_second;
+        let settings::Settings { max_crops, max_results_per_second, .. } = written;
         Ok(Self { detect, stages, max_crops, max_results_per_second })
     }
 
@@ -185,13 +176,6 @@ impl Tree {
 #[must_use]
 pub fn join(above: &str, name: &str) -> String {
     if above.is_empty() { name.into() } else { format!("{above}.{name}") }
-}
-
-fn share(value: f32, path: &str) -> Result<f32, String> {
-    if value > 0.0 && value <= 1.0 {
-        return Ok(value);
-    }
-    Err(format!("{path}: {value} is not above 0 and up to 1"))
 }
 
 /// A key that belongs to another kind is an error, so that no setting is without effect.
@@ -226,13 +210,11 @@ fn detector(written: settings::DetectSettings) -> Result<(Detect, Vec<String>), 
         DetectorKind::Centerface => {
             foreign(labels.is_some(), "labels", "nanodet", "centerface", path)?;
             let size = size.unwrap_or([416, 416]);
-            centerface::check_size(size, "settings.detect.size")?;
             let model = model.unwrap_or_else(|| centerface::MODEL.into());
             ((0.5, 0.3), Detector::Centerface { model, size }, vec![FACE.to_owned()])
         }
     };
-    let score = share(score.unwrap_or(usual.0), "settings.detect.score")?;
-    let iou = share(iou.unwrap_or(usual.1), "settings.detect.iou")?;
+    let (score, iou) = (score.unwrap_or(usual.0), iou.unwrap_or(usual.1));
     Ok((Detect { score, iou, detector }, known))
 }
 
@@ -254,7 +236,7 @@ struct TreeCheck {
 impl TreeCheck {
     fn stages(
         &mut self,
-        written: Vec<settings::StageSettings>,
+        settings::Stages(written): settings::Stages,
         path: &str,
         above: &ParentStage,
         depth: usize,
@@ -279,22 +261,17 @@ impl TreeCheck {
             return Err(format!("{path}: at most {MAX_STAGES} stages make a tree"));
         }
         labels::check(&written.labels_of, &above.labels, &format!("{path}.for"))?;
-        if !(0.0..=1.0).contains(&written.min_score) {
-            return Err(format!("{path}.min_score: {} is not 0 to 1", written.min_score));
-        }
         let settings::CropSettings { expand, square } = written.crop;
-        if !(0.1..=10.0).contains(&expand) {
-            return Err(format!("{path}.crop.expand: {expand} is not 0.1 to 10"));
-        }
         kind_has_keys(&written, path)?;
         let name = self.name(&written, path, above)?;
         let (work, labels) = match written.kind {
-            StageKind::Centerface => centerface_stage(&written, path)?,
+            StageKind::Centerface => centerface_stage(&written),
             StageKind::Faceres => self.faceres_stage(&written, path)?,
             StageKind::Classifier => classifier_stage(&written, path)?,
         };
         let below = ParentStage { name: name.clone(), labels };
-        let stages = self.stages(written.stages, &format!("{path}.stages"), &below, depth + 1)?;
+        let stages = written.stages.unwrap_or_default();
+        let stages = self.stages(stages, &format!("{path}.stages"), &below, depth + 1)?;
         let (takes, min_score) = (written.labels_of, written.min_score);
         let crop = CropRule { expand, square };
         Ok(Stage { number, name, crop, work, stages, takes, min_score })
@@ -359,15 +336,11 @@ impl TreeCheck {
 }
 
 /// The model of a stage, and the labels of its results.
-fn centerface_stage(
-    written: &settings::StageSettings,
-    path: &str,
-) -> Result<(StageModel, Vec<String>), String> {
+fn centerface_stage(written: &settings::StageSettings) -> (StageModel, Vec<String>) {
     let size = written.size.unwrap_or([256, 256]);
-    centerface::check_size(size, &format!("{path}.size"))?;
-    let score = share(written.score.unwrap_or(0.5), &format!("{path}.score"))?;
+    let score = written.score.unwrap_or(0.5);
     let model = written.model.clone().unwrap_or_else(|| centerface::MODEL.into());
-    Ok((StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()]))
+    (StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
 }
 
 fn classifier_stage(
@@ -375,7 +348,7 @@ fn classifier_stage(
     path: &str,
 ) -> Result<(StageModel, Vec<String>), String> {
     let model = written.model.clone().ok_or_else(|| format!("{path}.model: is missing"))?;
-    let labels = written.labels.clone().filter(|labels| !labels.is_empty());
+    let labels = written.labels.clone();
     let missing = || format!("{path}.labels: is missing: the model's classes, in order");
     let labels = labels.ok_or_else(missing)?;
     let top = written.top.unwrap_or(1);
@@ -384,14 +357,11 @@ fn classifier_stage(
         return Err(format!("{path}.top: {top} is not 1 to {count}, the number of labels"));
     }
     let batch = written.batch.unwrap_or(1);
-    if !(1..=MAX_BATCH).contains(&batch) {
-        return Err(format!("{path}.batch: {batch} is not 1 to {MAX_BATCH}"));
-    }
     let input = written.input.clone().unwrap_or_default();
     let input_name = input.name.clone();
     let output = written.output.clone().unwrap_or_else(|| "output".into());
     let activation = written.activation.unwrap_or_default();
-    let input = tensor(&input, &format!("{path}.input"))?;
+    let input = tensor(&input);
     let known = labels.clone();
     let work = Classifier { model, input, input_name, output, labels, top, activation, batch };
     Ok((StageModel::Classifier(work), known))
@@ -414,7 +384,7 @@ fn kind_has_keys(stage: &settings::StageSettings, path: &str) -> Result<(), Stri
     for (key, given, kind) in keys {
         foreign(given && kind != stage.kind, key, kind.name(), stage.kind.name(), path)?;
     }
-    if stage.kind == Faceres && !stage.stages.is_empty() {
+    if stage.kind == Faceres && stage.stages.as_ref().is_some_and(|stages| !stages.0.is_empty()) {
         return Err(format!(
             "{path}.stages: a stage of the kind \"faceres\" finds nothing to look at further"
         ));
@@ -422,21 +392,9 @@ fn kind_has_keys(stage: &settings::StageSettings, path: &str) -> Result<(), Stri
     Ok(())
 }
 
-fn tensor(input: &settings::InputSettings, path: &str) -> Result<TensorSpec, String> {
-    for (key, side) in [("width", input.width), ("height", input.height)] {
-        if !(1..=MAX_SIDE).contains(&side) {
-            return Err(format!("{path}.{key}: {side} is not 1 to {MAX_SIDE}"));
-        }
-    }
-    for (key, values) in [("fill", input.fill), ("mean", input.mean), ("std", input.std)] {
-        if values.iter().any(|value| !value.is_finite() || (key == "std" && *value == 0.0)) {
-            return Err(format!(
-                "{path}.{key}: {values:?} has a number that cannot be computed with"
-            ));
-        }
-    }
+fn tensor(input: &settings::InputSettings) -> TensorSpec {
     let three = |[a, b, c]: [f32; 3]| (a, b, c);
-    Ok(TensorSpec {
+    TensorSpec {
         fit: match input.fit {
             settings::Fit::Letterbox => Fit::Letterbox,
             settings::Fit::Stretch => Fit::Stretch,
@@ -449,7 +407,7 @@ fn tensor(input: &settings::InputSettings, path: &str) -> Result<TensorSpec, Str
         mean: three(input.mean),
         std: three(input.std),
         ..TensorSpec::letterbox(input.width, input.height)
-    })
+    }
 }
 
 #[cfg(test)]

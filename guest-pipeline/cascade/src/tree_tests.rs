@@ -1,6 +1,7 @@
 //! What a tree may be, and what is said of one that it may not be.
 
 use super::*;
+use crate::objects::{MAX_BATCH, MAX_CROPS};
 use crate::settings::{default_tree, schema};
 use ocelli_sdk::testing::Schema;
 use serde_json::{Value, json};

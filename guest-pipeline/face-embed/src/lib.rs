@@ -43,12 +43,12 @@ impl Pipeline for FaceEmbed {
                 need(centerface::MODEL, centerface::INPUT, vec![1, 3, -1, -1]),
                 need(faceres::MODEL, faceres::INPUT, vec![1, 3, side, side]),
             ],
-            settings_schema: settings::schema().to_string(),
+            settings_schema: ocelli_sdk::settings::schema::<Settings>().to_string(),
         }
     }
 
     fn new(json: &str) -> Result<Self, String> {
-        let settings = Settings::read(json)?;
+        let settings: Settings = ocelli_sdk::settings::read(json)?;
         let detector = Detector::load(centerface::MODEL, settings.detector_size)?;
         let embedder = Embedder::load(faceres::MODEL)?;
         let [width, height] = settings.detector_size;

@@ -1,16 +1,17 @@
 //! From the candidates of a frame to its output: suppression, tracks, zones, detections, events,
 //! counts.
 
+use ocelli_sdk::counts::{Counter, Occupancy};
+use ocelli_sdk::events::EventQueue;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::rate_limiter::RateLimiter;
 use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
-use ocelli_sdk::{Event, Output, log};
+use ocelli_sdk::zones::Zones;
+use ocelli_sdk::{Event, Image, Output, log};
 
-use crate::counts::Counts;
-use crate::objects::{MAX_PENDING, Occupancy, detection, label, tracking};
+use crate::objects::{detection, label, tracking};
 use crate::settings::{Filter, Settings};
-use crate::track_event::{PendingEvents, TrackEvent, TrackEventKind};
-use crate::zones::Zones;
+use crate::track_event::{TrackEvent, TrackEventKind};
 
 /// The state of one camera.
 #[derive(Debug, Clone)]
@@ -19,7 +20,8 @@ pub struct Engine {
     pub(crate) rate_limiter: RateLimiter,
     pub(crate) tracker: Tracker,
     pub(crate) zones: Zones,
-    pub(crate) pending: PendingEvents,
+    pub(crate) pending: EventQueue<TrackEvent>,
+    pub(crate) counter: Counter,
     /// Whether the tracks could be relied on, by the last event that said so.
     pub(crate) reliable: bool,
     /// Whether the log has a line about a failed write of counts since the last one that succeeded.
@@ -33,12 +35,15 @@ impl Engine {
         let rate_limiter = RateLimiter::new(settings.max_results_per_second);
         let tracker = Tracker::new(TrackerConfig::for_score(settings.score));
         let zones = Zones::new(&settings.zones);
+        let counter = Counter::new(env!("CARGO_PKG_NAME")).picture(settings.count_objects);
+        let counter = settings.zones.iter().fold(counter, Counter::zone);
         Self {
             settings,
             rate_limiter,
             tracker,
             zones,
-            pending: PendingEvents::default(),
+            pending: EventQueue::default(),
+            counter,
             reliable: true,
             uncounted: false,
         }
@@ -62,8 +67,19 @@ impl Engine {
     }
 
     /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in
-    /// frame pixels. Counts the events of the output.
+    /// frame pixels. Counts the events of the output, which have no pictures.
     pub fn finish(&mut self, time: u64, size: (u32, u32), candidates: Vec<Candidate>) -> Output {
+        self.finish_with(time, size, candidates, &mut |_| None)
+    }
+
+    /// As [`Engine::finish`]. `picture` is asked for the picture of each event.
+    pub(crate) fn finish_with(
+        &mut self,
+        time: u64,
+        size: (u32, u32),
+        candidates: Vec<Candidate>,
+        picture: &mut dyn FnMut(&TrackEvent) -> Option<Image>,
+    ) -> Output {
         let standing = nms::suppress(candidates, self.settings.iou);
         let observe =
             |&Candidate { bbox, score, class }: &Candidate| Observation { bbox, score, class };
@@ -75,7 +91,8 @@ impl Engine {
         let detections =
             reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
         let uncertain = !self.tracker.is_reliable();
-        let mut found = self.zones.end(&update.ended);
+        let ended = self.zones.end(&update.ended);
+        let mut found: Vec<_> = ended.into_iter().map(TrackEvent::of_zone).collect();
         let of = |kind: TrackEventKind| move |track| TrackEvent::new(kind.clone(), track);
         found.extend(update.ended.iter().map(of(TrackEventKind::Left)));
         found.extend(update.began.iter().map(of(TrackEventKind::Entered)));
@@ -83,15 +100,20 @@ impl Engine {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
             // Each object that enters has to leave again: both events are reserved at once.
-            let taken = self.pending.iter().len() + found.len() + self.zones.inside().count();
-            let free = MAX_PENDING.saturating_sub(taken) / 2;
-            found.extend(self.zones.observe(time, size, &seen, free));
+            let taken = found.len() + self.zones.inside().count();
+            let free = self.pending.room().saturating_sub(taken) / 2;
+            let changes = self.zones.observe(time, size, &seen, free);
+            found.extend(changes.into_iter().map(TrackEvent::of_zone));
         }
         self.pending.extend(found.into_iter().map(|event| TrackEvent { uncertain, ..event }));
         let events = self.pending.take();
         self.count(&events);
         let change = self.reliability_change();
-        let events = change.into_iter().chain(events.iter().map(TrackEvent::event));
+        let pictured = |event: &TrackEvent| Event {
+            attachments: picture(event).into_iter().collect(),
+            ..event.event()
+        };
+        let events = change.into_iter().chain(events.iter().map(pictured));
         Output { detections: Some(detections), events: events.collect() }
     }
 
@@ -117,7 +139,8 @@ impl Engine {
 
     /// A store that fails costs the counts and not the events.
     fn count(&mut self, events: &[TrackEvent]) {
-        match Counts::add(&self.settings, events) {
+        let steps: Vec<_> = events.iter().map(TrackEvent::step).collect();
+        match self.counter.add(&steps) {
             Ok(()) => self.uncounted = false,
             Err(error) => {
                 if !std::mem::replace(&mut self.uncounted, true) {
@@ -131,14 +154,14 @@ impl Engine {
     pub(crate) fn inside(&self) -> Vec<Occupancy<'_>> {
         let tracks = self.tracker.tracks();
         let mut inside: Vec<Occupancy<'_>> = Vec::new();
-        let mut count = |zone, class, more: bool| {
+        let mut count = |place, class, more: bool| {
             let label = label(class);
-            let place = inside.iter().position(|i| i.zone == zone && i.label == label);
-            let place = place.unwrap_or_else(|| {
-                inside.push(Occupancy { zone, label, count: 0 });
+            let index = inside.iter().position(|i| i.place == place && i.label == label);
+            let index = index.unwrap_or_else(|| {
+                inside.push(Occupancy { place, label, count: 0 });
                 inside.len() - 1
             });
-            if let Some(Occupancy { count, .. }) = inside.get_mut(place) {
+            if let Some(Occupancy { count, .. }) = inside.get_mut(index) {
                 *count = if more { *count + 1 } else { count.saturating_sub(1) };
             }
         };
@@ -229,6 +252,21 @@ mod tests {
     #[test]
     fn a_frame_that_is_looked_at_has_detections_even_if_there_are_none() {
         assert_eq!(engine("{}").finish(0, SIZE, vec![]).detections.map(|d| d.len()), Some(0));
+    }
+
+    #[test]
+    fn a_zone_is_about_its_labels() {
+        let settings =
+            r#"{"zones":[{"name":"road","polygon":[[0,0],[1,0],[1,1],[0,1]],"labels":["car"]}]}"#;
+        let mut engine = engine(settings);
+        let there = || vec![candidate(0.0, 0, 0.8), candidate(300.0, 2, 0.8)];
+        let looks = (0..6u64).map(|n| engine.finish(n * FRAME, SIZE, there()));
+        let events: Vec<_> = looks.flat_map(|output| output.events).collect();
+        let zone: Vec<_> = events.iter().filter(|event| event.kind == "zone_entered").collect();
+        assert_eq!(zone.len(), 1);
+        assert_eq!(zone[0].data, r#"{"track":2,"label":"car","zone":"road"}"#);
+        let about = &zone[0].detections[0];
+        assert_eq!((about.label.as_str(), about.track), ("car", Some(2)));
     }
 
     #[test]

@@ -8,29 +8,31 @@
 //! ByteTrack needs to hold on to objects that are half hidden; these are not reported.
 //!
 //! What is in view, tracks and who is in which zone, goes from version to version in the
-//! [`snapshot`]. Counts are for months: they live in the session's store alone (`counts`).
+//! [`snapshot`]. Counts are for months: they live in the session's store alone
+//! ([`ocelli_sdk::counts`]).
 //!
-//! Everything but [`ObjectDetect`], which calls the host, is tested natively.
+//! Events have pictures if the settings ask for them (`pictures`). All of it is tested natively.
 
-mod counts;
 pub mod engine;
 pub mod objects;
+mod pictures;
 pub mod request;
 pub mod settings;
 pub mod snapshot;
 mod track_event;
-mod zones;
 
 use ocelli_sdk::nanodet::{self, Detector, Variant};
 use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, export_pipeline, log};
 
 use engine::Engine;
-use settings::Settings;
+use pictures::FramePictures;
+use settings::{Pictures, Settings};
 
 /// The pipeline of one camera.
 pub struct ObjectDetect {
     detector: Detector,
     engine: Engine,
+    pictures: Option<Pictures>,
 }
 
 impl Pipeline for ObjectDetect {
@@ -57,7 +59,8 @@ impl Pipeline for ObjectDetect {
             "init",
             &format!("{} at {} pixels, score {score}, IoU {iou}", variant.name, variant.size),
         );
-        Ok(Self { detector, engine: Engine::new(settings) })
+        let pictures = settings.pictures.clone();
+        Ok(Self { detector, engine: Engine::new(settings), pictures })
     }
 
     fn process(&mut self, frame: &Frame) -> Result<Output, String> {
@@ -68,7 +71,9 @@ impl Pipeline for ObjectDetect {
         let filter = self.engine.filter();
         let candidates =
             self.detector.candidates(frame, filter.least_score, |class| filter.wants(class))?;
-        Ok(self.engine.finish(time, (frame.width(), frame.height()), candidates))
+        let mut pictures = FramePictures::new(self.pictures.as_ref());
+        let size = (frame.width(), frame.height());
+        Ok(self.engine.finish_with(time, size, candidates, &mut |event| pictures.of(event, frame)))
     }
 
     fn query(&self, request: &str) -> Result<String, String> {
@@ -94,3 +99,6 @@ impl Pipeline for ObjectDetect {
 }
 
 export_pipeline!(ObjectDetect);
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::counts::{Counts, LabelCounts, ZoneCounts, label_counts};
 use crate::engine::Engine;
-use crate::objects::{Occupancy, label, tracking};
+use crate::objects::{label, tracking};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,7 +85,7 @@ pub fn query(engine: &Engine, request: &str) -> Result<String, String> {
 /// Any other command; the text says which ones there are. A store that fails.
 pub fn command(engine: &Engine, request: &str) -> Result<String, String> {
     let Command::Reset(Reset::Counts) = read(request)?;
-    Counts::reset(&engine.settings, &engine.inside())?;
+    engine.counter.reset(&engine.inside())?;
     counts(engine)
 }
 
@@ -126,31 +125,7 @@ fn tracks(engine: &Engine) -> Result<String, String> {
 }
 
 fn counts(engine: &Engine) -> Result<String, String> {
-    let Counts { zones, objects } = Counts::read(&engine.settings)?;
-    let inside = engine.inside();
-    let numbers = |zone: Option<&str>, mut tallies: Vec<LabelCounts>| {
-        let inside = inside.iter().filter(|inside| inside.zone == zone);
-        let mut now = Map::new();
-        for &Occupancy { label, count, .. } in inside {
-            label_counts(&mut tallies, label);
-            now.insert(label.into(), count.into());
-        }
-        let number = |LabelCounts { label, entered, left }| {
-            let inside = now.get(&label).and_then(Value::as_u64).unwrap_or(0);
-            (label, json!({ "entered": entered, "left": left, "inside": inside }))
-        };
-        tallies.into_iter().map(number).collect::<Map<_, _>>()
-    };
-    let zone = |ZoneCounts { zone, labels, .. }: ZoneCounts| {
-        let labels = numbers(Some(&zone), labels);
-        json!({ "zone": zone, "labels": labels })
-    };
-    let zones: Vec<_> = zones.into_iter().map(zone).collect();
-    let mut answer = Map::new();
-    answer.insert("zones".into(), zones.into());
-    if let Some(objects) = objects {
-        answer.insert("objects".into(), numbers(None, objects).into());
-    }
+    let mut answer = engine.counter.read()?.answer(&engine.inside());
     if !engine.tracker.is_reliable() {
         answer.insert("tracking".into(), tracking(false).into());
     }

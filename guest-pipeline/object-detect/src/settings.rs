@@ -1,49 +1,88 @@
-//! The pipeline's settings, their checks and their JSON Schema.
+//! The pipeline's settings: as they are written, and what they mean.
 
-use ocelli_sdk::labels::{self, COCO_80};
-use ocelli_sdk::nanodet;
-use ocelli_sdk::settings::parse;
-use serde::Deserialize;
-use serde_json::{Value, json};
-
-use crate::objects::{CORNERS, LEAST_AREA, MAX_ZONE_NAME, MAX_ZONES};
+use ocelli_sdk::labels::{self, COCO_80, Classes};
+use ocelli_sdk::zones::{self, CORNERS, MAX_ZONE_NAME, MAX_ZONES, Zone};
+use ocelli_sdk::{nanodet, settings};
+use serde_json::Value;
 
 /// ByteTrack's lower bound: below this score a detection says nothing even where a track is
 /// expected.
 const LOW_SCORE: f32 = 0.1;
 
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawSettings {
-    model: String,
-    score: f32,
-    iou: f32,
-    labels: Vec<String>,
-    max_results_per_second: Option<f64>,
-    zones: Vec<RawZone>,
-    count_objects: bool,
+/// Least and largest side of an event's picture: a thumbnail, and what a camera shows.
+const LEAST_SIDE: u32 = 16;
+const MAX_SIDE: u32 = 4096;
+
+settings! {
+    /// Settings of object-detect.
+    struct RawSettings {
+        /// The detector. Smaller or int8: faster, a little less exact.
+        model: String = nanodet::DEFAULT.name.into(), one_of(nanodet::KNOWN.map(|v| v.name))
+            => |name, path| nanodet::find(name, path).map(drop);
+        /// Detections of this score and more are reported.
+        score: f32 = 0.4, above(0).up_to(1);
+        /// Of two boxes of one label that overlap by more than this, the better stands.
+        iou: f32 = 0.5, above(0).up_to(1);
+        /// Labels to look for. None: all.
+        labels: Vec<String> = Vec::new(), each(one_of(COCO_80))
+            => |names, path| labels::check(names, &COCO_80, path);
+        /// Look at no more frames than this a second of the stream. Null: at every frame that
+        /// comes.
+        max_results_per_second: Option<f64> = None, above(0);
+        /// Parts of the picture. What enters and leaves one is an event, and is counted.
+        zones: Vec<RawZone> = Vec::new(), count(0..=MAX_ZONES);
+        /// Whether the objects that enter and leave the picture are counted, by label.
+        count_objects: bool = false;
+        /// The pictures that events have. Null: none.
+        pictures: Option<Pictures> = None;
+    }
 }
 
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawZone {
-    name: String,
-    polygon: Vec<[f32; 2]>,
-    #[serde(default)]
-    labels: Vec<String>,
+settings! {
+    /// What an event's picture shows.
+    pub enum Shown {
+        /// The object with its surroundings.
+        Crop = "crop",
+        /// The whole frame.
+        Frame = "frame",
+    }
 }
 
-impl Default for RawSettings {
-    fn default() -> Self {
-        Self {
-            model: nanodet::DEFAULT.name.into(),
-            score: 0.40,
-            iou: 0.50,
-            labels: Vec::new(),
-            max_results_per_second: None,
-            zones: Vec::new(),
-            count_objects: false,
-        }
+settings! {
+    /// The events that have pictures: those of objects that are in the picture then.
+    pub enum PicturedEvent {
+        Entered = "entered",
+        ZoneEntered = "zone_entered",
+        ZoneLeft = "zone_left",
+    }
+}
+
+settings! {
+    /// The pictures that events have.
+    pub struct Pictures {
+        /// crop: the object with its surroundings. frame: the whole frame.
+        pub of: Shown = Shown::Crop;
+        /// Longest side in pixels; larger pictures are made smaller.
+        pub size: u32 = 640, at_least(LEAST_SIDE).up_to(MAX_SIDE);
+        /// That of JPEG, 1 to 100.
+        pub quality: u8 = 80, at_least(1).up_to(100);
+        /// Events that have one.
+        pub events: Vec<PicturedEvent> = vec![PicturedEvent::Entered, PicturedEvent::ZoneEntered],
+            count(1..=3);
+    }
+}
+
+settings! {
+    struct RawZone {
+        /// What events and counts call it. No other zone is called so.
+        name: String, count(1..=MAX_ZONE_NAME) => |name, path| zones::check_name(name, path);
+        /// The corners in turn, x and y in parts of the picture: [0,0] is its upper left.
+        polygon: Vec<[f32; 2]>, count(*CORNERS.start()..=*CORNERS.end())
+            .each(each(at_least(0).up_to(1)))
+            => |polygon, path| zones::check_polygon(polygon, path);
+        /// What it is about. None: all that is looked for.
+        labels: Vec<String> = Vec::new(), each(one_of(COCO_80))
+            => |names, path| labels::check(names, &COCO_80, path);
     }
 }
 
@@ -63,41 +102,9 @@ pub struct Settings {
     pub zones: Vec<Zone>,
     /// Whether the objects that enter and leave the picture are counted.
     pub count_objects: bool,
+    /// The pictures that events have.
+    pub pictures: Option<Pictures>,
     filter: Filter,
-}
-
-/// A part of the picture.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Zone {
-    /// Name in events and counts.
-    pub name: String,
-    /// Its corners in turn, x and y in parts of the picture, 0 to 1.
-    pub polygon: Vec<[f32; 2]>,
-    /// Labels of the objects that count.
-    pub labels: Classes,
-}
-
-impl Zone {
-    /// Whether the zone has this name and polygon. The labels may change while its counts go on.
-    #[must_use]
-    pub fn is(&self, name: &str, polygon: &[[f32; 2]]) -> bool {
-        self.name == name && self.polygon == polygon
-    }
-}
-
-/// Some of the detector's classes, or all.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Classes {
-    /// Class by class; empty means all.
-    wanted: Vec<bool>,
-}
-
-impl Classes {
-    /// Whether the class is one of them.
-    #[must_use]
-    pub fn wants(&self, class: u32) -> bool {
-        self.wanted.is_empty() || self.wanted.get(class as usize).copied().unwrap_or(false)
-    }
 }
 
 /// Selects the part of the model's outputs that the pipeline uses.
@@ -122,23 +129,24 @@ impl Settings {
     /// # Errors
     /// Names the setting, its value and what would be right.
     pub fn read(json: &str) -> Result<Self, String> {
-        let raw: RawSettings = parse(json)?;
-        nanodet::find(&raw.model, "settings.model")?;
-        for (name, value) in [("score", raw.score), ("iou", raw.iou)] {
-            if !(value > 0.0 && value <= 1.0) {
-                return Err(format!("settings.{name}: {value} is not above 0 and up to 1"));
-            }
-        }
-        if let Some(rate) = raw.max_results_per_second
-            && !(rate > 0.0 && rate.is_finite())
-        {
-            return Err(format!("settings.max_results_per_second: {rate} is not above 0"));
-        }
-        let classes = classes(&raw.labels, &COCO_80, "settings.labels")?;
-        let filter = Filter { least_score: raw.score.min(LOW_SCORE), classes };
+        let raw: RawSettings = settings::read(json)?;
         let zones = zones(&raw)?;
-        let RawSettings { model, score, iou, max_results_per_second, count_objects, .. } = raw;
-        Ok(Self { model, score, iou, max_results_per_second, zones, count_objects, filter })
+        let filter = Filter {
+            least_score: raw.score.min(LOW_SCORE),
+            classes: Classes::named(&raw.labels, &COCO_80),
+        };
+        let RawSettings { model, score, iou, max_results_per_second, .. } = raw;
+        let RawSettings { count_objects, pictures, .. } = raw;
+        Ok(Self {
+            model,
+            score,
+            iou,
+            max_results_per_second,
+            zones,
+            count_objects,
+            pictures,
+            filter,
+        })
     }
 
     /// The part of the model's outputs that the pipeline uses.
@@ -148,159 +156,34 @@ impl Settings {
     }
 }
 
-fn classes<K: AsRef<str>>(names: &[String], known: &[K], path: &str) -> Result<Classes, String> {
-    if names.is_empty() {
-        return Ok(Classes { wanted: Vec::new() });
-    }
-    labels::check(names, known, path)?;
-    let wanted = COCO_80.iter().map(|label| names.iter().any(|name| name == label)).collect();
-    Ok(Classes { wanted })
-}
-
+/// The zones, with what only all settings together say: that each has a name of its own, and that
+/// it is about labels that are looked for.
 fn zones(raw: &RawSettings) -> Result<Vec<Zone>, String> {
-    if raw.zones.len() > MAX_ZONES {
-        return Err(format!("settings.zones: {} are more than {MAX_ZONES}", raw.zones.len()));
-    }
     let mut zones: Vec<Zone> = Vec::new();
     for (n, RawZone { name, polygon, labels }) in raw.zones.iter().enumerate() {
-        let path = format!("settings.zones[{n}]");
-        let letters = name.chars().count();
-        if !(1..=MAX_ZONE_NAME).contains(&letters) || name.chars().any(char::is_control) {
-            return Err(format!(
-                "{path}.name: {name:?} is not 1 to {MAX_ZONE_NAME} letters in one line"
-            ));
-        }
         if zones.iter().any(|zone| zone.name == *name) {
-            return Err(format!("{path}.name: another zone is called {name:?} too"));
+            return Err(format!("settings.zones[{n}].name: another zone is called {name:?} too"));
         }
-        check_polygon(polygon, &format!("{path}.polygon"))?;
-        let path = format!("{path}.labels");
-        let labels = match raw.labels.as_slice() {
-            [] => classes(labels, &COCO_80, &path)?,
-            looked_for => classes(labels, looked_for, &path)?,
-        };
-        zones.push(Zone { name: name.clone(), polygon: polygon.clone(), labels });
+        if !raw.labels.is_empty() {
+            labels::check(labels, &raw.labels, &format!("settings.zones[{n}].labels"))?;
+        }
+        let classes = Classes::named(labels, &COCO_80);
+        zones.push(Zone { name: name.clone(), polygon: polygon.clone(), classes });
     }
     Ok(zones)
-}
-
-fn check_polygon(polygon: &[[f32; 2]], path: &str) -> Result<(), String> {
-    let corners = polygon.len();
-    if !CORNERS.contains(&corners) {
-        return Err(format!(
-            "{path}: {corners} corners are not {} to {}",
-            CORNERS.start(),
-            CORNERS.end()
-        ));
-    }
-    let outside = |corner: &[f32; 2]| !corner.iter().all(|part| (0.0..=1.0).contains(part));
-    if let Some((n, corner)) = polygon.iter().enumerate().find(|(_, corner)| outside(corner)) {
-        return Err(format!("{path}[{n}]: {corner:?} is not in parts of the picture, 0 to 1"));
-    }
-    // Twice the area, by the shoelace formula.
-    let next = polygon.iter().cycle().skip(1);
-    let area: f64 = polygon.iter().zip(next).map(|(a, b)| cross(*a, *b)).sum();
-    if area.abs() < LEAST_AREA {
-        return Err(format!("{path}: has no area"));
-    }
-    Ok(())
-}
-
-fn cross([ax, ay]: [f32; 2], [bx, by]: [f32; 2]) -> f64 {
-    f64::from(ax) * f64::from(by) - f64::from(bx) * f64::from(ay)
 }
 
 /// The JSON Schema of the settings.
 #[must_use]
 pub fn schema() -> Value {
-    let default = RawSettings::default();
-    let share = |value: f32, description: &str| {
-        // By way of its text, so that 0.4 is not written as 0.4000000059604645.
-        let default: f64 = value.to_string().parse().unwrap_or_default();
-        json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": default, "description": description })
-    };
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Settings of object-detect",
-        "type": "object",
-        "additionalProperties": false,
-        "properties": {
-            "model": {
-                "enum": nanodet::KNOWN.map(|v| v.name),
-                "default": default.model,
-                "description": "The detector. Smaller or int8: faster, a little less exact."
-            },
-            "score": share(default.score, "Detections of this score and more are reported."),
-            "iou": share(default.iou, "Of two boxes of one label that overlap by more than this, \
-                the better stands."),
-            "labels": {
-                "type": "array",
-                "items": { "enum": COCO_80.to_vec() },
-                "default": default.labels,
-                "description": "Labels to look for. None: all."
-            },
-            "max_results_per_second": {
-                "type": ["number", "null"],
-                "exclusiveMinimum": 0,
-                "default": default.max_results_per_second,
-                "description": "Look at no more frames than this a second of the stream. Null: at \
-                    every frame that comes."
-            },
-            "zones": {
-                "type": "array",
-                "maxItems": MAX_ZONES,
-                "items": zone_schema(),
-                "default": [],
-                "description": "Parts of the picture. What enters and leaves one is an event, and \
-                    is counted."
-            },
-            "count_objects": {
-                "type": "boolean",
-                "default": default.count_objects,
-                "description": "Whether the objects that enter and leave the picture are counted, \
-                    by label."
-            }
-        }
-    })
-}
-
-fn zone_schema() -> Value {
-    json!({
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["name", "polygon"],
-        "properties": {
-            "name": {
-                "type": "string", "minLength": 1, "maxLength": MAX_ZONE_NAME,
-                "description": "What events and counts call it. No other zone is called so."
-            },
-            "polygon": {
-                "type": "array",
-                "minItems": CORNERS.start(),
-                "maxItems": CORNERS.end(),
-                "items": {
-                    "type": "array",
-                    "items": { "type": "number", "minimum": 0, "maximum": 1 },
-                    "minItems": 2,
-                    "maxItems": 2
-                },
-                "description": "The corners in turn, x and y in parts of the picture: [0,0] is \
-                    its upper left."
-            },
-            "labels": {
-                "type": "array",
-                "items": { "enum": COCO_80.to_vec() },
-                "default": [],
-                "description": "What it is about. None: all that is looked for."
-            }
-        }
-    })
+    settings::schema::<RawSettings>()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ocelli_sdk::testing::Schema;
+    use serde_json::json;
 
     #[test]
     fn every_setting_is_optional() {
@@ -367,6 +250,11 @@ mod tests {
                 "settings.zones[0].line: unknown field",
             ),
             (r#"{"count_objects":1}"#, "settings.count_objects: "),
+            (r#"{"pictures":{"of":"zone"}}"#, "settings.pictures.of: unknown variant `zone`"),
+            (r#"{"pictures":{"size":8}}"#, "settings.pictures.size: 8 is not 16 to 4096"),
+            (r#"{"pictures":{"quality":0}}"#, "settings.pictures.quality: 0 is not 1 to 100"),
+            (r#"{"pictures":{"events":[]}}"#, "settings.pictures.events: 0 are fewer than 1"),
+            (r#"{"pictures":{"events":["left"]}}"#, "settings.pictures.events[0]: "),
         ];
         for (json, expected) in cases {
             let error = Settings::read(json).unwrap_err();
@@ -428,6 +316,10 @@ mod tests {
         let largest = json!({
             "model": "nanodet-g-416", "score": 1, "iou": 1, "labels": COCO_80.to_vec(),
             "max_results_per_second": 1e9, "count_objects": true,
+            "pictures": {
+                "of": "frame", "size": MAX_SIDE, "quality": 100,
+                "events": ["entered", "zone_entered", "zone_left"]
+            },
             "zones": (0..MAX_ZONES).map(zone).collect::<Vec<_>>()
         });
         let largest = largest.to_string();
@@ -440,6 +332,7 @@ mod tests {
         let schema = Schema::read(&schema().to_string()).unwrap();
         let every_key = r#"{"model":"nanodet-g-320","score":0.25,"iou":0.3,"labels":["person","car"],
             "max_results_per_second":0.5,"count_objects":true,
+            "pictures":{"of":"crop","size":320,"quality":70,"events":["entered","zone_left"]},
             "zones":[{"name":"door","polygon":[[0,0],[0.5,0.25],[1,1]],"labels":["person"]},
                      {"name":"yard","polygon":[[0,0],[1,0],[1,1],[0,1]]}]}"#;
         for settings in
@@ -465,6 +358,8 @@ mod tests {
             (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, ".zones[0].polygon[2]"),
             (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#, "line"),
             (r#"{"count_objects":"all"}"#, ".count_objects"),
+            (r#"{"pictures":{"size":5000}}"#, ".pictures.size"),
+            (r#"{"pictures":{"kind":"crop"}}"#, "kind"),
         ];
         for (settings, place) in wrong {
             assert!(schema.check(settings).is_err_and(|error| error.contains(place)), "{settings}");

@@ -1,14 +1,14 @@
 //! The state that outlives a change of the pipeline's version or settings: tracks, the next number,
 //! the frame rate, the tracks in each zone, and the pending events.
 
+use ocelli_sdk::events::EventQueue;
 use ocelli_sdk::nanodet;
 use ocelli_sdk::track::{Certainty, TrackInfo, Tracker, TrackerState};
+use ocelli_sdk::zones::{ZoneState, Zones};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::objects::{MAX_PENDING, MAX_ZONES};
-use crate::track_event::{PendingEvents, TrackEvent};
-use crate::zones::{self, Zones};
+use crate::track_event::TrackEvent;
 
 /// Raised with every change of [`Snapshot`] or of what is in it that an older version cannot read.
 const FORMAT: u32 = 2;
@@ -30,7 +30,7 @@ struct Snapshot<S> {
     #[serde(default)]
     certainty: Certainty,
     #[serde(default)]
-    zones: Vec<zones::ZoneState>,
+    zones: Vec<ZoneState>,
     #[serde(default)]
     pending: Vec<TrackEvent>,
 }
@@ -92,10 +92,6 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     if let Some(track) = tracks.iter().find(|t| !is_known(t)) {
         return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
     }
-    let count = snapshot.zones.len();
-    if count > MAX_ZONES {
-        return Err(refuse(format!("{count} zones are more than {MAX_ZONES}")));
-    }
     let settings = &engine.settings.zones;
     let exists = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
     let pending = pending(snapshot.pending, exists).map_err(refuse)?;
@@ -111,11 +107,8 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
 fn pending(
     events: Vec<TrackEvent>,
     exists: impl Fn(&str) -> bool,
-) -> Result<PendingEvents, String> {
-    let count = events.len();
-    if count > MAX_PENDING {
-        return Err(format!("{count} pending events are more than {MAX_PENDING}"));
-    }
+) -> Result<EventQueue<TrackEvent>, String> {
+    let events = EventQueue::resume(events)?;
     let sound = |event: &TrackEvent| {
         let track = &event.track;
         is_known(track) && track.score.is_finite() && track.bbox.is_proper()
@@ -126,8 +119,9 @@ fn pending(
             event.track.id
         ));
     }
-    let events = events.into_iter().filter(|event| event.zone().is_none_or(&exists));
-    Ok(PendingEvents::resume(events.collect()))
+    let mut left = EventQueue::default();
+    left.extend(events.iter().filter(|event| event.zone().is_none_or(&exists)).cloned());
+    Ok(left)
 }
 
 fn is_known(track: &TrackInfo) -> bool {

@@ -1,13 +1,14 @@
-//! Events of tracks, and the queue that spreads them over frames.
+//! Events of tracks.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use ocelli_sdk::Event;
+use ocelli_sdk::counts::Step;
 use ocelli_sdk::track::TrackInfo;
+use ocelli_sdk::zones::{Passage, ZoneChange};
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{EVENTS_PER_FRAME, MAX_PENDING, detection, label, tracking};
+use crate::objects::{detection, label, tracking};
 
 /// An event of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,14 @@ impl TrackEvent {
         Self { kind, track: *track, uncertain: false }
     }
 
+    pub(crate) fn of_zone(ZoneChange { zone, track, passage }: ZoneChange) -> Self {
+        let kind = match passage {
+            Passage::Entered => TrackEventKind::ZoneEntered { zone },
+            Passage::Left { dwell } => TrackEventKind::ZoneLeft { zone, dwell },
+        };
+        Self { kind, track, uncertain: false }
+    }
+
     /// The zone of a zone event.
     pub(crate) fn zone(&self) -> Option<&str> {
         match &self.kind {
@@ -66,6 +75,11 @@ impl TrackEvent {
                 Some(zone)
             }
         }
+    }
+
+    /// What is counted.
+    pub(crate) fn step(&self) -> Step<'_> {
+        Step { place: self.zone(), label: label(self.track.class), entered: self.is_entry() }
     }
 
     /// Whether an object enters, rather than leaves.
@@ -98,30 +112,5 @@ impl TrackEvent {
             data: serde_json::to_string(&data).unwrap_or_default(),
             ..Event::new(kind)
         }
-    }
-}
-
-/// Events that no output has reported yet, in order.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PendingEvents(VecDeque<TrackEvent>);
-
-impl PendingEvents {
-    /// Goes on with the pending events of another instance.
-    pub(crate) fn resume(events: Vec<TrackEvent>) -> Self {
-        Self(events.into())
-    }
-
-    pub(crate) fn extend(&mut self, events: impl IntoIterator<Item = TrackEvent>) {
-        self.0.extend(events);
-    }
-
-    /// Takes the events of one frame.
-    pub(crate) fn take(&mut self) -> Vec<TrackEvent> {
-        let count = EVENTS_PER_FRAME.max(self.0.len().saturating_sub(MAX_PENDING));
-        self.0.drain(..count.min(self.0.len())).collect()
-    }
-
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &TrackEvent> {
-        self.0.iter()
     }
 }
