@@ -214,7 +214,12 @@ export class Frame {
     return call(() => this.#raw.luma(width, height));
   }
 
-  image(region, quality = 80) {
-    return new Image(call(() => this.#raw.image(region?.rect(), quality)));
+  image(region, quality = 80, longest) {
+    const rect = region?.rect();
+    const make = () =>
+      longest === undefined
+        ? this.#raw.image(rect, quality)
+        : this.#raw.imageWithin(rect, longest, quality);
+    return new Image(call(make));
   }
 }

@@ -184,8 +184,11 @@ export class Frame {
   warp(toFrame: Affine, spec: TensorSpec): Tensor;
   /** A small grey picture, one byte a pixel, row by row. At most 640 x 640. */
   luma(width: number, height: number): Uint8Array;
-  /** A JPEG of the frame or of a region. `quality` is 1 to 100, 80 unless said. */
-  image(region?: Box, quality?: number): Image;
+  /**
+   * A JPEG of the frame or of a region, made smaller where a side is longer than `longest` pixels.
+   * `quality` is 1 to 100, 80 unless said.
+   */
+  image(region?: Box, quality?: number, longest?: number): Image;
 }
 
 /** The session's log. */

@@ -117,6 +117,13 @@ export class FakeFrame {
   image() {
     return new FakeImage();
   }
+
+  imageWithin(_, longest, quality) {
+    if (!Number.isInteger(longest) || !(quality >= 1 && quality <= 100)) {
+      throw new TypeError(`a picture of at most ${longest} pixels, of quality ${quality}`);
+    }
+    return new FakeImage();
+  }
 }
 
 const best = (table, axes, columns, threshold, limit) => {

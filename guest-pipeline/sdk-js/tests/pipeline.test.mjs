@@ -164,7 +164,7 @@ test('tensors, outputs and pictures are given back, after an exception, too', as
     process(frame) {
       const [tensor] = frame.tensor(tensorSpec(8, 8));
       const hits = this.model.run({ in: tensor }).out.best(0.35);
-      frame.image();
+      frame.image(undefined, 80, 320);
       if (frame.index === 1) throw new Error('in the middle');
       const data = { best: hits.map((hit) => [hit.row, hit.class]) };
       return { detections: [], events: [{ kind: 'seen', data, attachments: [frame.image()] }] };
@@ -276,8 +276,9 @@ test('each form of YOLO gives the same boxes', async () => {
       return found.map((one) => ({ ...one, label: String(one.class) }));
     }
   }
-  const scripts = Object.entries(forms).map(([form, output]) => [form, () => ({ output0: output })]);
-  await withHost({ models: Object.fromEntries(scripts) }, async () => {
+  const models = {};
+  for (const [form, output] of Object.entries(forms)) models[form] = () => ({ output0: output });
+  await withHost({ models }, async () => {
     // 128 x 128 pixels at half size.
     const [{ detections }] = await play(Yolos, [new FakeFrame({ width: 128, height: 128 })]);
     assert.equal(detections.length, 3);

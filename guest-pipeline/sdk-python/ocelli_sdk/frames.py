@@ -231,7 +231,14 @@ class Frame:
         """A small grey picture, one byte a pixel, row by row. At most 640 x 640."""
         return bytes(errors.call(self._raw.luma, width, height))
 
-    def image(self, region: Box | None = None, quality: int = 80) -> Image:
-        """A JPEG of the frame or of a region, for the `attachments` of an event."""
+    def image(
+        self, region: Box | None = None, quality: int = 80, longest: int | None = None
+    ) -> Image:
+        """A JPEG of the frame or of a region, for the `attachments` of an event.
+
+        It is made smaller where a side is longer than `longest` pixels.
+        """
         rect = None if region is None else region.rect()
+        if longest is not None:
+            return Image(errors.call(self._raw.image_within, rect, longest, quality))
         return Image(errors.call(self._raw.image, rect, quality))

@@ -78,6 +78,11 @@ class FakeFrame:
     def image(self, region: Any, quality: int) -> FakeImage:
         return FakeImage()
 
+    def image_within(self, region: Any, longest: int, quality: int) -> FakeImage:
+        if not (isinstance(longest, int) and 1 <= quality <= 100):
+            raise TypeError(f"a picture of at most {longest} pixels, of quality {quality}")
+        return FakeImage()
+
 
 class FakeHandle:
     """Something that is to be given back; `FakeHost` counts."""

@@ -171,7 +171,7 @@ class Closed(unittest.TestCase):
                 out = self.model.run({"in": tensor})["out"]
                 hits = out.best(0.35)
                 self.best = [(hit.row, hit.class_) for hit in hits]
-                frame.image()
+                frame.image(longest=320)
                 event = Event("seen", data={"best": self.best}, attachments=[frame.image()])
                 return Output([], [event])
 
