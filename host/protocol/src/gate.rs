@@ -43,7 +43,7 @@ pub enum Phase {
 /// What the host sends to a worker and what a worker may answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Request {
-    /// [`ToWorker::Unit`], answered by the outcome of a frame.
+    /// [`ToWorker::Unit`] or [`ToWorker::Picture`], answered by the outcome of a frame.
     Unit,
     /// [`ToWorker::EndOfStream`].
     EndOfStream,
@@ -75,7 +75,7 @@ impl Request {
     pub fn of(message: &ToWorker) -> Option<Self> {
         Some(match message {
             ToWorker::Start(_) | ToWorker::LoadStore => return None,
-            ToWorker::Unit(_) => Self::Unit,
+            ToWorker::Unit(_) | ToWorker::Picture(_) => Self::Unit,
             ToWorker::EndOfStream => Self::EndOfStream,
             ToWorker::Ask { .. } => Self::Ask,
             ToWorker::Barrier { .. } => Self::Barrier,
@@ -99,6 +99,8 @@ enum Often {
     Answer(Request),
     /// Once before each outcome of a call into the component.
     Call,
+    /// Once for each access unit, beside the outcome of its frame.
+    Frame,
     /// At any time.
     Always,
 }
@@ -129,7 +131,7 @@ const STREAM: &[Phase] = &[Phase::Standby, Phase::Active];
 /// message in memory; a change of the store with a short key takes four times its bytes.
 fn rule(kind: FromWorkerKind) -> Rule {
     use FromWorkerKind as Kind;
-    use Often::{Always, Answer, Call, Once};
+    use Often::{Always, Answer, Call, Frame, Once};
     let rule = |phases, often, message| Rule { phases, often, message, memory: 2, payload: 0 };
     let text = MAX_CAUSE + NUMBERS;
     match kind {
@@ -160,6 +162,8 @@ fn rule(kind: FromWorkerKind) -> Rule {
             payload: MAX_PAYLOAD,
             ..rule(&[Phase::Active], Answer(Request::EncodePicture), NUMBERS)
         },
+        Kind::Used => rule(ANY, Always, NUMBERS),
+        Kind::Annotated => Rule { payload: MAX_PAYLOAD, ..rule(&[Phase::Active], Frame, NUMBERS) },
     }
 }
 
@@ -223,6 +227,8 @@ pub struct Gate {
     answered: [u64; Request::COUNT],
     /// It has changed its store by a call whose outcome has not come yet.
     in_call: bool,
+    /// It was asked for pictures of its frames.
+    annotates: bool,
 }
 
 impl Gate {
@@ -240,7 +246,14 @@ impl Gate {
             seen: Default::default(),
             answered: Default::default(),
             in_call: false,
+            annotates: false,
         }
+    }
+
+    /// The same of a worker that sends each frame with its output drawn in, if it was asked to.
+    #[must_use]
+    pub fn with_annotations(self, annotates: bool) -> Self {
+        Self { annotates, ..self }
     }
 
     /// Whether a message that begins with this byte may come now, with these lengths in bytes.
@@ -268,7 +281,12 @@ impl Gate {
         // Only a stream has a store, and a worker on standby leaves the host's as it is.
         let phase = self.phase;
         let has_store = phase == Phase::Active || self.ready == Phase::Active;
-        if !rule.phases.contains(&phase) || (kind == FromWorkerKind::StoreCommit && !has_store) {
+        let is_unwanted = match kind {
+            FromWorkerKind::StoreCommit => !has_store,
+            FromWorkerKind::Annotated => !self.annotates,
+            _ => false,
+        };
+        if is_unwanted || !rule.phases.contains(&phase) {
             return Err(Violation::OutOfTurn { kind, phase });
         }
         if !self.count(kind, rule.often, sent) {
@@ -291,6 +309,7 @@ impl Gate {
         match often {
             Often::Always => return true,
             Often::Once => {}
+            Often::Frame => return before < sent(Request::Unit).saturating_add(SPARE_FRAMES),
             Often::Call => return !std::mem::replace(&mut self.in_call, true),
             Often::Answer(request) => {
                 let Some(answered) = self.answered.get_mut(request as usize) else { return false };
@@ -451,6 +470,27 @@ mod tests {
             worker.says(if frame % 2 == 0 { Kind::Result } else { Kind::FrameFailed }).unwrap();
         }
         assert!(too_often(worker.says(Kind::Result)));
+    }
+
+    #[test]
+    fn pictures_of_frames_come_only_where_they_were_asked_for_and_once_for_each_unit() {
+        use FromWorkerKind as Kind;
+        let mut worker = Worker::ready(STREAM_MODE, false);
+        worker.is_sent(Request::Unit);
+        assert!(out_of_turn(worker.says(Kind::Annotated)));
+        let mut worker = Worker::new(STREAM_MODE, false);
+        worker.gate = worker.gate.with_annotations(true);
+        for kind in [Kind::SandboxReport, Kind::Described, Kind::Ready] {
+            assert!(out_of_turn(worker.says(Kind::Annotated)), "before {kind}");
+            worker.says(kind).unwrap();
+        }
+        for _ in 0..=SPARE_FRAMES {
+            worker.is_sent(Request::Unit);
+            worker.says_long(Kind::Annotated, 9, MAX_PAYLOAD).unwrap();
+            worker.says(Kind::Result).unwrap();
+        }
+        (0..SPARE_FRAMES).for_each(|_| worker.says(Kind::Annotated).map(drop).unwrap());
+        assert!(too_often(worker.says(Kind::Annotated)));
     }
 
     #[test]

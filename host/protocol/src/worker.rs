@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
 use crate::limit::{ATTRIBUTE_BYTES, Limit, LimitCounts};
+pub use crate::orientation::Orientation;
+use crate::usage::GuestUsage;
 
 /// The compression of an access unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -91,6 +93,8 @@ pub struct Start {
     /// Whether the operator granted the session keys of Redis
     /// ([`redis_bridge`](crate::redis_bridge)).
     pub redis_granted: bool,
+    /// Whether each frame is to be sent with its output drawn in: [`FromWorker::Annotated`].
+    pub annotate: bool,
 }
 
 /// Frames that a worker on standby keeps: as many as the standards let a decoder hold back. A
@@ -145,55 +149,6 @@ pub struct WorkerLimits {
     pub store_bytes: u32,
     /// Keys of that store, all buckets together.
     pub store_keys: u32,
-}
-
-/// What has to be done to a picture as it is coded so that it stands upright: EXIF's values 1 to 8
-/// in their order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Orientation {
-    /// Nothing.
-    #[default]
-    Upright,
-    /// Left and right change places.
-    MirrorAcross,
-    /// Half a turn.
-    HalfTurn,
-    /// Above and below change places.
-    MirrorDown,
-    /// Rows become columns.
-    Transpose,
-    /// A quarter turn clockwise.
-    TurnRight,
-    /// Rows become columns, and half a turn.
-    Transverse,
-    /// A quarter turn counter-clockwise.
-    TurnLeft,
-}
-
-impl Orientation {
-    /// Whether rows become columns, so that width and height change places.
-    pub fn is_quarter_turn(self) -> bool {
-        matches!(self, Self::Transpose | Self::TurnRight | Self::Transverse | Self::TurnLeft)
-    }
-
-    /// EXIF's value, less 1: 0 to 7, and 0 for upright.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Upright => 0,
-            Self::MirrorAcross => 1,
-            Self::HalfTurn => 2,
-            Self::MirrorDown => 3,
-            Self::Transpose => 4,
-            Self::TurnRight => 5,
-            Self::Transverse => 6,
-            Self::TurnLeft => 7,
-        }
-    }
-
-    /// Width and height as shown, of a picture coded in this width and height.
-    pub fn shown<T>(self, (width, height): (T, T)) -> (T, T) {
-        if self.is_quarter_turn() { (height, width) } else { (width, height) }
-    }
 }
 
 /// Whose clock a wall-clock time is of.
@@ -271,6 +226,9 @@ pub enum ToWorker {
     Start(Start),
     /// A compressed picture; the payload holds its bytes.
     Unit(UnitHeader),
+    /// The next frame as a file by itself, a JPEG or PNG; the payload holds its bytes. The header's
+    /// codec says nothing.
+    Picture(UnitHeader),
     /// The source has ended: drain the decoder, then answer [`FromWorker::Finished`].
     EndOfStream,
     /// A request to the pipeline, answered by [`FromWorker::Answer`].
@@ -481,6 +439,9 @@ pub struct Counters {
     pub inference_wait_ns: u64,
     /// Time that inferences ran, together, in nanoseconds.
     pub inference_run_ns: u64,
+    /// Time that the component waited for the inference process, together, in nanoseconds: for
+    /// inferences, on their way there and back too, and for models that were opened.
+    pub inference_call_ns: u64,
     /// Frames skipped because a newer one had come.
     pub skipped_newer: u64,
     /// Access units that the decode setting leaves out.
@@ -689,5 +650,17 @@ pub enum FromWorker {
         frame: Option<u64>,
         /// [`UnitHeader::shown_ns`] of the frame's access unit.
         presentation_ns: i64,
+    },
+    /// What the component has used. Comes before [`FromWorker::Finished`] and
+    /// [`FromWorker::Failed`].
+    Used(GuestUsage),
+    /// The frame whose outcome follows, with [`Start::annotate`] alone; the payload holds the
+    /// picture with what was found drawn in, a JPEG.
+    Annotated {
+        frame: u64,
+        /// [`UnitHeader::shown_ns`] of the frame's access unit.
+        presentation_ns: i64,
+        /// Width and height in pixels.
+        size: (u32, u32),
     },
 }

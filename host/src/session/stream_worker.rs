@@ -41,6 +41,7 @@ impl StreamWorker {
             redis_prefix: spec.redis_prefix.as_deref(),
             directories: &spec.directories,
             store: &store,
+            annotate: false,
         };
         let launch = WorkerLaunch {
             name: &spec.id,

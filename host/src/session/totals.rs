@@ -214,6 +214,7 @@ mod tests {
             inference_stale: count,
             inference_wait_ns: count,
             inference_run_ns: count,
+            inference_call_ns: 0,
             skipped_newer: count,
             skipped_setting: count,
             skipped_no_key: count,

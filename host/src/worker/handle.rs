@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::usage::GuestUsage;
 use ocelli_protocol::wire::WireError;
 use ocelli_protocol::worker::{Description, FrameResult, FromWorker, ToWorker, WorkerLimits};
 
@@ -26,6 +27,8 @@ pub(crate) struct WorkerHandle {
     usage: UsageLimit,
     /// Bytes, as of the last heartbeat.
     guest_memory: u64,
+    /// What it reported at its end.
+    used: Option<GuestUsage>,
     /// Each worker has its own: requests and shared memory that another worker left behind cannot
     /// reach this one.
     _attachment: InferenceAttachment,
@@ -49,6 +52,7 @@ impl WorkerHandle {
             handshake,
             usage,
             guest_memory: 0,
+            used: None,
             _attachment: attachment,
         }
     }
@@ -61,8 +65,15 @@ impl WorkerHandle {
                 received = self.process.receive() => {
                     let (message, payload) = received?;
                     let Some(message) = self.monitor.receive(message) else { continue };
-                    if let FromWorker::Heartbeat { guest_memory, .. } = message {
-                        self.guest_memory = guest_memory;
+                    match message {
+                        FromWorker::Heartbeat { guest_memory, .. } => {
+                            self.guest_memory = guest_memory;
+                        }
+                        FromWorker::Used(used) => {
+                            self.used = Some(used);
+                            continue;
+                        }
+                        _ => {}
                     }
                     return Ok((message, payload));
                 }
@@ -131,6 +142,11 @@ impl WorkerHandle {
     /// Bytes of the component's linear memories together, as of the last heartbeat.
     pub(crate) fn guest_memory(&self) -> u64 {
         self.guest_memory
+    }
+
+    /// What its component had used when it was done with its source, or failed.
+    pub(crate) fn used(&self) -> Option<GuestUsage> {
+        self.used
     }
 
     /// The process's id while it lives.

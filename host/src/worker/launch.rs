@@ -74,6 +74,8 @@ pub(crate) enum Workload<'a> {
         directories: &'a [Directory],
         /// The session's key-value store, encoded.
         store: &'a [u8],
+        /// Whether it sends each frame with its output drawn in.
+        annotate: bool,
     },
     /// Single images. `share` is that of all workers of the pipeline at the inference process.
     Images { share: Share },
@@ -136,11 +138,13 @@ impl WorkerLauncher {
                 redis_prefix,
                 directories,
                 store,
+                annotate,
             } => {
                 let terms = config.service_terms(&limits, Share::Own, priority, live);
                 let pacing = if live { Pacing::NewestWins } else { Pacing::EveryFrame };
                 let mode = WorkerMode::Stream(pacing);
-                (terms, mode, decode, standby, redis_prefix, directories, Some(store))
+                let store = Some((store, annotate));
+                (terms, mode, decode, standby, redis_prefix, directories, store)
             }
             Workload::Images { share } => {
                 let terms = config.service_terms(&limits, share, Priority::default(), false);
@@ -155,7 +159,8 @@ impl WorkerLauncher {
             }
             None => keyvalue::unserved_socket()?,
         };
-        let gate = Gate::new(mode, standby);
+        let annotate = store.is_some_and(|(_, annotate)| annotate);
+        let gate = Gate::new(mode, standby).with_annotations(annotate);
         let directories = self.open(directories).await?;
         let (mut process, mut sender) = WorkerProcess::start(
             &self.program,
@@ -182,9 +187,10 @@ impl WorkerLauncher {
             heartbeat_ms: u32::try_from(heartbeat).unwrap_or(u32::MAX),
             standby,
             redis_granted: redis_prefix.is_some(),
+            annotate,
         };
         sender.send(&ToWorker::Start(start), &[]).await?;
-        if let Some(store) = store {
+        if let Some((store, _)) = store {
             sender.send(&ToWorker::LoadStore, store).await?;
         }
         let monitor = WorkerMonitor::new(name, deployment, config.health, limits, mode);

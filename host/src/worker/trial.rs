@@ -60,6 +60,7 @@ pub(crate) async fn try_settings(
         heartbeat_ms: u32::try_from(TIMEOUT.as_millis()).unwrap_or(u32::MAX),
         standby: true,
         redis_granted: false,
+        annotate: false,
     };
     sender.send(&ToWorker::Start(start), &[]).await?;
     let answer = tokio::time::timeout(TIMEOUT, answer(&mut process, &terms)).await;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ocelli_protocol::shm::{ALIGNMENT, SharedMemory};
 use parking_lot::Mutex;
@@ -13,6 +14,9 @@ pub struct Arena {
     memory: SharedMemory,
     /// Free ranges: sorted, not adjacent, multiples of [`ALIGNMENT`].
     free: Mutex<Vec<Range<usize>>>,
+    /// Bytes that are given out now, and the most that ever were.
+    used: AtomicUsize,
+    peak: AtomicUsize,
 }
 
 impl Arena {
@@ -20,12 +24,22 @@ impl Arena {
     pub fn new(memory: SharedMemory) -> Arc<Self> {
         let length = memory.len() / ALIGNMENT * ALIGNMENT;
         let whole = 0..length;
-        Arc::new(Self { memory, free: Mutex::new(vec![whole]) })
+        Arc::new(Self {
+            memory,
+            free: Mutex::new(vec![whole]),
+            used: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+        })
     }
 
     /// Bytes of the region.
     pub fn capacity(&self) -> usize {
         self.memory.len()
+    }
+
+    /// Bytes that are given out now, and the most that ever were.
+    pub fn usage(&self) -> (usize, usize) {
+        (self.used.load(Ordering::Relaxed), self.peak.load(Ordering::Relaxed))
     }
 
     /// The largest block that could be given out now, in bytes.
@@ -47,10 +61,13 @@ impl Arena {
             free.remove(index);
         }
         drop(free);
+        let used = self.used.fetch_add(length, Ordering::Relaxed) + length;
+        self.peak.fetch_max(used, Ordering::Relaxed);
         Some(Block { arena: Arc::clone(self), range: taken })
     }
 
     fn release(&self, range: Range<usize>) {
+        self.used.fetch_sub(range.len(), Ordering::Relaxed);
         let mut free = self.free.lock();
         let index = free.partition_point(|other| other.start < range.start);
         free.insert(index, range);
@@ -130,6 +147,17 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!(arena.allocate(8192).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn the_most_that_was_given_out_is_remembered() {
+        let arena = arena(8192);
+        let first = arena.allocate(100).unwrap();
+        let second = arena.allocate(4096).unwrap();
+        let used = first.len() + second.len();
+        assert_eq!(arena.usage(), (used, used));
+        drop(second);
+        assert_eq!(arena.usage(), (first.len(), used));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::inference::{
     ErrorCode, InferenceRequest, InferenceResponse, MAX_OWN_MODELS, MAX_PACKET, PacketError,
     PlacedTensor, TensorDeclaration, receive, send,
@@ -285,8 +286,13 @@ impl InferenceClient {
     ) -> Result<InferenceResponse, InferenceError> {
         let wait = self.timeout.min(patience);
         let deadline = Instant::now() + wait;
-        let answered = self.exchange_until(request, blocks, deadline)?;
-        match answered {
+        let begun = monotonic_ns();
+        let answered = self.exchange_until(request, blocks, deadline);
+        let took = monotonic_ns().saturating_sub(begun);
+        self.counters.update(|counters| {
+            counters.inference_call_ns = counters.inference_call_ns.saturating_add(took);
+        });
+        match answered? {
             Some(InferenceResponse::Failed { code, message, .. }) => {
                 Err(InferenceError { code, message })
             }

@@ -2,6 +2,7 @@
 //! `stream` serves, with the threads `intake` and `pipeline`, or `analyze`.
 
 mod analyze;
+mod annotate;
 mod described;
 mod failure;
 mod intake;

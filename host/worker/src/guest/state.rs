@@ -66,6 +66,7 @@ impl HostServices {
         limits: WorkerLimits,
         counters: Arc<SharedCounters>,
     ) -> Self {
+        counters.set_tensors(&arena);
         let log = GuestLog::new(host, Arc::clone(&counters), limits.log_lines_per_second);
         let timeout = Duration::from_millis(u64::from(limits.inference_timeout_ms));
         let inference =

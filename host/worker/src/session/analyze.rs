@@ -255,6 +255,7 @@ mod tests {
                 heartbeat_ms: 1000,
                 standby: false,
                 redis_granted: false,
+                annotate: false,
             };
             let described = DescribedPipeline::new(factory, serde_json::Map::new(), &host);
             let worker = described

@@ -1,7 +1,7 @@
 //! A failure that ends the worker, with the step that failed.
 
 use ocelli_protocol::limit::Limit;
-use ocelli_protocol::worker::WorkerStage;
+use ocelli_protocol::worker::{FromWorker, WorkerStage};
 
 use crate::counters::SharedCounters;
 use crate::guest::instance::CallError;
@@ -37,6 +37,7 @@ impl WorkerFailure {
 
     /// Sends the failure to the host.
     pub(super) fn report(&self, host: &HostLink, counters: &SharedCounters) {
+        host.send(&FromWorker::Used(counters.usage()));
         host.fail(self.stage, self.limit, counters.snapshot(), &self.message);
     }
 }

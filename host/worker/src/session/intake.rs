@@ -104,6 +104,13 @@ impl Intake {
                 self.log_fault();
                 return Ok(());
             }
+            ToWorker::Picture(header) => {
+                self.ended = false;
+                self.stream.push_still(&header, payload, &mut |frame| self.sink.push(frame));
+                self.publish_counts(false);
+                self.log_fault();
+                return Ok(());
+            }
             ToWorker::Barrier { id } => {
                 let FrameSink { first, newest, .. } = self.sink;
                 self.host.send(&FromWorker::BarrierReached { id, first, newest });

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use ocelli_protocol::worker::{
-    FrameResult, FromWorker, RequestFault, RequestKind, StoreContents, WorkerStage,
+    FrameResult, FromWorker, LogLevel, RequestFault, RequestKind, StoreContents, WorkerStage,
 };
 use serde_json::{Map, Value};
 
+use super::annotate::Annotator;
 use super::failure::WorkerFailure;
 use super::intake::Queue;
 use super::ring::FrameRing;
@@ -39,6 +40,8 @@ pub(super) struct PipelineTask {
     active: bool,
     /// All frames up to this one are processed or skipped.
     last_frame: Option<u64>,
+    /// Draws each frame's output, where the host asked for it.
+    annotator: Option<Annotator>,
 }
 
 impl PipelineTask {
@@ -52,7 +55,24 @@ impl PipelineTask {
         counters: &Arc<SharedCounters>,
     ) -> Self {
         let (host, counters) = (host.clone(), Arc::clone(counters));
-        Self { factory, settings, fields, ring, showcase, host, counters, active, last_frame: None }
+        Self {
+            factory,
+            settings,
+            fields,
+            ring,
+            showcase,
+            host,
+            counters,
+            active,
+            last_frame: None,
+            annotator: None,
+        }
+    }
+
+    /// The same that sends each frame with its output drawn in, if it is to.
+    pub(super) fn annotating(self, annotates: bool) -> Self {
+        let annotator = annotates.then(|| Annotator::new(&self.fields));
+        Self { annotator, ..self }
     }
 
     /// Loads the host's content of the session's store. Gives whether the instance has seen other
@@ -111,6 +131,7 @@ impl PipelineTask {
                 }
                 Work::EndOfStream => {
                     let (counters, damage) = (self.counters.snapshot(), self.counters.damage());
+                    self.host.send(&FromWorker::Used(self.counters.usage()));
                     self.host.send(&FromWorker::Finished { counters, damage });
                 }
             }
@@ -133,6 +154,7 @@ impl PipelineTask {
         let processed = refusable(WorkerStage::Process, processed)?;
         self.last_frame = Some(number);
         self.commit_store();
+        self.annotate(&frame, &processed);
         if let Ok(FrameResult { detections: Some(found), .. }) = &processed {
             self.showcase.processed(frame, found);
         }
@@ -141,6 +163,22 @@ impl PipelineTask {
             Err(message) => FromWorker::FrameFailed { frame: number, message, counters },
         });
         Ok(())
+    }
+
+    /// Sends the frame with its outcome drawn in, where the host asked for it.
+    fn annotate(&mut self, frame: &Frame, outcome: &Result<FrameResult, String>) {
+        let Some(annotator) = &mut self.annotator else { return };
+        match annotator.draw(frame, outcome) {
+            Ok(jpeg) => {
+                let (frame, presentation_ns) = (frame.number, frame.shown_ns);
+                let size = (jpeg.width, jpeg.height);
+                let drawn = FromWorker::Annotated { frame, presentation_ns, size };
+                self.host.send_with(&drawn, &jpeg.bytes);
+            }
+            Err(error) => {
+                self.host.log(LogLevel::Warn, "picture", &error.to_string(), Some(frame.number));
+            }
+        }
     }
 
     fn answer(

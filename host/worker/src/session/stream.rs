@@ -40,7 +40,8 @@ pub(super) fn serve(
     let settings = (start.settings, fields);
     let showcase = Showcase::start(host).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let kept = (Arc::clone(&ring), showcase.clone());
-    let pipeline = PipelineTask::new(factory, settings, kept, !start.standby, host, counters);
+    let pipeline = PipelineTask::new(factory, settings, kept, !start.standby, host, counters)
+        .annotating(start.annotate);
     match reader.read::<ToWorker>() {
         Ok((ToWorker::LoadStore, payload)) => {
             pipeline.load_store(intake::decode_store(payload)?)?

@@ -15,7 +15,7 @@ use ocelli_protocol::shm::SharedMemory;
 use ocelli_protocol::wire::{self, Reader};
 use ocelli_protocol::worker::{
     Counters, Decode, FromWorker, Pacing, RequestFault, RequestKind, STANDBY_FRAMES, Start,
-    StoreChange, StoreContents, ToWorker, WorkerMode, WorkerStage,
+    StoreChange, StoreContents, ToWorker, UnitHeader, WorkerMode, WorkerStage,
 };
 use ocelli_testkit::depth::rounds;
 use proptest::prelude::*;
@@ -81,6 +81,7 @@ struct Setup {
     decode: Decode,
     settings: &'static str,
     store: StoreContents,
+    annotate: bool,
 }
 
 const RUNNING: Setup = Setup {
@@ -89,6 +90,7 @@ const RUNNING: Setup = Setup {
     decode: Decode::All,
     settings: "{}",
     store: StoreContents::new(),
+    annotate: false,
 };
 const STANDBY: Setup = Setup {
     standby: true,
@@ -96,6 +98,7 @@ const STANDBY: Setup = Setup {
     decode: Decode::All,
     settings: "{}",
     store: StoreContents::new(),
+    annotate: false,
 };
 
 /// For a message of the worker.
@@ -125,6 +128,7 @@ impl Host {
             heartbeat_ms: 1000,
             standby: setup.standby,
             redis_granted: false,
+            annotate: setup.annotate,
         };
         let worker = std::thread::spawn({
             let (component, counters, pacing) =
@@ -187,7 +191,7 @@ impl Host {
     fn next_with(&mut self) -> (FromWorker, Vec<u8>) {
         loop {
             let (message, payload) = self.from.read::<FromWorker>().expect("a message");
-            if !matches!(message, FromWorker::Log { .. }) {
+            if !matches!(message, FromWorker::Log { .. } | FromWorker::Used(_)) {
                 return (message, payload.to_vec());
             }
         }
@@ -766,6 +770,40 @@ fn a_file_on_standby_is_never_held_up() {
         Counters { received: units.len() as u64, ..Counters::default() }
     );
     host.leave().unwrap();
+}
+
+#[test]
+fn files_are_frames_and_each_is_drawn_before_its_outcome_where_that_was_asked_for() {
+    let mut file = Vec::new();
+    let encoder = jpeg_encoder::Encoder::new(&mut file, 90);
+    encoder.encode(&[200; 64 * 48 * 3], 64, 48, jpeg_encoder::ColorType::Rgb).unwrap();
+    let component = compiled(&IDLE);
+    for annotate in [false, true] {
+        let mut host = Host::ready(&component, &Setup { annotate, ..RUNNING });
+        let (header, _) = units(PLAIN).swap_remove(0);
+        for (number, bytes) in [(0, &file[..]), (1, b"no picture"), (2, &file)] {
+            let presentation_ns = Some(number as i64 * 100_000_000);
+            let header = UnitHeader { number, key: true, presentation_ns, ..header.clone() };
+            host.send(&ToWorker::Picture(header), bytes);
+        }
+        let (messages, counters) = host.finish();
+        let kinds: Vec<_> = messages
+            .iter()
+            .filter_map(|message| match message {
+                FromWorker::Annotated { frame, presentation_ns, size: (64, 48) } => {
+                    assert_eq!(*presentation_ns, *frame as i64 * 100_000_000);
+                    Some(('d', *frame))
+                }
+                FromWorker::Result { result, .. } => Some(('r', result.frame)),
+                _ => None,
+            })
+            .collect();
+        let expected = [('d', 0), ('r', 0), ('d', 2), ('r', 2)];
+        let expected = expected.into_iter().filter(|(kind, _)| annotate || *kind == 'r');
+        assert!(kinds.iter().copied().eq(expected), "{kinds:?}");
+        assert_eq!((counters.received, counters.decoded, counters.skipped_corrupt), (3, 2, 1));
+        host.leave().unwrap();
+    }
 }
 
 #[test]

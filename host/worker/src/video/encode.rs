@@ -55,7 +55,11 @@ pub fn jpeg_within(
 }
 
 /// Encodes red, green and blue, row by row.
-fn encode(pixels: &[u8], (width, height): (u32, u32), quality: u8) -> Result<Jpeg, FrameError> {
+pub(super) fn encode(
+    pixels: &[u8],
+    (width, height): (u32, u32),
+    quality: u8,
+) -> Result<Jpeg, FrameError> {
     let too_large =
         || FrameError::InvalidRegion(format!("{width} x {height} is too large for JPEG"));
     let (columns, rows) = (u16::try_from(width), u16::try_from(height));
@@ -92,6 +96,11 @@ impl ShownBox {
         let colour = COLOURS.get(sum % COLOURS.len());
         Self { area: found.area, colour: colour.copied().unwrap_or_default() }
     }
+
+    /// Red, green and blue.
+    pub fn colour(&self) -> [u8; 3] {
+        self.colour
+    }
 }
 
 /// Encodes the whole picture for people: at most `width` pixels wide, with boxes drawn in.
@@ -115,7 +124,12 @@ pub fn jpeg_shown(
 }
 
 /// Draws a box's edges, inside of it.
-fn outline(pixels: &mut [u8], (width, height): (u32, u32), shown: &ShownBox, scale: f64) {
+pub(super) fn outline(
+    pixels: &mut [u8],
+    (width, height): (u32, u32),
+    shown: &ShownBox,
+    scale: f64,
+) {
     let Rect { x, y, width: wide, height: high } = shown.area;
     let place = |at: f32, most: u32| (f64::from(at) * scale).round().clamp(0.0, most.into()) as u32;
     let (left, right) = (place(x, width), place(x + wide, width));
@@ -143,7 +157,7 @@ fn push_row(pixels: &mut Vec<u8>, [red, green, blue]: [&[u8]; 3]) {
 /// Writes the whole picture as a PNG file.
 pub fn write_png(picture: &Picture, to: impl Write) -> anyhow::Result<()> {
     let size = (picture.width(), picture.height());
-    let pixels = rgb(picture, &Region::of(picture, None)?, size)?;
+    let pixels = whole_rgb(picture)?;
     let mut encoder = png::Encoder::new(to, size.0, size.1);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
@@ -158,6 +172,11 @@ fn rgb_scaled(picture: &Picture, region: &Region, size: (u32, u32)) -> Result<Ve
     let mut pixels = Vec::with_capacity(size.0 as usize * size.1 as usize * 3);
     Resampler::new().rgb_rows(picture, region, size, |_, rgb| push_row(&mut pixels, rgb))?;
     Ok(pixels)
+}
+
+/// The pixels of the whole picture: red, green, blue, row by row.
+pub(super) fn whole_rgb(picture: &Picture) -> Result<Vec<u8>, FrameError> {
+    rgb(picture, &Region::of(picture, None)?, (picture.width(), picture.height()))
 }
 
 /// The pixels of a region of whole pixels: red, green, blue, row by row.

@@ -5,10 +5,12 @@
 //! own memory: it is handed to another thread without being copied. A [`Resampler`] brings a region
 //! of it to a tensor, plane by plane; only the pixels of the result are ever converted to RGB.
 
+mod canvas;
 mod colour;
 mod damage;
 mod decoder;
 mod encode;
+mod font;
 mod numbering;
 mod orientation;
 mod picture;
@@ -28,6 +30,7 @@ mod still_tests;
 #[cfg(test)]
 mod tests;
 
+pub use canvas::Canvas;
 pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 pub use encode::{Jpeg, ShownBox, jpeg, jpeg_shown, jpeg_within, write_png};
 pub use numbering::Numbering;

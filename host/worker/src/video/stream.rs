@@ -10,6 +10,7 @@ use super::damage::Damage;
 use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 use super::numbering::{NumberedUnit, Numbering};
 use super::picture::Picture;
+use super::still::still;
 
 /// Presentation time of one frame after another where the source has no times: 25 frames a second.
 const FRAME_NS: u64 = 40_000_000;
@@ -131,6 +132,26 @@ impl Stream {
         data: &[u8],
         out: &mut dyn FnMut(Frame),
     ) -> Result<(), DecoderError> {
+        self.push_decoded(header, out, |stream| stream.decode(header, data))
+    }
+
+    /// The same of a unit that is a JPEG or PNG file by itself, as [`still`] reads it.
+    pub fn push_still(&mut self, header: &UnitHeader, file: &[u8], out: &mut dyn FnMut(Frame)) {
+        let decode = |stream: &mut Self| {
+            stream.decode_still(header.number, file);
+            Ok::<(), DecoderError>(())
+        };
+        // Without a decoder there is none that cannot be opened.
+        let _ = self.push_decoded(header, out, decode);
+    }
+
+    /// Takes a unit that `decode` decodes, unless the setting leaves it out.
+    fn push_decoded(
+        &mut self,
+        header: &UnitHeader,
+        out: &mut dyn FnMut(Frame),
+        decode: impl FnOnce(&mut Self) -> Result<(), DecoderError>,
+    ) -> Result<(), DecoderError> {
         self.counters.received += 1;
         self.received_ns = header.received_ns;
         if self.starts_afresh(header) || (header.key && self.is_spoilt()) {
@@ -171,7 +192,7 @@ impl Stream {
             self.counters.skipped_setting += 1;
             self.left_out |= header.disposable;
         } else {
-            self.decode(header, data)?;
+            decode(self)?;
         }
         self.release(false, out);
         Ok(())
@@ -265,6 +286,21 @@ impl Stream {
             self.empty_decoder();
         }
         Ok(())
+    }
+
+    fn decode_still(&mut self, unit: u64, file: &[u8]) {
+        let most = u32::try_from(self.max_pixels).unwrap_or(u32::MAX);
+        match still(file, most) {
+            Ok(picture) => {
+                self.take_out(vec![Decoded { unit, damaged: false, picture: Ok(picture) }]);
+            }
+            Err(error) => {
+                if let Some(unit) = self.numbering.data_mut(unit) {
+                    unit.refused = true;
+                }
+                self.corrupt(&format!("picture {unit}"), &error);
+            }
+        }
     }
 
     fn empty_decoder(&mut self) {
