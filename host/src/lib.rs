@@ -6,7 +6,7 @@
 //! [`api`].
 //!
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
-//! [`api`], [`monitor`], [`analyze`], [`deploy`], [`session`], [`probe`],
+//! [`api`], [`monitor`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
 //! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
 //! `discover`, `shape` and `util`.
@@ -23,6 +23,7 @@ pub mod fuzzing;
 pub mod inference;
 pub mod journal;
 pub mod monitor;
+mod playback;
 mod preflight;
 pub mod probe;
 

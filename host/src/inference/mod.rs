@@ -244,6 +244,15 @@ impl InferenceHandle {
         Ok(inference)
     }
 
+    /// One without models and without a process: what its sessions ask for fails. To be called
+    /// within a runtime.
+    pub(crate) fn without_models() -> Self {
+        let (requests, mut inbox) = mpsc::channel(REQUESTS);
+        // A session's end of the socket is closed with the request that brings it.
+        tokio::spawn(async move { while inbox.recv().await.is_some() {} });
+        Self { requests, published: Arc::default() }
+    }
+
     /// Offers these models to sessions attached from now on. Attached ones keep theirs.
     pub async fn offer(&self, catalog: &Catalog) {
         let models = catalog.models().cloned().collect();

@@ -8,35 +8,35 @@ use ocelli_protocol::worker::{StoreChange, StoreContents, WorkerLimits};
 use crate::worker::WorkerFault;
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
-pub(super) struct StoreReplica {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreReplica {
     contents: StoreContents,
     bytes: usize,
     keys: usize,
 }
 
 impl StoreReplica {
-    pub(super) fn new(contents: StoreContents) -> Self {
+    pub(crate) fn new(contents: StoreContents) -> Self {
         let mut replica = Self { contents, bytes: 0, keys: 0 };
         (replica.bytes, replica.keys) = size(&replica.contents);
         replica
     }
 
     /// Raises the limits to the present size: a store above lowered limits stays and may not grow.
-    pub(super) fn raise_limits(&self, limits: &mut WorkerLimits) {
+    pub(crate) fn raise_limits(&self, limits: &mut WorkerLimits) {
         limits.store_bytes = limits.store_bytes.max(u32::try_from(self.bytes).unwrap_or(u32::MAX));
         limits.store_keys = limits.store_keys.max(u32::try_from(self.keys).unwrap_or(u32::MAX));
     }
 
     /// Encodes the store as the payload of `LoadStore`.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         // Texts and bytes always serialise.
         wire::to_bytes(&self.contents).unwrap_or_default()
     }
 
     /// Applies the changes of one call. An error says how the worker breaks its limits; the replica
     /// is unusable then.
-    pub(super) fn apply(
+    pub(crate) fn apply(
         &mut self,
         changes: &[StoreChange],
         limits: &WorkerLimits,

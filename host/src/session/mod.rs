@@ -38,6 +38,7 @@ mod totals;
 pub use drift::{Drift, DriftKind};
 pub use error::SessionError;
 pub use handle::{RunningVersion, SessionHandle};
+pub(crate) use kv_replica::StoreReplica;
 pub use picture::{EncodedPicture, PictureError};
 pub use recent::{Rates, Restart, RestartCause, StageLatency};
 pub use registry::Sessions;

@@ -17,6 +17,7 @@
 //! missing.
 
 mod child;
+mod console;
 mod files;
 mod name;
 mod queue;
@@ -38,6 +39,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 pub(crate) use child::child_lines;
+pub(crate) use console::init_console;
 pub use name::{MAIN_LOG, session_log};
 pub use record::GUEST_TARGETS;
 pub use tail::{MAX_TAIL_LINES, session_tail};
@@ -139,10 +141,18 @@ const DEFAULT_FILTER: &str = "info";
 
 /// The levels by target, of the first variable that is set, else of [`DEFAULT_FILTER`].
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, TelemetryError> {
+    filter_or(variable, DEFAULT_FILTER)
+}
+
+/// The same, else of `default`.
+fn filter_or(
+    variable: impl Fn(&str) -> Option<String>,
+    default: &str,
+) -> Result<Targets, TelemetryError> {
     let set = VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?)));
     let (variable, text) = set
         .filter(|(_, text)| !text.trim().is_empty())
-        .unwrap_or(("the default", DEFAULT_FILTER.to_owned()));
+        .unwrap_or(("the default", default.to_owned()));
     text.parse().map_err(|source| TelemetryError::Filter { variable, source })
 }
 

@@ -11,6 +11,7 @@
 
 mod analyze;
 mod attackers;
+mod author;
 mod bad_sources;
 mod cameras;
 mod client;

@@ -36,6 +36,7 @@ const LAYERS: &[&str] = &[
     "probe",
     "session",
     "deploy",
+    "playback",
     "analyze",
     "monitor",
     "api",

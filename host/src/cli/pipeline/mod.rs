@@ -1,6 +1,9 @@
 //! `ocelli pipeline`: what an author of pipelines needs.
 
 mod check;
+mod draft;
+mod run;
+mod stage;
 
 use clap::Subcommand;
 
@@ -10,12 +13,16 @@ pub(super) enum PipelineCommand {
     /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where
     /// something is.
     Check(check::PipelineCheckCommand),
+    /// Run a component on a video or on pictures, every frame of it, without a host. Exit status 0
+    /// where each frame has a result, 1 where one has none.
+    Run(run::PipelineRunCommand),
 }
 
 impl PipelineCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Check(check) => check.run(),
+            Self::Run(run) => run.run(),
         }
     }
 }

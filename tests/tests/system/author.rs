@@ -1,0 +1,177 @@
+//! `ocelli pipeline run` and `ocelli pipeline test`: a pipeline on recordings, without a host.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use ocelli_testkit::{built_in_pipeline, clip, guest, program, root};
+use serde_json::Value;
+
+/// The exit status of a command of `ocelli pipeline`, and what it prints on both ways out.
+fn pipeline(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(program("ocelli"));
+    command.arg("pipeline").args(arguments).current_dir(folder).stdin(Stdio::null());
+    let output = command.env("ORT_DISABLE_TELEMETRY", "1").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What `ocelli probe` says of a video.
+fn probed(video: &Path) -> Value {
+    let output =
+        Command::new(program("ocelli")).args(["probe", text(video), "--json"]).output().unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn every_frame_of_a_clip_is_processed_and_what_is_found_is_written_and_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let models = root().join("models");
+    let settings = r#"{"zones": [{"name": "gate", "polygon": [[0, 0], [1, 0], [0.5, 1]]}]}"#;
+    let detect = built_in_pipeline("object-detect");
+    let clip = clip("people-576-high.mp4");
+    let (status, printed, said) = pipeline(
+        folder,
+        &[
+            "run",
+            text(&detect),
+            "--video",
+            text(&clip),
+            "--models",
+            text(&models),
+            "--settings",
+            settings,
+            "--json",
+            "out.jsonl",
+            "--annotate",
+            "out.mp4",
+        ],
+    );
+    assert_eq!(status, Some(0), "{printed}{said}");
+    for figure in [
+        "frames       100 processed, 0 of them not looked at; 0 failed; 0 not decoded\n",
+        "in the guest p50 ",
+        "inference    p50 ",
+        " MiB of 256.0 MiB at most\n",
+        " held at the end\n",
+        "entered ",
+        "zone_entered ",
+        "wrote        out.jsonl\n",
+        "wrote        out.mp4\n",
+    ] {
+        assert!(printed.contains(figure), "{figure}: {printed}");
+    }
+    let lines = lines(&folder.join("out.jsonl"));
+    let frames: Vec<_> = lines.iter().map(|line| line["frame"].as_u64().unwrap()).collect();
+    assert!(frames.into_iter().eq(0..100));
+    assert!(lines.iter().all(|line| line["detections"][0]["label"] == "person"));
+    let video = probed(&folder.join("out.mp4"));
+    assert_eq!((&video["codec"], &video["pictures"]), (&"mjpeg".into(), &100.into()), "{video}");
+    assert_eq!((&video["size"][0], &video["size"][1]), (&768.into(), &576.into()), "{video}");
+    assert_eq!((&video["rate"], &video["plays"]), (&10.0.into(), &true.into()), "{video}");
+}
+
+#[test]
+fn pictures_of_a_folder_are_frames_in_the_order_of_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (spot, clip) = (guest("spot"), clip("spot-b3.mp4"));
+    let (status, printed, said) = pipeline(
+        folder,
+        &["run", text(&spot), "--video", text(&clip), "--json", "1", "--annotate", "frames"],
+    );
+    assert_eq!(status, Some(0), "{printed}{said}");
+    let first = lines(&folder.join("1"));
+    assert_eq!((first.len(), first[0]["detections"][0]["label"].as_str()), (40, Some("spot")));
+    assert_eq!(std::fs::read_dir(folder.join("frames")).unwrap().count(), 40);
+    let (status, printed, said) =
+        pipeline(folder, &["run", text(&spot), "--images", "frames", "--rate", "4", "--json", "2"]);
+    assert_eq!(status, Some(0), "{printed}{said}");
+    let second = lines(&folder.join("2"));
+    assert_eq!((second.len(), &second[39]["presentation_ns"]), (40, &9_750_000_000_u64.into()));
+    // Texts are drawn into them, which are bright too, so the boxes are others.
+    assert!(second.iter().all(|line| line["width"] == 640 && line["detections"][0].is_object()));
+
+    std::fs::write(folder.join("frames/frame-000020.jpg"), "no picture").unwrap();
+    let (status, printed, said) =
+        pipeline(folder, &["run", text(&spot), "--images", "frames", "--json", "3"]);
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(said.contains("pictures that cannot be decoded: 1"), "{said}");
+    assert_eq!(lines(&folder.join("3")).len(), 39);
+}
+
+#[test]
+fn a_pipeline_that_traps_or_fails_is_told_with_its_frame_and_what_it_found_before_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (hostile, clip) = (guest("hostile"), clip("people-576-high.mp4"));
+    for (attack, said) in [
+        ("leak-tensors", "limit handles"),
+        ("panic", "lost in the first frame"),
+        ("trap-on-frame50", "lost after frame 49"),
+    ] {
+        let settings = format!(r#"{{"do": "{attack}"}}"#);
+        let (status, printed, words) = pipeline(
+            folder,
+            &[
+                "run",
+                text(&hostile),
+                "--video",
+                text(&clip),
+                "--settings",
+                &settings,
+                "--json",
+                attack,
+            ],
+        );
+        assert_eq!(status, Some(1), "{attack}: {printed}{words}");
+        assert!(words.contains("the pipeline was lost "), "{attack}: {words}");
+        assert!(words.contains(said), "{attack}: {words}");
+        assert!(printed.contains("tensors      "), "{attack}: {printed}");
+        assert!(folder.join(attack).is_file());
+    }
+}
+
+#[test]
+fn bad_input_is_told_on_one_line_and_leaves_nothing_half_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::write(folder.join("no.mp4"), "no video").unwrap();
+    std::fs::write(folder.join("no.wasm"), "no component").unwrap();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    let (spot, hostile, clip) = (guest("spot"), guest("hostile"), clip("spot.mp4"));
+    let (spot, hostile, clip) = (text(&spot), text(&hostile), text(&clip));
+    let detect = built_in_pipeline("object-detect");
+    let before = std::fs::read_dir(folder).unwrap().count();
+    for (arguments, words) in [
+        (vec![spot, "--video", "none.mp4"], "none.mp4: No such file"),
+        (vec![spot, "--video", "no.mp4"], "no.mp4: "),
+        (vec![spot, "--images", "none"], "none: No such file"),
+        (vec![spot, "--images", "empty"], "has no JPEG or PNG file"),
+        (vec!["none.wasm", "--video", clip], "none.wasm: No such file"),
+        (vec!["no.wasm", "--video", clip], "no.wasm: "),
+        (vec![hostile, "--video", clip], "settings"),
+        (vec![spot, "--video", clip, "--settings", "{"], "--settings: not a JSON object"),
+        (vec![spot, "--video", clip, "--settings", "x.json"], "--settings: x.json: No such file"),
+        (vec![spot, "--video", clip, "--models", "none"], "none"),
+        (vec![text(&detect), "--video", clip], "nanodet"),
+        (vec![spot, "--video", clip, "--annotate", "x.avi"], "writes a .mp4 file or a folder"),
+        (vec![spot, "--video", clip, "--annotate", "none/x"], "writing none/x"),
+    ] {
+        let all = [&["run"], arguments.as_slice(), &["--json", "out.jsonl"]].concat();
+        let (status, printed, said) = pipeline(folder, &all);
+        assert_eq!((status, printed.as_str()), (Some(1), ""), "{arguments:?}: {said}");
+        assert!(said.contains(words), "{said} for {arguments:?}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), before, "{arguments:?}");
+    }
+}
