@@ -175,3 +175,53 @@ fn bad_input_is_told_on_one_line_and_leaves_nothing_half_made() {
         assert_eq!(std::fs::read_dir(folder).unwrap().count(), before, "{arguments:?}");
     }
 }
+
+#[test]
+fn a_test_holds_a_pipeline_to_its_golden_file_its_events_and_its_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (spot, video) = (guest("spot"), clip("spot-b3.mp4"));
+    let test = |more: &str| {
+        std::fs::write(folder.join("spot.toml"), format!("video = {video:?}\n{more}")).unwrap();
+    };
+    let run =
+        |more: &[&str]| pipeline(folder, &[&["test", text(&spot), "spot.toml"], more].concat());
+    test("");
+    let (status, printed, said) = run(&[]);
+    assert_eq!((status, printed.as_str()), (Some(1), ""), "{said}");
+    assert!(said.contains("no golden file spot.golden.jsonl: --bless"), "{said}");
+    let (status, printed, said) = run(&["--bless"]);
+    assert_eq!(status, Some(0), "{printed}{said}");
+    let (status, printed, said) = run(&[]);
+    assert_eq!(status, Some(0), "{printed}{said}");
+    for part in [
+        "good   frames   40 processed, 0 failed, 0 not decoded",
+        "good   golden   40 frames as in spot.golden.jsonl, made by version ",
+        "good   repeat   the same to the last digit",
+        "good   restore  the same with no state handed over after frame ",
+    ] {
+        assert!(printed.contains(part), "{part}: {printed}");
+    }
+
+    let golden = folder.join("spot.golden.jsonl");
+    let blessed = std::fs::read_to_string(&golden).unwrap();
+    let label = blessed.replacen("\"spot\",\"score\"", "\"stain\",\"score\"", 1);
+    assert_ne!(label, blessed);
+    std::fs::write(&golden, label).unwrap();
+    test("restore = false\nrepeat = false\n[[events]]\nkind = \"seen\"\n");
+    let (status, printed, said) = run(&[]);
+    assert_eq!(status, Some(1), "{printed}");
+    assert!(said.contains("tests failed: 1 of 1"), "{said}");
+    assert!(printed.contains("FAILED golden   frame 0: stain 1.0 at ["), "{printed}");
+    assert!(printed.contains("FAILED events   seen: 1 or more expected, 0 found"), "{printed}");
+
+    for (golden_text, words) in [
+        (blessed.replacen("\"ocelli_golden\":1", "\"ocelli_golden\":7", 1), "of form 7"),
+        (blessed.replacen("\"footage\":\"", "\"footage\":\"0", 1), "is of other frames"),
+    ] {
+        std::fs::write(&golden, golden_text).unwrap();
+        let (status, printed, said) = run(&[]);
+        assert_eq!((status, said.lines().count()), (Some(1), 1), "{printed}{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}

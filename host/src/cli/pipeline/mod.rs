@@ -4,6 +4,7 @@ mod check;
 mod draft;
 mod run;
 mod stage;
+mod test;
 
 use clap::Subcommand;
 
@@ -16,6 +17,9 @@ pub(super) enum PipelineCommand {
     /// Run a component on a video or on pictures, every frame of it, without a host. Exit status 0
     /// where each frame has a result, 1 where one has none.
     Run(run::PipelineRunCommand),
+    /// Run a component on recorded frames and hold what it finds to a golden file. Exit status 0
+    /// where all is as expected, 1 where something is not.
+    Test(test::PipelineTestCommand),
 }
 
 impl PipelineCommand {
@@ -23,6 +27,7 @@ impl PipelineCommand {
         match self {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
+            Self::Test(test) => test.run(),
         }
     }
 }
