@@ -50,7 +50,7 @@ settings! {
         pub(crate) labels?: Vec<String>;
         /// centerface: width and height of its input.
         pub(crate) size?: [u32; 2], each(multiples_of(centerface::SIDE_STEP))
-            => |size, path| checked_size(size, path);
+            => checked_size;
     }
 }
 
@@ -81,7 +81,7 @@ settings! {
         pub(crate) score?: f32, above(0).up_to(1);
         /// centerface: width and height of its input.
         pub(crate) size?: [u32; 2], each(multiples_of(centerface::SIDE_STEP))
-            => |size, path| checked_size(size, path);
+            => checked_size;
         /// faceres: whether the detection gets the embedding.
         pub(crate) embedding?: bool = false;
         /// classifier: its classes, in the output's order.
