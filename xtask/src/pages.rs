@@ -319,7 +319,8 @@ fn figure(files: &BTreeSet<String>, place: &str) -> Option<f64> {
             }
             match field {
                 Some(field) => {
-                    let mut places = rest.split(&format!("{field}: ")).skip(1);
+                    let name = format!("{field}: ");
+                    let mut places = rest.split(&name).skip(1);
                     places.find_map(|text| number(text).or_else(|| declared(text)))
                 }
                 None => number(rest),
