@@ -55,6 +55,7 @@ const SHARED_NAMES: &[Exception] = &[
     ("ocelli-sdk", "Detector", "one in the module of each model, which a pipeline names it by"),
     ("ocelli-sdk", "Handle", "two bodies of one type: in a component and in a test"),
     ("ocelli-sdk", "Native", "two bodies of one type: with SIMD and without"),
+    ("ocelli-sdk", "Runner", "two bodies of one type: in a component and in a test"),
 ];
 
 /// Functions that give other modules a `String` as an error.

@@ -90,7 +90,7 @@ macro_rules! settings {
                 D: $crate::__private::serde::Deserializer<'de>,
             {
                 const NAMES: &[&str] = &[$($text),+];
-                let name = deserializer.deserialize_str($crate::settings::object::Variant(NAMES))?;
+                let name = deserializer.deserialize_str($crate::settings::object::VariantName(NAMES))?;
                 $(if name == $text {
                     return ::std::result::Result::Ok(Self::$variant);
                 })+

@@ -108,9 +108,9 @@ impl Visitor<'_> for Key {
 }
 
 /// Reads the name of a variant.
-pub struct Variant(pub &'static [&'static str]);
+pub struct VariantName(pub &'static [&'static str]);
 
-impl Visitor<'_> for Variant {
+impl Visitor<'_> for VariantName {
     type Value = &'static str;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
