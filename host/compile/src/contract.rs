@@ -56,7 +56,12 @@ pub(crate) static CONTRACTS: [Contract; SERVED.len()] = [
             &[wit!("0.3/deps/wasi-logging/logging.wit")],
             &[wit!("0.3/deps/wasi-config/store.wit")],
             &[wit!("0.3/deps/wasi-keyvalue/keyvalue.wit")],
-            &[wit!("0.3/boxes.wit"), wit!("0.3/frames.wit"), wit!("0.3/pipeline.wit")],
+            &[
+                wit!("0.3/boxes.wit"),
+                wit!("0.3/frames.wit"),
+                wit!("0.3/models.wit"),
+                wit!("0.3/pipeline.wit"),
+            ],
         ],
     },
 ];

@@ -3,6 +3,7 @@
 //! ONNX Runtime parses an untrusted file. So the process does nothing else: with the library loaded
 //! and the file open it confines itself, with little memory and time.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -10,6 +11,7 @@ use std::path::Path;
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::Inspection;
 use ocelli_sandbox::{Profile, confine, limit};
+use ort::session::ModelMetadata;
 
 use crate::error::EngineError;
 use crate::runtime::Runtime;
@@ -26,6 +28,13 @@ const COPIES: u64 = 4;
 
 /// CPU time in seconds. The largest file takes a few.
 const CPU_SECONDS: u64 = 60;
+
+/// Keys of metadata that tell how to run a model, as Ultralytics' exporter writes them.
+const METADATA: [&str; 5] = ["description", "imgsz", "names", "stride", "task"];
+
+/// Longest value of those, in bytes: the host reads a line of 1 MiB. The names of ImageNet's 1000
+/// classes take 30 KB.
+const MAX_VALUE: usize = 512 << 10;
 
 /// Why a file was not inspected.
 #[derive(Debug, thiserror::Error)]
@@ -68,13 +77,22 @@ pub fn inspect(
     let mut content = Vec::new();
     model.by_ref().take(MAX_FILE).read_to_end(&mut content)?;
     let session = runtime.inspected(&content)?;
-    let producer =
-        session.metadata().ok().and_then(|metadata| metadata.producer()).unwrap_or_default();
+    let (producer, notes) = match session.metadata() {
+        Ok(metadata) => (metadata.producer().unwrap_or_default(), notes(&metadata)),
+        Err(_) => Default::default(),
+    };
     Ok(Inspection {
         sha256: Digest::of(&content).to_string(),
         bytes: content.len() as u64,
         producer,
+        metadata: notes,
         inputs: session.inputs().iter().map(graph_tensor).collect(),
         outputs: session.outputs().iter().map(graph_tensor).collect(),
     })
+}
+
+/// The metadata that is looked for. A value that is too long is left out.
+fn notes(metadata: &ModelMetadata<'_>) -> BTreeMap<String, String> {
+    let value = |key: &str| metadata.custom(key).filter(|value| value.len() <= MAX_VALUE);
+    METADATA.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect()
 }

@@ -4,6 +4,8 @@
 //! The inference process reads graphs; it and the host, which asks it by
 //! `ocelli-inference --inspect`, compare them with the same words.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::inference::{Element, TensorDeclaration};
@@ -30,6 +32,9 @@ pub struct Inspection {
     pub bytes: u64,
     /// The program that wrote the file, as it says of itself. May be empty.
     pub producer: String,
+    /// What its exporter wrote beside the graph, of the keys that are looked for.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
     /// In the graph's order.
     pub inputs: Vec<GraphTensor>,
     /// In the graph's order.

@@ -35,6 +35,7 @@ pub mod inference;
 pub mod ingest;
 pub mod key;
 pub mod limit;
+pub mod model;
 mod orientation;
 pub mod process;
 pub mod redis_bridge;

@@ -223,6 +223,8 @@ pub enum RequestFault {
 /// From the host to a worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
+    /// The payload holds the [`ModelDescriptions`](crate::model::ModelDescriptions) of the models
+    /// that the session may use, in postcard; it is empty where no pipeline asks for any.
     Start(Start),
     /// A compressed picture; the payload holds its bytes.
     Unit(UnitHeader),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::inference::catalog::{
-    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, mismatch,
+    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, Recognised, mismatch,
+    recognise,
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -85,7 +86,8 @@ pub(super) struct ModelArgs {
     /// Where it comes from. Left out: the file's name.
     #[arg(long)]
     source: Option<String>,
-    /// A text file with the class names in the order of the outputs, one on each line.
+    /// A text file with the class names in the order of the outputs, one on each line. Left out:
+    /// those that the ONNX file names.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
 }
@@ -289,6 +291,16 @@ fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow:
         place.display(),
         found.sha256
     );
+    if let Some(decoder) = &manifest.decoder {
+        let (family, labels) = (decoder.family(), manifest.labels.len());
+        println!(
+            "decoder: {family}; labels: {labels}; preprocessing: what is usual for {family}, see \
+             {MANIFEST}"
+        );
+    }
+    if let Some(lack) = manifest.lack() {
+        eprintln!("ocelli: warning: {name}: {}", printable(&lack));
+    }
     Ok(())
 }
 
@@ -317,12 +329,16 @@ fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result
         declared.collect::<anyhow::Result<Vec<_>>>()
     };
     let labels = match &about.labels {
-        None => Vec::new(),
+        None => None,
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            label_lines(&text)
+            Some(label_lines(&text))
         }
     };
+    let mut inputs = tensors("input", &found.inputs)?;
+    let outputs = tensors("output", &found.outputs)?;
+    let Recognised { decoder, preprocessing, labels } =
+        recognise(&mut inputs, &outputs, &found.metadata, labels);
     let source = about.source.unwrap_or_else(|| {
         file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     });
@@ -334,10 +350,11 @@ fn describe(file: &Path, found: &Inspection, about: ModelArgs) -> anyhow::Result
         licence: about.licence,
         source,
         labels,
-        inputs: tensors("input", &found.inputs)?,
-        outputs: tensors("output", &found.outputs)?,
+        inputs,
+        outputs,
         embedding: None,
-        preprocessing: None,
+        preprocessing,
+        decoder,
     };
     match manifest.problem(&manifest.name) {
         None => Ok(manifest),

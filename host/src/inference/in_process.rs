@@ -105,12 +105,12 @@ async fn serve(
             }
             // The engine sees the end of the worker's socket by itself.
             SupervisorRequest::Detach { .. } => {}
-            SupervisorRequest::Offer(models) if *published.lock().models == *models => {}
-            SupervisorRequest::Offer(models) => {
-                match engine.offer(catalog_version + 1, models.to_vec()) {
+            SupervisorRequest::Offer(offered) if published.lock().offered == offered => {}
+            SupervisorRequest::Offer(offered) => {
+                match engine.offer(catalog_version + 1, offered.models.to_vec()) {
                     Ok(()) => {
                         catalog_version += 1;
-                        published.lock().models = models;
+                        published.lock().offered = offered;
                     }
                     Err(error) => {
                         tracing::error!(

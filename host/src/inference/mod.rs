@@ -38,6 +38,7 @@ use ocelli_protocol::inference::{
     Configure, LoadedModel, Model, Priority, ServiceLevel, packet_pair,
 };
 use ocelli_protocol::shm::SharedMemory;
+use ocelli_protocol::wire::MAX_PAYLOAD;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -61,7 +62,7 @@ pub struct InferenceHandle {
 enum SupervisorRequest {
     Attach { number: u64, name: String, service: ServiceLevel, place: Arc<SessionEndpoint> },
     Detach { number: u64 },
-    Offer(Arc<[Model]>),
+    Offer(OfferedModels),
 }
 
 /// The inference end of a session's socket and shared memory.
@@ -92,24 +93,46 @@ struct Policy {
 #[derive(Debug, Default)]
 struct PublishedState {
     status: InferenceStatus,
-    models: Arc<[Model]>,
+    offered: OfferedModels,
     loaded: Vec<LoadedModel>,
+}
+
+/// What one reading of the models' folder offers. Cheap to clone.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct OfferedModels {
+    /// For the inference processes.
+    models: Arc<[Model]>,
+    /// What workers are told of them: the payload of their first message.
+    descriptions: Arc<[u8]>,
+}
+
+impl OfferedModels {
+    fn of(catalog: &Catalog) -> anyhow::Result<Self> {
+        let descriptions = catalog.descriptions().context("describing the models")?;
+        anyhow::ensure!(
+            descriptions.len() <= MAX_PAYLOAD,
+            "the labels of the models take {} bytes: workers are told {MAX_PAYLOAD} of them",
+            descriptions.len()
+        );
+        Ok(Self { models: catalog.models().cloned().collect(), descriptions })
+    }
 }
 
 /// One reading of the models' folder.
 struct CatalogVersion {
     /// Counted from 0.
     number: u32,
-    models: Arc<[Model]>,
+    offered: OfferedModels,
 }
 
 impl CatalogVersion {
     fn names(&self, name: &str) -> bool {
-        self.models.iter().any(|model| model.name == name)
+        self.offered.models.iter().any(|model| model.name == name)
     }
 
     fn has(&self, loaded: &LoadedModel) -> bool {
-        self.models.iter().any(|model| model.name == loaded.name && model.sha256 == loaded.sha256)
+        let models = &self.offered.models;
+        models.iter().any(|model| model.name == loaded.name && model.sha256 == loaded.sha256)
     }
 }
 
@@ -204,7 +227,7 @@ impl InferenceHandle {
             None => std::thread::available_parallelism()
                 .map_or(1, |cores| u32::try_from(cores.get()).unwrap_or(1)),
         };
-        let models: Arc<[Model]> = catalog.models().cloned().collect();
+        let offered = OfferedModels::of(catalog)?;
         // Missing if no versions are stored: then only the models offered at the start are read.
         let folder = VersionStore::folder(&config.store.directory).canonicalize().ok();
         let configure = Configure {
@@ -214,7 +237,7 @@ impl InferenceHandle {
             gpu_memory_fraction: config.resource_limits.gpu_memory_fraction as f32,
             memory: None,
             folder: folder.and_then(|folder| folder.to_str().map(str::to_owned)),
-            models: models.to_vec(),
+            models: offered.models.to_vec(),
             preload: settings.preload.clone(),
         };
         let (requests, inbox) = mpsc::channel(REQUESTS);
@@ -223,7 +246,7 @@ impl InferenceHandle {
         {
             let mut published = inference.published.lock();
             published.status.isolation = settings.isolation;
-            published.models = Arc::clone(&models);
+            published.offered = offered.clone();
         }
         if settings.isolation == Isolation::InProcess {
             in_process::start(configure, inbox, published).await?;
@@ -236,7 +259,7 @@ impl InferenceHandle {
             budget: Budget::from_mib(settings.memory_mb),
             configure,
         };
-        let catalog_version = Arc::new(CatalogVersion { number: 0, models });
+        let catalog_version = Arc::new(CatalogVersion { number: 0, offered });
         let supervisor = Supervisor::start(program, policy, catalog_version, inbox, published)
             .await
             .context("starting the inference process")?;
@@ -254,15 +277,22 @@ impl InferenceHandle {
     }
 
     /// Offers these models to sessions attached from now on. Attached ones keep theirs.
-    pub async fn offer(&self, catalog: &Catalog) {
-        let models = catalog.models().cloned().collect();
+    /// Fails where their descriptions are too long.
+    pub async fn offer(&self, catalog: &Catalog) -> anyhow::Result<()> {
+        let offered = OfferedModels::of(catalog)?;
         // It fails where the host ends.
-        let _ = self.requests.send(SupervisorRequest::Offer(models)).await;
+        let _ = self.requests.send(SupervisorRequest::Offer(offered)).await;
+        Ok(())
     }
 
     /// The models that a session may use that is attached now, sorted by name.
     pub fn models(&self) -> Arc<[Model]> {
-        Arc::clone(&self.published.lock().models)
+        Arc::clone(&self.published.lock().offered.models)
+    }
+
+    /// What a worker that is started now is told of them.
+    pub fn descriptions(&self) -> Arc<[u8]> {
+        Arc::clone(&self.published.lock().offered.descriptions)
     }
 
     /// The models loaded by the processes that serve sessions, sorted by name. A name may have

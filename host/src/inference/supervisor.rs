@@ -206,12 +206,12 @@ impl Supervisor {
                     self.remove_process(home);
                 }
             }
-            SupervisorRequest::Offer(models) => {
-                if *self.newest.models == *models {
+            SupervisorRequest::Offer(offered) => {
+                if self.newest.offered == offered {
                     return false;
                 }
                 let number = self.newest.number.saturating_add(1);
-                self.newest = Arc::new(CatalogVersion { number, models });
+                self.newest = Arc::new(CatalogVersion { number, offered });
                 self.models_changed_at = Instant::now();
             }
         }
@@ -267,7 +267,7 @@ impl Supervisor {
     fn start_one(&mut self) {
         self.last_key += 1;
         let mut configure = self.policy.configure.clone();
-        configure.models = self.newest.models.to_vec();
+        configure.models = self.newest.offered.models.to_vec();
         if self.restart_backoff.has_failed() {
             configure.preload.clear();
         } else {
@@ -277,7 +277,8 @@ impl Supervisor {
             configure.preload.retain(|name| self.newest.names(name));
         }
         // No bound for a GPU: its driver reserves far more address space than it uses.
-        let on_processor = self.newest.models.iter().all(|model| model.device == Device::Cpu);
+        let on_processor =
+            self.newest.offered.models.iter().all(|model| model.device == Device::Cpu);
         configure.memory = self.policy.budget.filter(|_| on_processor).map(Budget::hard_limit);
         self.starting.insert(self.last_key, self.newest.number);
         process::spawn(
@@ -603,7 +604,7 @@ impl Supervisor {
         let position = known.unwrap_or(process.known_versions.len());
         let local = u32::try_from(position).unwrap_or(u32::MAX);
         if known.is_none() {
-            let models = session.catalog_version.models.to_vec();
+            let models = session.catalog_version.offered.models.to_vec();
             told &= process
                 .handle
                 .command(ProcessCommand::Send(FromHost::Catalog { version: local, models }));
@@ -658,7 +659,7 @@ impl Supervisor {
         loaded.sort_by(|one, other| (&one.name, &one.sha256).cmp(&(&other.name, &other.sha256)));
         loaded.dedup_by(|one, other| one.name == other.name && one.sha256 == other.sha256);
         published.loaded = loaded;
-        published.models = Arc::clone(&self.newest.models);
+        published.offered = self.newest.offered.clone();
     }
 }
 

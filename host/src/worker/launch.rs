@@ -189,7 +189,8 @@ impl WorkerLauncher {
             redis_granted: redis_prefix.is_some(),
             annotate,
         };
-        sender.send(&ToWorker::Start(start), &[]).await?;
+        let models = self.policy.inference().descriptions();
+        sender.send(&ToWorker::Start(start), &models).await?;
         if let Some((store, _)) = store {
             sender.send(&ToWorker::LoadStore, store).await?;
         }

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::model::ModelDescriptions;
 use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
 use ocelli_protocol::shm::SharedMemory;
-use ocelli_protocol::wire::{Reader, WireError};
+use ocelli_protocol::wire::{self, Reader, WireError};
 use ocelli_protocol::worker::{FromWorker, Start, ToWorker, WorkerMode, WorkerStage};
 use ocelli_sandbox::{limit, seal, seal_threads};
 use serde_json::{Map, Value};
@@ -68,8 +69,8 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
     let mut reader =
         Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
     let host = HostLink::new(host);
-    let start = match reader.read::<ToWorker>() {
-        Ok((ToWorker::Start(start), _)) => start,
+    let (start, models) = match reader.read::<ToWorker>() {
+        Ok((ToWorker::Start(start), models)) => (start, described_models(models)?),
         Ok((other, _)) => anyhow::bail!("the first message was not Start but {other:?}"),
         Err(WireError::Closed) => return Ok(()),
         Err(error) => return Err(error).context("reading the first message"),
@@ -89,7 +90,8 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
                 |error: std::io::Error| WorkerFailure::new(WorkerStage::Setup, error.to_string());
             directories.secure(&confinement).map_err(unsafe_here)?;
             let services = host_services(&host, &counters, inference, tensors, redis, &start)?
-                .with_directories(directories);
+                .with_directories(directories)
+                .with_models(models);
             let described = prepare(&host, services, component, &start, &confinement)?;
             match start.mode {
                 WorkerMode::Stream(pacing) => {
@@ -112,6 +114,14 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
         failure.report(&host, &counters);
         anyhow::anyhow!("{:?}: {}", failure.stage, failure.message)
     })
+}
+
+/// What the payload of [`ToWorker::Start`] tells of the host's models. Without one there are none.
+fn described_models(payload: &[u8]) -> anyhow::Result<ModelDescriptions> {
+    if payload.is_empty() {
+        return Ok(ModelDescriptions::new());
+    }
+    wire::decode(payload).context("reading the models' descriptions")
 }
 
 /// Addresses that Wasmtime reserves for a linear memory: 4 GiB, and guards around them.

@@ -3,8 +3,20 @@
 use std::path::Path;
 
 use ocelli_protocol::inference::{Element, MAX_RANK, MAX_TENSORS, TensorDeclaration};
+use ocelli_protocol::model::{
+    ChannelOrder, DecoderTable, ModelDescription, PictureFit, PictureInput,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::decoder::ModelDecoder;
+use super::picture::{PictureFault, picture};
+
+/// Most labels of a model: ImageNet-21k, the largest set of classes in use, has 21,841.
+pub(super) const MAX_LABELS: usize = 32_768;
+
+/// Bytes of all labels together: the workers get them, and a message holds those of 16 such models.
+const MAX_LABEL_BYTES: usize = 1 << 20;
 
 /// The content of `model.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +47,9 @@ pub struct Manifest {
     /// How a picture becomes the input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocessing: Option<Preprocessing>,
+    /// How the outputs become boxes or classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<ModelDecoder>,
 }
 
 /// An output whose last side is a vector that can be compared with others of the same model.
@@ -49,18 +64,18 @@ pub struct Embedding {
     pub dimension: u32,
 }
 
-/// How a picture becomes a model's input: for people and tools; the host ignores it.
+/// How a picture becomes a model's input. Pipelines get it; the host does not use it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
-    /// The order of channels: "rgb" or "bgr".
-    pub channels: String,
+    /// The order of channels.
+    pub channels: ChannelOrder,
     /// Subtracted from each channel, 0 to 255.
     pub mean: [f32; 3],
     /// Divisor of each channel, after the mean is subtracted.
     pub std: [f32; 3],
-    /// How the picture is scaled: "letterbox" or "stretch".
-    pub fit: String,
+    /// How the picture is scaled.
+    pub fit: PictureFit,
     /// Pixel value of what a letterbox leaves empty.
     #[serde(default)]
     pub fill: [f32; 3],
@@ -81,6 +96,55 @@ impl Manifest {
         self.tensors_problem()
             .or_else(|| self.embedding_problem())
             .or_else(|| self.labels_problem())
+            .or_else(|| self.preprocessing_problem())
+            .or_else(|| {
+                let decoder = self.decoder.as_ref()?;
+                decoder.problem(&self.inputs, &self.outputs, self.labels.len())
+            })
+    }
+
+    /// What pipelines are told of the model.
+    pub(super) fn description(&self) -> ModelDescription {
+        let table = self.decoder.as_ref().map(|decoder| DecoderTable {
+            family: decoder.family().to_owned(),
+            // Texts and finite numbers always serialise.
+            parameters: serde_json::to_string(decoder).unwrap_or_default(),
+        });
+        ModelDescription {
+            inputs: self.inputs.clone(),
+            outputs: self.outputs.clone(),
+            picture: self.picture().ok(),
+            decoder: table,
+            labels: self.labels.clone(),
+        }
+    }
+
+    fn picture(&self) -> Result<PictureInput, PictureFault> {
+        picture(&self.inputs, self.preprocessing.as_ref())
+    }
+
+    /// What it lacks to be run by a pipeline that was not written for it: a line for people.
+    pub fn lack(&self) -> Option<String> {
+        let forms = || {
+            let form = |tensor: &TensorDeclaration| format!("{:?} {:?}", tensor.name, tensor.shape);
+            self.outputs.iter().map(form).collect::<Vec<_>>().join(", ")
+        };
+        match (&self.decoder, self.picture()) {
+            (None, _) if self.embedding.is_none() => Some(format!(
+                "no [decoder]: its outputs ({}) have the form of no known family of detectors or \
+                 classifiers; a pipeline with code for it can run it",
+                forms()
+            )),
+            (Some(_), Err(fault)) => Some(fault.to_string()),
+            _ => None,
+        }
+    }
+
+    fn preprocessing_problem(&self) -> Option<String> {
+        let Preprocessing { mean, std, fill, .. } = self.preprocessing.as_ref()?;
+        let numbers = mean.iter().chain(std).chain(fill);
+        (std.contains(&0.0) || numbers.into_iter().any(|number| !number.is_finite()))
+            .then(|| "`preprocessing`: its numbers are finite, and those of `std` are not 0".into())
     }
 
     fn tensors_problem(&self) -> Option<String> {
@@ -127,6 +191,14 @@ impl Manifest {
     /// The number of labels is known for a classifier, which has one row of scores. Other outputs
     /// hold boxes beside scores, or indexes of labels.
     fn labels_problem(&self) -> Option<String> {
+        let (count, bytes) =
+            (self.labels.len(), self.labels.iter().map(String::len).sum::<usize>());
+        if count > MAX_LABELS || bytes > MAX_LABEL_BYTES {
+            return Some(format!(
+                "there are {count} `labels` of {bytes} bytes together; {MAX_LABELS} of \
+                 {MAX_LABEL_BYTES} are possible"
+            ));
+        }
         let [TensorDeclaration { name, element, shape }] = self.outputs.as_slice() else {
             return None;
         };

@@ -1,30 +1,38 @@
 //! The models that an operator offers: one folder each, with the graph and its `model.toml`.
 
+mod decoder;
 mod error;
 mod graph_file;
 mod inspect;
 mod manifest;
+mod metadata;
 mod model_catalog;
-
+mod picture;
+mod recognised;
 mod shown;
 mod versions;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use ocelli_protocol::inference::{Batching, Device, Model, TensorDeclaration};
+use ocelli_protocol::model::ModelDescriptions;
+use ocelli_protocol::wire::{WireError, to_bytes};
 use ocelli_protocol::worker::{Description, ModelNeed};
 
 use super::library;
 use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
 use crate::util::folder::Folder;
 
+pub use decoder::ModelDecoder;
 pub use error::CatalogError;
 pub use graph_file::GraphFault;
 pub use inspect::{InspectError, ModelInspector, mismatch};
 pub use manifest::{Embedding, Manifest, Preprocessing};
 pub(crate) use model_catalog::{CatalogWatcher, ModelCatalog};
+pub use recognised::{Recognised, recognise};
 pub use shown::{ModelInfo, ModelList};
 pub use versions::VersionStore;
 
@@ -139,6 +147,13 @@ impl Catalog {
     /// The models with all that is known of them, sorted by name.
     pub fn entries(&self) -> impl Iterator<Item = &CatalogEntry> {
         self.entries.values()
+    }
+
+    /// What workers are told of the models, encoded.
+    pub fn descriptions(&self) -> Result<Arc<[u8]>, WireError> {
+        let described =
+            self.entries.iter().map(|(name, entry)| (name.clone(), entry.manifest.description()));
+        Ok(to_bytes(&described.collect::<ModelDescriptions>())?.into())
     }
 
     /// A model by name.

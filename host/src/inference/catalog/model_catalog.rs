@@ -108,7 +108,9 @@ impl CatalogWatcher {
             Ok(Err(error)) => return tracing::error!(cause, "{KEPT}: {error}"),
             Err(error) => return tracing::error!(cause, "{KEPT}: {error}"),
         };
-        inference.offer(&catalog).await;
+        if let Err(error) = inference.offer(&catalog).await {
+            return tracing::error!(cause, "{KEPT}: {error:#}");
+        }
         let catalog_version = self.offer.replace(catalog);
         for change in changes {
             tracing::info!(

@@ -14,6 +14,7 @@ mod keyvalue;
 mod limit_tests;
 pub(crate) mod limits;
 mod log;
+mod models;
 mod nn;
 #[cfg(test)]
 mod nn_tests;

@@ -289,7 +289,7 @@ fn element(ty: tensor::TensorType) -> Element {
     }
 }
 
-fn tensor_type(element: Element) -> tensor::TensorType {
+pub(super) fn tensor_type(element: Element) -> tensor::TensorType {
     match element {
         Element::F16 => tensor::TensorType::Fp16,
         Element::F32 => tensor::TensorType::Fp32,

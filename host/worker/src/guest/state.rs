@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocelli_protocol::limit::Limit;
+use ocelli_protocol::model::ModelDescriptions;
 use ocelli_protocol::worker::{LogLevel, WorkerLimits};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -25,6 +26,7 @@ use super::frames::{FramesState, FramesView};
 use super::keyvalue::{KeyValueState, KeyValueView};
 use super::limits::{Limiter, MAX_HANDLES};
 use super::log::GuestLog;
+use super::models::DescribedModels;
 use super::newest::results;
 use super::nn::{NnState, NnView};
 use super::output::{self, Output};
@@ -52,6 +54,7 @@ pub struct HostServices {
     kv_store: SharedKvStore,
     redis: RedisBucket,
     directories: Directories,
+    models: Arc<ModelDescriptions>,
     limits: WorkerLimits,
     counters: Arc<SharedCounters>,
 }
@@ -78,6 +81,7 @@ impl HostServices {
             kv_store: SharedKvStore::new(&limits),
             redis,
             directories: Directories::default(),
+            models: Arc::default(),
             limits,
             counters,
         }
@@ -87,6 +91,12 @@ impl HostServices {
     #[must_use]
     pub fn with_directories(self, directories: Directories) -> Self {
         Self { directories, ..self }
+    }
+
+    /// The same with what the host tells of its models.
+    #[must_use]
+    pub fn with_models(self, models: ModelDescriptions) -> Self {
+        Self { models: Arc::new(models), ..self }
     }
 
     /// The folders that the session was granted.
@@ -120,6 +130,7 @@ pub struct InstanceState {
     frames: FramesState,
     nn: NnState,
     keyvalue: KeyValueState,
+    models: DescribedModels,
     settings: GuestSettings,
     log: GuestLog,
     /// A panic's message goes there.
@@ -132,8 +143,8 @@ impl InstanceState {
     /// # Errors
     /// A folder that the session was granted cannot be opened.
     pub fn new(services: HostServices, settings: Map<String, Value>) -> wasmtime::Result<Self> {
-        let HostServices { log, arena, inference, kv_store, redis, directories, limits, counters } =
-            services;
+        let HostServices { log, arena, inference, kv_store, redis, directories, .. } = services;
+        let HostServices { models, limits, counters, .. } = services;
         let stderr = Console::new(log.clone(), LogLevel::Warn, "stderr");
         let mut wasi = WasiCtx::builder();
         directories.preopen(&mut wasi)?;
@@ -159,6 +170,7 @@ impl InstanceState {
             frames: FramesState::new(Arc::clone(&arena)),
             nn: NnState::new(arena, inference),
             keyvalue: KeyValueState::new(kv_store, redis),
+            models: DescribedModels(models),
             settings: GuestSettings(settings),
             log,
             stderr,
@@ -197,6 +209,11 @@ impl InstanceState {
     /// Whether nothing that outlives the call may be written from now on: a query is under way.
     pub(super) fn set_read_only(&mut self, read_only: bool) {
         self.keyvalue.set_read_only(read_only);
+    }
+
+    /// `models`.
+    pub(super) fn models(&mut self) -> &mut DescribedModels {
+        &mut self.models
     }
 
     /// `wasi:config`.

@@ -21,6 +21,7 @@ use super::config::GuestSettings;
 use super::frames::Frames;
 use super::keyvalue::{self, KeyValue};
 use super::log::GuestLog;
+use super::models::DescribedModels;
 use super::newest;
 use super::nn::{self, Nn};
 use super::resources::FrameHandle;
@@ -141,6 +142,10 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     // `results` has types alone, which need nothing in a linker.
     newest::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
     newest::boxes::add_to_linker::<_, Boxes>(&mut linker, InstanceState::boxes)?;
+    newest::models::add_to_linker::<_, HasSelf<DescribedModels>>(
+        &mut linker,
+        InstanceState::models,
+    )?;
     for older in SERVED.iter().rev().skip(1) {
         older::link(&mut linker, older)?;
     }
