@@ -12,6 +12,9 @@ pub(crate) trait Lanes: Copy {
     /// Four numbers from memory.
     fn load(from: &[f32; 4]) -> Self;
 
+    /// Four numbers to memory.
+    fn store(self, to: &mut [f32; 4]);
+
     /// `f32x4.pmax`: per lane, `other` where `self < other`, else `self`. So a NaN in `other` is
     /// passed over and a `self` that is a number stays one.
     fn pmax(self, other: Self) -> Self;
@@ -29,6 +32,11 @@ impl Lanes for [f32; 4] {
     #[inline(always)]
     fn load(from: &[f32; 4]) -> Self {
         *from
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; 4]) {
+        *to = self;
     }
 
     #[inline(always)]
@@ -67,6 +75,13 @@ impl Lanes for core::arch::wasm32::v128 {
     }
 
     #[inline(always)]
+    #[allow(unsafe_code)]
+    fn store(self, to: &mut [f32; 4]) {
+        // SAFETY: `to` points at 16 writable bytes, and v128.store takes any alignment.
+        unsafe { core::arch::wasm32::v128_store(to.as_mut_ptr().cast(), self) }
+    }
+
+    #[inline(always)]
     fn pmax(self, other: Self) -> Self {
         core::arch::wasm32::f32x4_pmax(self, other)
     }
@@ -99,4 +114,20 @@ pub(crate) fn any_at_least<L: Lanes>(row: &[f32], threshold: f32) -> bool {
     }
     a.pmax(b).pmax(c.pmax(d)).any_at_least(threshold)
         || tail.iter().any(|&value| value >= threshold)
+}
+
+/// Raises each number of `largest` to that of `row` at its place, where that is larger; NaN never
+/// is.
+#[inline(always)]
+pub(crate) fn raise<L: Lanes>(largest: &mut [f32], row: &[f32]) {
+    let (quads, tail) = largest.as_chunks_mut::<4>();
+    let (other_quads, other_tail) = row.as_chunks::<4>();
+    for (quad, other) in quads.iter_mut().zip(other_quads) {
+        L::load(quad).pmax(L::load(other)).store(quad);
+    }
+    for (value, other) in tail.iter_mut().zip(other_tail) {
+        if *value < *other {
+            *value = *other;
+        }
+    }
 }

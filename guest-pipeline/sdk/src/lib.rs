@@ -64,6 +64,7 @@
 //! | module | for |
 //! | --- | --- |
 //! | [`nn`] | models by name, their outputs as numbers |
+//! | [`detect`], [`models`] | boxes of any detector whose model describes itself |
 //! | [`letterbox`], [`geometry`] | from the tensor's pixels to the frame's |
 //! | [`nms`] | score filter over a model's class scores, non-maximum suppression |
 //! | [`boxes`] | the same done by the host, which copies only the rows that matter |
@@ -99,6 +100,7 @@ pub mod boxes;
 pub mod centerface;
 pub mod classifier;
 pub mod counts;
+pub mod detect;
 pub mod embedding;
 pub mod events;
 pub mod faceres;
@@ -109,6 +111,7 @@ mod lanes;
 pub mod letterbox;
 pub mod lines;
 pub mod log;
+pub mod models;
 pub mod nanodet;
 #[cfg(not(target_family = "wasm"))]
 #[doc(hidden)]

@@ -34,18 +34,51 @@ pub fn rows_at_least(scores: &[f32], classes: usize, threshold: f32) -> Vec<Hit>
     rows_with::<lanes::Native>(scores, classes, threshold)
 }
 
-/// As [`rows_at_least`]. Few rows pass, so all get the quick test and only those that pass are
-/// searched for the class.
+/// As [`rows_at_least`].
 fn rows_with<L: Lanes>(scores: &[f32], classes: usize, threshold: f32) -> Vec<Hit> {
     if classes == 0 {
         return Vec::new();
     }
-    let rows = scores.chunks_exact(classes).enumerate();
+    hits_with::<L>(scores.chunks_exact(classes), threshold)
+}
+
+/// The rows whose best class scores `threshold` or more, in their order.
+pub(crate) fn hits<'a>(rows: impl Iterator<Item = &'a [f32]>, threshold: f32) -> Vec<Hit> {
+    hits_with::<lanes::Native>(rows, threshold)
+}
+
+/// Few rows pass, so all get the quick test and only those that pass are searched for the class.
+fn hits_with<'a, L: Lanes>(rows: impl Iterator<Item = &'a [f32]>, threshold: f32) -> Vec<Hit> {
+    let rows = rows.enumerate();
     let passing = rows.filter(|(_, scores)| lanes::any_at_least::<L>(scores, threshold));
     passing.map(|(row, scores)| best(row, scores)).collect()
 }
 
-fn best(row: usize, scores: &[f32]) -> Hit {
+/// The same of a table that lies the other way, [classes, `rows`]: the scores of the first class,
+/// then those of the second. Numbers after the last whole class are not looked at.
+#[must_use]
+pub fn columns_at_least(scores: &[f32], rows: usize, threshold: f32) -> Vec<Hit> {
+    columns_with::<lanes::Native>(scores, rows, threshold)
+}
+
+/// As [`columns_at_least`]: the largest score of each row first, then the class of those that pass.
+fn columns_with<L: Lanes>(scores: &[f32], rows: usize, threshold: f32) -> Vec<Hit> {
+    if rows == 0 {
+        return Vec::new();
+    }
+    let mut largest = vec![f32::NEG_INFINITY; rows];
+    scores.chunks_exact(rows).for_each(|class| lanes::raise::<L>(&mut largest, class));
+    let passing = largest.into_iter().enumerate().filter(|(_, score)| *score >= threshold);
+    let class = |row: usize, score: f32| {
+        let classes = scores.chunks_exact(rows);
+        (0u32..).zip(classes).find(|(_, scores)| scores.get(row) == Some(&score))
+    };
+    let hit = |(row, score)| Some(Hit { row, class: class(row, score)?.0, score });
+    passing.filter_map(hit).collect()
+}
+
+/// The best class of a row; of no scores, one that no threshold lets pass.
+pub(crate) fn best(row: usize, scores: &[f32]) -> Hit {
     let start = Hit { row, class: 0, score: f32::NEG_INFINITY };
     (0u32..).zip(scores).fold(start, |best, (class, &score)| {
         if score > best.score { Hit { row, class, score } } else { best }
@@ -137,6 +170,19 @@ mod tests {
             threshold in prop_oneof![0.01f32..1.0, Just(0.5f32)],
         ) {
             prop_assert_eq!(rows_with::<[f32; 4]>(&scores, classes, threshold), restated(&scores, classes, threshold));
+        }
+
+        #[test]
+        fn a_table_that_lies_the_other_way_gives_the_same(
+            scores in prop::collection::vec(any_score(), 0..700),
+            classes in 1usize..90,
+            threshold in prop_oneof![0.01f32..1.0, Just(0.5f32)],
+        ) {
+            let rows = scores.len() / classes;
+            let place = |at: usize| scores[at % rows * classes + at / rows];
+            let turned: Vec<f32> = (0..rows * classes).map(place).collect();
+            let expected = restated(&scores, classes, threshold);
+            prop_assert_eq!(columns_with::<[f32; 4]>(&turned, rows, threshold), expected);
         }
 
         #[test]

@@ -12,14 +12,63 @@ const SIDES: usize = 4;
 /// Strides of the three output levels, in input pixels.
 pub const STRIDES: [u32; 3] = [8, 16, 32];
 
-/// The outputs of one level of a square input, one row for each cell, row by row over the picture.
+/// Neighbouring columns of a table in row-major order.
+#[derive(Debug, Clone, Copy)]
+pub struct Columns<'a> {
+    values: &'a [f32],
+    width: usize,
+    first: usize,
+    count: usize,
+}
+
+impl<'a> Columns<'a> {
+    /// All columns of a table whose rows have `width` numbers.
+    #[must_use]
+    pub fn all(values: &'a [f32], width: usize) -> Self {
+        Self { values, width, first: 0, count: width }
+    }
+
+    /// Some of these columns.
+    #[must_use]
+    pub fn part(self, first: usize, count: usize) -> Self {
+        Self { first: self.first + first, count, ..self }
+    }
+
+    /// The columns of each row.
+    fn rows(self) -> impl Iterator<Item = &'a [f32]> {
+        let rows = self.values.chunks_exact(self.width.max(1));
+        rows.map(move |row| row.get(self.first..self.first + self.count).unwrap_or_default())
+    }
+
+    /// The columns of one row.
+    fn row(self, number: usize) -> Option<&'a [f32]> {
+        let first = number.checked_mul(self.width)?.checked_add(self.first)?;
+        self.values.get(first..first.checked_add(self.count)?)
+    }
+}
+
+/// What a level's outputs look like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LevelForm {
+    /// Width and height of the model's input in pixels.
+    pub size: (u32, u32),
+    /// Input pixels from cell to cell.
+    pub stride: u32,
+    /// Class scores of a cell.
+    pub classes: usize,
+    /// Bins of a side: distances of 0 to `bins` - 1 strides.
+    pub bins: usize,
+    /// Where in a cell its point lies, in strides: 0.5, and 0 for NanoDet-Plus.
+    pub point: f32,
+}
+
+/// The outputs of one level, one row for each cell, row by row over the picture.
 #[derive(Debug, Clone, Copy)]
 pub struct Level<'a> {
-    stride: u32,
+    form: LevelForm,
     columns: usize,
-    classes: usize,
-    scores: &'a [f32],
-    sides: &'a [f32],
+    scores: Columns<'a>,
+    sides: Columns<'a>,
 }
 
 impl<'a> Level<'a> {
@@ -35,56 +84,60 @@ impl<'a> Level<'a> {
         scores: &'a [f32],
         sides: &'a [f32],
     ) -> Result<Self, String> {
-        let columns = size.checked_div(stride).unwrap_or(0) as usize;
-        let cells = columns * columns;
-        let expect = |what: &str, values: &[f32], width: usize| {
-            if values.len() == cells * width {
-                Ok(())
-            } else {
-                let (found, want) = (values.len(), format!("{cells} x {width}"));
-                Err(format!(
-                    "{what} of stride {stride} has {found} values, {size} input pixels give {want}"
-                ))
+        let form = LevelForm { size: (size, size), stride, classes, bins: BINS, point: 0.5 };
+        Self::of(form, Columns::all(scores, classes), Columns::all(sides, SIDES * BINS))
+    }
+
+    /// A level of any form: `scores` after the sigmoid, and `sides`, logits of the bins of the
+    /// left, top, right and bottom side.
+    ///
+    /// # Errors
+    /// As of [`Level::new`].
+    pub fn of(form: LevelForm, scores: Columns<'a>, sides: Columns<'a>) -> Result<Self, String> {
+        let LevelForm { size: (width, height), stride, .. } = form;
+        let along = |side: u32| if stride == 0 { 0 } else { side.div_ceil(stride) as usize };
+        let columns = along(width);
+        let cells = columns * along(height);
+        for (what, part) in [("class output", scores), ("box output", sides)] {
+            let Columns { values, width: wide, .. } = part;
+            if values.len() != cells * wide || cells == 0 {
+                return Err(format!(
+                    "{what} of stride {stride} has {} values, {width} x {height} input pixels \
+                     give {cells} x {wide}",
+                    values.len()
+                ));
             }
-        };
-        expect("class output", scores, classes)?;
-        expect("box output", sides, SIDES * BINS)?;
-        // A NaN or an infinity in a model's input reaches all of a level, so one value of each row
-        // is enough.
-        let finite = |values: &[f32], width: usize| {
-            values.iter().step_by(width.max(1)).all(|v| v.is_finite())
-        };
-        if !finite(scores, classes) || !finite(sides, SIDES * BINS) {
-            return Err(format!("the model's output of stride {stride} is not finite"));
+            // A NaN or an infinity in a model's input reaches all of a level, so one value of each
+            // row is enough.
+            if !part.rows().all(|row| row.first().is_none_or(|value| value.is_finite())) {
+                return Err(format!("the model's output of stride {stride} is not finite"));
+            }
         }
-        Ok(Self { stride, columns, classes, scores, sides })
+        Ok(Self { form, columns, scores, sides })
     }
 
     /// The cells whose best class scores `threshold` or more.
     #[must_use]
     pub fn hits(&self, threshold: f32) -> Vec<Hit> {
-        nms::rows_at_least(self.scores, self.classes, threshold)
+        nms::hits(self.scores.rows(), threshold)
     }
 
     /// The candidate of one cell, its box in input pixels. `None` where score or box is not finite
     /// or the box has no area.
     ///
-    /// A cell's centre is (column + 0.5, row + 0.5) x stride; the distance from it to a side is
-    /// stride x the expected bin, sum over j of j x softmax(logits)_j.
+    /// A cell's point is (column + point, row + point) x stride, its centre unless the form says
+    /// otherwise; the distance from it to a side is stride x the expected bin, sum over j of
+    /// j x softmax(logits)_j.
     #[must_use]
     pub fn candidate(&self, hit: &Hit) -> Option<Candidate> {
-        let logits = self.sides.chunks_exact(SIDES * BINS).nth(hit.row)?;
-        let (sides, _) = logits.as_chunks::<BINS>();
-        let [left, top, right, bottom] = sides else { return None };
-        let stride = self.stride as f32;
-        let x = (hit.row.checked_rem(self.columns)? as f32 + 0.5) * stride;
-        let y = (hit.row.checked_div(self.columns)? as f32 + 0.5) * stride;
-        let bbox = BBox {
-            left: x - expected_bin(left) * stride,
-            top: y - expected_bin(top) * stride,
-            right: x + expected_bin(right) * stride,
-            bottom: y + expected_bin(bottom) * stride,
-        };
+        let mut sides = self.sides.row(hit.row)?.chunks_exact(self.form.bins.max(1));
+        let stride = self.form.stride as f32;
+        let mut distance = || Some(expected_bin(sides.next()?) * stride);
+        let (left, top, right, bottom) = (distance()?, distance()?, distance()?, distance()?);
+        let at = |cell: usize| (cell as f32 + self.form.point) * stride;
+        let x = at(hit.row.checked_rem(self.columns)?);
+        let y = at(hit.row.checked_div(self.columns)?);
+        let bbox = BBox { left: x - left, top: y - top, right: x + right, bottom: y + bottom };
         (bbox.is_proper() && hit.score.is_finite()).then_some(Candidate {
             bbox,
             class: hit.class,
@@ -93,8 +146,8 @@ impl<'a> Level<'a> {
     }
 }
 
-/// The mean of 0 to 10 under the softmax of the logits.
-fn expected_bin(logits: &[f32; BINS]) -> f32 {
+/// The mean of the bins' numbers, from 0 on, under the softmax of the logits.
+fn expected_bin(logits: &[f32]) -> f32 {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let (mut sum, mut weighted) = (0.0, 0.0);
     for (bin, logit) in logits.iter().enumerate() {

@@ -7,4 +7,4 @@ mod level;
 pub use detector::{
     CLASSES, DEFAULT, Detector, INPUT, KNOWN, LEVELS, LevelNames, Variant, find, in_frame,
 };
-pub use level::{BINS, Level, STRIDES};
+pub use level::{BINS, Columns, Level, LevelForm, STRIDES};

@@ -68,6 +68,30 @@ impl Outputs {
         })
     }
 
+    /// Copies an output of whole numbers to the pipeline: i64, i32, u8, or f32 that are whole.
+    ///
+    /// # Errors
+    /// The model has no output of that name, or one of another type.
+    pub fn integers(&self, name: &str) -> Result<Vec<i64>, String> {
+        let tensor = self.tensor(name)?;
+        let data = tensor.data();
+        Ok(match tensor.ty() {
+            TensorType::I64 => data.as_chunks().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
+            TensorType::I32 => {
+                let (quads, _) = data.as_chunks();
+                quads.iter().map(|&quad| i32::from_le_bytes(quad).into()).collect()
+            }
+            TensorType::U8 => data.into_iter().map(i64::from).collect(),
+            TensorType::Fp32 => values(&data).iter().map(|&value| value as i64).collect(),
+            other => {
+                return Err(format!(
+                    "output {name} of model {} is of type {other:?}, which is no whole number",
+                    self.model
+                ));
+            }
+        })
+    }
+
     /// Copies an output of type f32 to the pipeline.
     ///
     /// # Errors
@@ -83,6 +107,31 @@ impl Outputs {
         }
         Floats::new(tensor.dimensions(), tensor.data())
             .map_err(|e| format!("output {name} of model {}: {e}", self.model))
+    }
+}
+
+/// Outputs by their names, which a decoder reads: those of a run, or of a test.
+pub trait OutputSource {
+    /// See [`Outputs::floats`].
+    ///
+    /// # Errors
+    /// There is no such output, or it is of another type.
+    fn floats(&self, name: &str) -> Result<Floats, String>;
+
+    /// See [`Outputs::integers`].
+    ///
+    /// # Errors
+    /// There is no such output, or it is of another type.
+    fn integers(&self, name: &str) -> Result<Vec<i64>, String>;
+}
+
+impl OutputSource for Outputs {
+    fn floats(&self, name: &str) -> Result<Floats, String> {
+        self.floats(name)
+    }
+
+    fn integers(&self, name: &str) -> Result<Vec<i64>, String> {
+        self.integers(name)
     }
 }
 

@@ -59,6 +59,20 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     Ok(settings)
 }
 
+/// A setting of the session before [`Pipeline::new`](crate::Pipeline::new), for what
+/// [`Pipeline::describe`](crate::Pipeline::describe) says of models: a text as it is, anything else
+/// as JSON. `None` where it is left out, and natively.
+#[must_use]
+pub fn given(key: &str) -> Option<String> {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::wasi::config::store::get(key).ok().flatten();
+    #[cfg(not(target_family = "wasm"))]
+    {
+        let _ = key;
+        None
+    }
+}
+
 /// The known name most like `name`, for "did you mean". `None` when no name is at all alike.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

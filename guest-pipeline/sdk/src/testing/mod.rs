@@ -56,7 +56,7 @@ mod session;
 use std::cell::Cell;
 use std::time::Duration;
 
-pub use crate::native::model::{NamedTensor, script as model};
+pub use crate::native::model::{NamedTensor, describe as describe_model, script as model};
 pub use detector::nanodet_outputs;
 pub use schema::Schema;
 pub use session::Session;
