@@ -98,6 +98,10 @@ mod tests {
              "stages": [{"kind": "faceres", "crop": {"expand": 2.0, "square": true}, "embedding": true}]}
         ], "max_crops": 6}"#;
 
+    fn read(settings: &str) -> Result<Tree, String> {
+        Tree::read(settings, &|name| Err(format!("no model {name}")))
+    }
+
     fn detection(label: &str, score: f32, x: f32) -> Detection {
         Detection::new(label, score, BBox::from_xywh(x, 0.0, 10.0, 20.0))
     }
@@ -146,7 +150,7 @@ mod tests {
     }
 
     fn run(detections: &mut [Detection]) -> (Vec<(String, Vec<f32>)>, usize) {
-        let tree = Tree::read(TREE).unwrap();
+        let tree = read(TREE).unwrap();
         let mut asked = Vec::new();
         let left =
             execute(&tree, detections, &mut |stage, crops| Ok(look(stage, crops, &mut asked)));
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_fails_fails_the_frame() {
-        let tree = Tree::read(TREE).unwrap();
+        let tree = read(TREE).unwrap();
         let mut detections = [detection("car", 0.9, 0.0)];
         let failed = execute(&tree, &mut detections, &mut |_, _| Err("no such output".into()));
         assert_eq!(failed, Err("no such output".into()));

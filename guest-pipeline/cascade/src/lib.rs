@@ -18,7 +18,7 @@ pub mod settings;
 pub mod tree;
 
 use ocelli_sdk::rate_limiter::RateLimiter;
-use ocelli_sdk::{Description, Frame, Output, Pipeline, export_pipeline, log};
+use ocelli_sdk::{Description, Frame, Output, Pipeline, export_pipeline, log, models};
 
 use model_set::ModelSet;
 use tree::Tree;
@@ -44,7 +44,7 @@ impl Pipeline for Cascade {
     }
 
     fn new(json: &str) -> Result<Self, String> {
-        let tree = Tree::read(json)?;
+        let tree = Tree::read(json, &models::describe)?;
         let models = ModelSet::load(&tree)?;
         log::info("init", &format!("a detector and {} further stages", tree.stages().len()));
         Ok(Self {

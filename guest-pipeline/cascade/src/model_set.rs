@@ -5,7 +5,7 @@ use ocelli_sdk::faceres::{self, Embedder};
 use ocelli_sdk::labels::COCO_80;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::nn::Model;
-use ocelli_sdk::{Attribute, Detection, Frame, Rect, classifier, nanodet};
+use ocelli_sdk::{Attribute, Detection, Frame, Rect, classifier, detect, nanodet};
 
 use crate::batch;
 use crate::executor::{RoiCrop, StageResult};
@@ -22,6 +22,7 @@ pub(crate) struct ModelSet {
 enum LoadedModel {
     Nanodet(nanodet::Detector),
     Centerface(centerface::Detector),
+    Described(detect::Detector),
     Faceres(Embedder),
     Classifier(Model),
 }
@@ -35,6 +36,9 @@ impl ModelSet {
             }
             Detector::Centerface { model, size } => {
                 LoadedModel::Centerface(centerface::Detector::load(model, *size)?)
+            }
+            Detector::Described { detector, .. } => {
+                LoadedModel::Described(detect::Detector::open((**detector).clone())?)
             }
         };
         let stage = |stage: &&Stage| match &stage.work {
@@ -65,6 +69,14 @@ impl ModelSet {
                 let faces = model.faces(frame, None, *score, *iou)?;
                 let one = |Face { bbox, score, .. }| Detection::new(FACE, score, bbox);
                 Ok(faces.into_iter().map(one).collect())
+            }
+            (LoadedModel::Described(model), Detector::Described { wanted, .. }) => {
+                let wants = |class: u32| wanted.wants(class);
+                let found = model.candidates(frame, None, *score, wants)?;
+                let one = |Candidate { bbox, class, score }| {
+                    Detection::new(model.label(class), score, bbox)
+                };
+                Ok(nms::suppress(found, *iou).into_iter().map(one).collect())
             }
             _ => Err("the detector's model is of another kind".into()),
         }

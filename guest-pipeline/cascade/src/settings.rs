@@ -31,22 +31,25 @@ settings! {
     pub(crate) enum DetectorKind {
         Nanodet = "nanodet",
         Centerface = "centerface",
+        /// Any model that describes itself.
+        Detector = "detector",
     }
 }
 
 settings! {
     /// Looks at the whole frame.
     pub(crate) struct DetectSettings {
+        /// detector: any model that describes itself, by its name.
         pub(crate) kind: DetectorKind;
         /// The model's name. Left out: the kind's usual one.
         pub(crate) model?: String;
-        /// Detections of this score and more are reported. Left out: 0.4 for nanodet, 0.5 for
-        /// centerface.
+        /// Detections of this score and more are reported. Left out: 0.5 for centerface,
+        /// 0.4 for others.
         pub(crate) score?: f32, above(0).up_to(1);
-        /// Of two boxes of one label that overlap by more, the better stands. Left out: 0.5 for
-        /// nanodet, 0.3 for centerface.
+        /// Of two boxes of one label that overlap by more, the better stands. Left out: 0.3 for
+        /// centerface, 0.5 for others.
         pub(crate) iou?: f32, above(0).up_to(1);
-        /// nanodet: the labels to look for. None: all.
+        /// nanodet, detector: the labels to look for. None: all.
         pub(crate) labels?: Vec<String>;
         /// centerface: width and height of its input.
         pub(crate) size?: [u32; 2], each(multiples_of(centerface::SIDE_STEP))
@@ -84,7 +87,7 @@ settings! {
             => checked_size;
         /// faceres: whether the detection gets the embedding.
         pub(crate) embedding?: bool = false;
-        /// classifier: its classes, in the output's order.
+        /// classifier: its classes, in the output's order. Left out: those of its model.toml.
         pub(crate) labels?: Vec<String>, not_empty();
         /// classifier: how many of the best classes are reported.
         pub(crate) top?: usize = 1, at_least(1);
@@ -92,7 +95,7 @@ settings! {
         pub(crate) activation?: Activation = Activation::Softmax;
         /// classifier: crops in a run. More than 1 needs a model whose first dimension is open.
         pub(crate) batch?: usize = 1, at_least(1).up_to(MAX_BATCH);
-        /// classifier: its input, f32 [n, 3, height, width].
+        /// classifier: its input, f32 [n, 3, height, width]. Left out: as its model.toml has it.
         pub(crate) input?: InputSettings;
         /// classifier: its output's name, [n, labels].
         pub(crate) output?: String = "output".into();

@@ -4,8 +4,10 @@
 use std::collections::HashSet;
 
 use ocelli_sdk::classifier::Activation;
+use ocelli_sdk::detect::{self, Decoder, DescribedDetector};
 use ocelli_sdk::geometry::BBox;
-use ocelli_sdk::labels::{self, COCO_80};
+use ocelli_sdk::labels::{self, COCO_80, Classes};
+use ocelli_sdk::models::ModelDescription;
 use ocelli_sdk::nanodet::{self, Variant};
 use ocelli_sdk::settings::{parse, read};
 use ocelli_sdk::{Channels, Fit, TensorSpec, centerface, faceres};
@@ -50,7 +52,16 @@ pub enum Detector {
         /// Width and height of its input.
         size: [u32; 2],
     },
+    /// Any detector whose model describes itself.
+    Described {
+        detector: Box<DescribedDetector>,
+        /// The classes that are reported.
+        wanted: Classes,
+    },
 }
+
+/// Asks the host for a model's description.
+pub type Describe<'a> = dyn Fn(&str) -> Result<ModelDescription, String> + 'a;
 
 /// A model that looks at crops.
 #[derive(Debug, Clone)]
@@ -135,12 +146,12 @@ impl Stage {
 }
 
 impl Tree {
-    /// Reads and checks the settings.
+    /// Reads and checks the settings. What they leave out of a model is as it is described.
     ///
     /// # Errors
     /// Names the key by its path and what would be right:
     /// `settings.stages[0].stages[1].for[0]: no label "fase", did you mean "face"?`
-    pub fn read(json: &str) -> Result<Self, String> {
+    pub fn read(json: &str, describe: &Describe<'_>) -> Result<Self, String> {
         let mut written: settings::Settings = read(json)?;
         if written.detect.is_none() && written.stages.is_none() {
             let default: settings::Settings = parse(&settings::default_tree().to_string())?;
@@ -148,8 +159,8 @@ impl Tree {
         }
         let detect =
             written.detect.ok_or("settings.detect: is missing: `stages` look at what it finds")?;
-        let (detect, known) = detector(detect)?;
-        let mut check = TreeCheck::default();
+        let (detect, known) = detector(detect, describe)?;
+        let mut check = TreeCheck::new(describe);
         let above = ParentStage { name: String::new(), labels: known };
         let stages =
             check.stages(written.stages.unwrap_or_default(), "settings.stages", &above, 1)?;
@@ -188,7 +199,10 @@ fn foreign(given: bool, key: &str, of: &str, kind: &str, path: &str) -> Result<(
 }
 
 /// The detector and the labels that it gives.
-fn detector(written: settings::DetectSettings) -> Result<(Detect, Vec<String>), String> {
+fn detector(
+    written: settings::DetectSettings,
+    describe: &Describe<'_>,
+) -> Result<(Detect, Vec<String>), String> {
     let path = "settings.detect";
     let settings::DetectSettings { kind, model, score, iou, labels, size } = written;
     let (usual, detector, known) = match kind {
@@ -213,6 +227,18 @@ fn detector(written: settings::DetectSettings) -> Result<(Detect, Vec<String>), 
             let model = model.unwrap_or_else(|| centerface::MODEL.into());
             ((0.5, 0.3), Detector::Centerface { model, size }, vec![FACE.to_owned()])
         }
+        DetectorKind::Detector => {
+            foreign(size.is_some(), "size", "centerface", "detector", path)?;
+            let name = model.ok_or("settings.detect.model: is missing")?;
+            let described = describe(&name).and_then(|described| detect::known(&name, described));
+            let detector = described.map_err(|error| format!("settings.detect.model: {error}"))?;
+            let detector = Box::new(detector);
+            let asked = labels.unwrap_or_default();
+            labels::check(&asked, &detector.labels, "settings.detect.labels")?;
+            let wanted = Classes::named(&asked, &detector.labels);
+            let known = if asked.is_empty() { detector.labels.clone() } else { asked };
+            ((0.4, 0.5), Detector::Described { detector, wanted }, known)
+        }
     };
     let (score, iou) = (score.unwrap_or(usual.0), iou.unwrap_or(usual.1));
     Ok((Detect { score, iou, detector }, known))
@@ -226,14 +252,18 @@ struct ParentStage {
 }
 
 /// The state of a check over all stages of a tree.
-#[derive(Default)]
-struct TreeCheck {
+struct TreeCheck<'a> {
+    describe: &'a Describe<'a>,
     count: usize,
     names: HashSet<String>,
     embeds: bool,
 }
 
-impl TreeCheck {
+impl<'a> TreeCheck<'a> {
+    fn new(describe: &'a Describe<'a>) -> Self {
+        Self { describe, count: 0, names: HashSet::new(), embeds: false }
+    }
+
     fn stages(
         &mut self,
         settings::Stages(written): settings::Stages,
@@ -267,7 +297,7 @@ impl TreeCheck {
         let (work, labels) = match written.kind {
             StageKind::Centerface => centerface_stage(&written),
             StageKind::Faceres => self.faceres_stage(&written, path)?,
-            StageKind::Classifier => classifier_stage(&written, path)?,
+            StageKind::Classifier => classifier_stage(&written, path, self.describe)?,
         };
         let below = ParentStage { name: name.clone(), labels };
         let stages = written.stages.unwrap_or_default();
@@ -343,28 +373,65 @@ fn centerface_stage(written: &settings::StageSettings) -> (StageModel, Vec<Strin
     (StageModel::Centerface { model, size, score, iou: 0.3 }, vec![FACE.to_owned()])
 }
 
+/// A classifier. What the settings leave out is as its model is described, and otherwise as it is
+/// with most classifiers.
 fn classifier_stage(
     written: &settings::StageSettings,
     path: &str,
+    describe: &Describe<'_>,
 ) -> Result<(StageModel, Vec<String>), String> {
     let model = written.model.clone().ok_or_else(|| format!("{path}.model: is missing"))?;
-    let labels = written.labels.clone();
-    let missing = || format!("{path}.labels: is missing: the model's classes, in order");
-    let labels = labels.ok_or_else(missing)?;
+    let described = Described::of(describe(&model).ok());
+    let labels = written.labels.clone().unwrap_or(described.labels);
+    if labels.is_empty() {
+        return Err(format!(
+            "{path}.labels: is missing, and the model is not described with any: the model's \
+                classes, in order"
+        ));
+    }
     let top = written.top.unwrap_or(1);
     if !(1..=labels.len()).contains(&top) {
         let count = labels.len();
         return Err(format!("{path}.top: {top} is not 1 to {count}, the number of labels"));
     }
     let batch = written.batch.unwrap_or(1);
-    let input = written.input.clone().unwrap_or_default();
-    let input_name = input.name.clone();
-    let output = written.output.clone().unwrap_or_else(|| "output".into());
-    let activation = written.activation.unwrap_or_default();
-    let input = tensor(&input);
+    let (input_name, input) = match (&written.input, described.input) {
+        (None, Some((name, spec))) => (name, spec),
+        (input, _) => {
+            let input = input.clone().unwrap_or_default();
+            (input.name.clone(), tensor(&input))
+        }
+    };
+    let output = written.output.clone().or(described.output).unwrap_or_else(|| "output".into());
+    let activation = written.activation.or(described.activation).unwrap_or_default();
     let known = labels.clone();
     let work = Classifier { model, input, input_name, output, labels, top, activation, batch };
     Ok((StageModel::Classifier(work), known))
+}
+
+/// What is known of a classifier by its model's description.
+#[derive(Default)]
+struct Described {
+    labels: Vec<String>,
+    input: Option<(String, TensorSpec)>,
+    output: Option<String>,
+    activation: Option<Activation>,
+}
+
+impl Described {
+    /// Nothing, where the host does not have the model: loading it says so.
+    fn of(model: Option<ModelDescription>) -> Self {
+        let Some(ModelDescription { picture, decoder, labels, .. }) = model else {
+            return Self::default();
+        };
+        let read = decoder.and_then(|table| Decoder::read(&table.family, &table.parameters).ok());
+        let (output, activation) = match read {
+            Some(Decoder::Classifier(scores)) => (Some(scores.output), Some(scores.activation)),
+            _ => (None, None),
+        };
+        let input = picture.map(|picture| (picture.name, picture.spec));
+        Self { labels, input, output, activation }
+    }
 }
 
 /// Refuses keys of other kinds.

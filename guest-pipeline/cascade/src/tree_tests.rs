@@ -3,8 +3,14 @@
 use super::*;
 use crate::objects::{MAX_BATCH, MAX_CROPS};
 use crate::settings::{default_tree, schema};
+use ocelli_sdk::models::{DecoderTable, PictureInput};
 use ocelli_sdk::testing::Schema;
 use serde_json::{Value, json};
+
+/// Reads settings where the host has no model.
+fn read(settings: &str) -> Result<Tree, String> {
+    Tree::read(settings, &|name| Err(format!("no model {name}")))
+}
 
 /// Settings with these stages below a nanodet that looks for cars and persons.
 fn with(stages: Value) -> String {
@@ -18,7 +24,7 @@ fn classifier(name: &str, labels: &[&str], stages: Value) -> Value {
 
 #[test]
 fn without_settings_it_is_person_face_age_and_gender() {
-    let tree = Tree::read("{}").unwrap();
+    let tree = read("{}").unwrap();
     assert!(
         matches!(&tree.detect.detector, Detector::Nanodet { variant, .. } if variant.name == "nanodet-g-416")
     );
@@ -38,21 +44,109 @@ fn without_settings_it_is_person_face_age_and_gender() {
 
 #[test]
 fn keys_apart_from_the_tree_leave_the_default_tree() {
-    let tree = Tree::read(r#"{"max_crops": 4, "max_results_per_second": 2}"#).unwrap();
+    let tree = read(r#"{"max_crops": 4, "max_results_per_second": 2}"#).unwrap();
     assert_eq!(
         (tree.stages().len(), tree.max_crops, tree.max_results_per_second),
         (2, 4, Some(2.0))
     );
-    let detector = Tree::read(r#"{"detect": {"kind": "centerface"}}"#).unwrap();
+    let detector = read(r#"{"detect": {"kind": "centerface"}}"#).unwrap();
     assert!(detector.stages.is_empty(), "a tree of one's own has the stages that it names");
 }
 
 #[test]
 fn names_of_stages_below_come_after_a_dot() {
     let body = classifier("body", &["van"], json!([]));
-    let tree = Tree::read(&with(json!([classifier("brand", &["a", "b"], json!([body]))]))).unwrap();
+    let tree = read(&with(json!([classifier("brand", &["a", "b"], json!([body]))]))).unwrap();
     let names: Vec<_> = tree.stages().iter().map(|stage| stage.name.clone()).collect();
     assert_eq!(names, ["brand", "brand.body"]);
+}
+
+/// A host with a detector of cups and plates, a classifier, and a model that nothing is known of.
+fn describe(name: &str) -> Result<ModelDescription, String> {
+    let parameters = match name {
+        "dishes" => r#"{"family":"yolov8","output":"output0","classes":2}"#,
+        "material" => r#"{"family":"classifier","output":"probabilities","activation":"none"}"#,
+        "blob" => "",
+        _ => return Err(format!("the host has no model {name:?}; it has: blob, dishes, material")),
+    };
+    let family = if name == "dishes" { "yolov8" } else { "classifier" };
+    let known = !parameters.is_empty();
+    let words: &[&str] = match name {
+        "dishes" => &["cup", "plate"],
+        "material" => &["glass", "steel"],
+        _ => &[],
+    };
+    Ok(ModelDescription {
+        inputs: vec![],
+        outputs: vec![],
+        picture: known.then(|| PictureInput {
+            name: "images".into(),
+            spec: TensorSpec { fit: Fit::Stretch, ..TensorSpec::letterbox(320, 256) },
+        }),
+        decoder: known
+            .then(|| DecoderTable { family: family.into(), parameters: parameters.into() }),
+        labels: words.iter().map(|&word| word.to_owned()).collect(),
+    })
+}
+
+#[test]
+fn any_detector_that_describes_itself_and_a_classifier_need_no_more_than_their_names() {
+    let settings = json!({
+        "detect": {"kind": "detector", "model": "dishes", "labels": ["cup"]},
+        "stages": [{"kind": "classifier", "model": "material", "as": "material", "for": ["cup"],
+            "stages": [{"kind": "faceres", "for": ["steel"]}]}]
+    });
+    let tree = Tree::read(&settings.to_string(), &describe).unwrap();
+    let Detector::Described { detector, wanted } = &tree.detect.detector else { panic!() };
+    assert_eq!(
+        (detector.input.as_str(), [0, 1].map(|c| wanted.wants(c))),
+        ("images", [true, false])
+    );
+    assert_eq!((tree.detect.score, tree.detect.iou), (0.4, 0.5));
+    let StageModel::Classifier(found) = &tree.stages[0].work else { panic!() };
+    assert_eq!(found.labels, ["glass", "steel"]);
+    assert_eq!((found.input_name.as_str(), found.output.as_str()), ("images", "probabilities"));
+    assert_eq!((found.input.width, found.input.fit), (320, Fit::Stretch));
+    assert_eq!(found.activation, Activation::None);
+    assert_eq!(Schema::read(&schema().to_string()).unwrap().check(&settings.to_string()), Ok(()));
+
+    let own = json!({
+        "detect": {"kind": "detector", "model": "dishes"},
+        "stages": [{"kind": "classifier", "model": "material", "as": "m", "labels": ["a", "b", "c"],
+            "output": "o", "activation": "softmax", "input": {"width": 96, "height": 64}}]
+    });
+    let tree = Tree::read(&own.to_string(), &describe).unwrap();
+    let StageModel::Classifier(found) = &tree.stages[0].work else { panic!() };
+    assert_eq!((found.labels.len(), found.input.width), (3, 96), "the settings go first");
+    assert_eq!((found.output.as_str(), found.activation), ("o", Activation::Softmax));
+
+    let detect = |detect: Value| json!({"detect": detect}).to_string();
+    for (settings, words) in [
+        (detect(json!({"kind": "detector"})), "settings.detect.model: is missing"),
+        (
+            detect(json!({"kind": "detector", "model": "none"})),
+            "settings.detect.model: the host has no model \"none\"; it has: blob, dishes, material",
+        ),
+        (
+            detect(json!({"kind": "detector", "model": "blob"})),
+            "settings.detect.model: model blob: its model.toml has no [decoder]",
+        ),
+        (
+            detect(json!({"kind": "detector", "model": "material"})),
+            "settings.detect.model: model material: it is a classifier",
+        ),
+        (
+            detect(json!({"kind": "detector", "model": "dishes", "labels": ["cop"]})),
+            "settings.detect.labels[0]: no label \"cop\", did you mean \"cup\"?",
+        ),
+        (
+            with(json!([{"kind": "classifier", "model": "blob", "as": "x"}])),
+            "settings.stages[0].labels: is missing",
+        ),
+    ] {
+        let error = Tree::read(&settings, &describe).unwrap_err();
+        assert!(error.contains(words), "{settings} gave {error:?}");
+    }
 }
 
 #[test]
@@ -169,7 +263,7 @@ fn a_wrong_tree_is_answered_with_the_path_to_the_key() {
         (with(json!(many)), "settings.stages[16]: at most 16 stages"),
     ];
     for (json, expected) in cases {
-        let error = Tree::read(&json).unwrap_err();
+        let error = read(&json).unwrap_err();
         assert!(error.contains(expected), "{json} gave {error:?}, not {expected:?}");
     }
 }
@@ -195,7 +289,7 @@ fn the_schema_knows_every_key_and_holds_the_default() {
         ),
     ];
     for (object, json) in cases {
-        let (keys, error) = (keys(object), Tree::read(&json).unwrap_err());
+        let (keys, error) = (keys(object), read(&json).unwrap_err());
         // "expected one of" all, or "expected `a` or `b`"; the first pair of ticks is the unknown
         // key's.
         assert_eq!(error.matches('`').count(), 2 * (keys.len() + 1), "{error}");
@@ -231,7 +325,7 @@ fn the_schema_takes_the_trees_of_the_page_of_built_in_pipelines() {
         assert_eq!(schema.check(settings), Ok(()), "{settings}");
         // A placeholder of the page stands for the classes of a model; three of them are asked for.
         let filled = settings.replace("[\"...\"]", "[\"a\",\"b\",\"c\"]");
-        assert!(Tree::read(&filled).is_ok(), "{filled}");
+        assert!(read(&filled).is_ok(), "{filled}");
     }
 }
 
@@ -257,7 +351,7 @@ fn the_largest_trees_fit_the_schema() {
     let largest = json!({"detect": detect, "stages": stages, "max_crops": MAX_CROPS,
         "max_results_per_second": 1e9});
     let largest = largest.to_string();
-    assert_eq!(Tree::read(&largest).map(|tree| tree.stages().len()), Ok(MAX_STAGES));
+    assert_eq!(read(&largest).map(|tree| tree.stages().len()), Ok(MAX_STAGES));
     assert_eq!(Schema::read(&schema().to_string()).unwrap().check(&largest), Ok(()));
 }
 
@@ -281,6 +375,6 @@ fn the_schema_refuses_at_every_depth_what_is_no_setting() {
     for (settings, place) in cases {
         let error = schema.check(&settings).unwrap_err();
         assert!(error.contains(place), "{settings}: {error}");
-        assert!(Tree::read(&settings).is_err(), "{settings}");
+        assert!(read(&settings).is_err(), "{settings}");
     }
 }

@@ -9,7 +9,7 @@ use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
 use ocelli_sdk::zones::Zones;
 use ocelli_sdk::{Event, Image, Output, log};
 
-use crate::objects::{detection, label, tracking};
+use crate::objects::tracking;
 use crate::settings::{Filter, Settings};
 use crate::track_event::{TrackEvent, TrackEventKind};
 
@@ -88,8 +88,9 @@ impl Engine {
 
         let reported =
             standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);
+        let labels = &self.settings.labels;
         let detections =
-            reported.map(|(c, track)| detection(c.class, c.score, c.bbox, track)).collect();
+            reported.map(|(c, track)| labels.detection(c.class, c.score, c.bbox, track)).collect();
         let uncertain = !self.tracker.is_reliable();
         let ended = self.zones.end(&update.ended);
         let mut found: Vec<_> = ended.into_iter().map(TrackEvent::of_zone).collect();
@@ -111,7 +112,7 @@ impl Engine {
         let change = self.reliability_change();
         let pictured = |event: &TrackEvent| Event {
             attachments: picture(event).into_iter().collect(),
-            ..event.event()
+            ..event.event(&self.settings.labels)
         };
         let events = change.into_iter().chain(events.iter().map(pictured));
         Output { detections: Some(detections), events: events.collect() }
@@ -139,7 +140,7 @@ impl Engine {
 
     /// A store that fails costs the counts and not the events.
     fn count(&mut self, events: &[TrackEvent]) {
-        let steps: Vec<_> = events.iter().map(TrackEvent::step).collect();
+        let steps: Vec<_> = events.iter().map(|event| event.step(&self.settings.labels)).collect();
         match self.counter.add(&steps) {
             Ok(()) => self.uncounted = false,
             Err(error) => {
@@ -155,7 +156,7 @@ impl Engine {
         let tracks = self.tracker.tracks();
         let mut inside: Vec<Occupancy<'_>> = Vec::new();
         let mut count = |place, class, more: bool| {
-            let label = label(class);
+            let label = self.settings.labels.of(class);
             let index = inside.iter().position(|i| i.place == place && i.label == label);
             let index = index.unwrap_or_else(|| {
                 inside.push(Occupancy { place, label, count: 0 });

@@ -1,8 +1,8 @@
-//! The default pipeline: objects of the 80 COCO classes by a NanoDet detector, with a track number
-//! for each object, zones, the events `entered`, `left`, `zone_entered` and `zone_left`, and counts
-//! of these.
+//! The default pipeline: objects by any detector that describes itself, a NanoDet of the 80 COCO
+//! classes unless the settings name another, with a track number for each object, zones, the events
+//! `entered`, `left`, `zone_entered` and `zone_left`, and counts of these.
 //!
-//! Each frame that is looked at goes the same way: letterboxed tensor, model, boxes ([`nanodet`]),
+//! Each frame that is looked at goes the same way: tensor, model, boxes ([`ocelli_sdk::detect`]),
 //! non-maximum suppression, tracks and zones ([`engine`]). Detections are the detector's own: the
 //! tracker adds numbers and moves no box. It also sees detections below the `score` setting, which
 //! ByteTrack needs to hold on to objects that are half hidden; these are not reported.
@@ -21,10 +21,12 @@ pub mod settings;
 pub mod snapshot;
 mod track_event;
 
-use ocelli_sdk::nanodet::{self, Detector, Variant};
-use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, export_pipeline, log};
+use ocelli_sdk::detect::Detector;
+use ocelli_sdk::settings::given;
+use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, export_pipeline, log, nanodet};
 
 use engine::Engine;
+use objects::Labels;
 use pictures::FramePictures;
 use settings::{Pictures, Settings};
 
@@ -37,27 +39,30 @@ pub struct ObjectDetect {
 
 impl Pipeline for ObjectDetect {
     fn describe() -> Description {
-        let Variant { name, size } = nanodet::DEFAULT;
-        let size = i64::from(size);
+        // A model of another name is described by itself.
+        let name = given("model").unwrap_or_else(|| nanodet::DEFAULT.name.into());
+        let size = i64::from(nanodet::DEFAULT.size);
+        let inputs = match name == nanodet::DEFAULT.name {
+            true => vec![(nanodet::INPUT.into(), vec![1, 3, size, size])],
+            false => Vec::new(),
+        };
         Description {
             name: env!("CARGO_PKG_NAME").into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            models: vec![ModelNeed {
-                name: name.into(),
-                inputs: vec![(nanodet::INPUT.into(), vec![1, 3, size, size])],
-            }],
+            models: vec![ModelNeed { name, inputs }],
             settings_schema: settings::schema().to_string(),
         }
     }
 
     fn new(json: &str) -> Result<Self, String> {
-        let settings = Settings::read(json)?;
-        let variant = nanodet::find(&settings.model, "settings.model")?;
-        let detector = Detector::load(variant)?;
-        let Settings { score, iou, .. } = &settings;
+        let detector = Detector::load(&settings::model(json)?)
+            .map_err(|error| format!("settings.model: {error}"))?;
+        let settings = Settings::read_for(json, Labels::new(detector.labels()))?;
+        let Settings { model, score, iou, .. } = &settings;
+        let spec = detector.description().spec;
         log::info(
             "init",
-            &format!("{} at {} pixels, score {score}, IoU {iou}", variant.name, variant.size),
+            &format!("{model} at {} x {}, score {score}, IoU {iou}", spec.width, spec.height),
         );
         let pictures = settings.pictures.clone();
         Ok(Self { detector, engine: Engine::new(settings), pictures })
@@ -69,8 +74,8 @@ impl Pipeline for ObjectDetect {
             return Ok(Output::skipped());
         }
         let filter = self.engine.filter();
-        let candidates =
-            self.detector.candidates(frame, filter.least_score, |class| filter.wants(class))?;
+        let wants = |class| filter.wants(class);
+        let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
         let mut pictures = FramePictures::new(self.pictures.as_ref());
         let size = (frame.width(), frame.height());
         Ok(self.engine.finish_with(time, size, candidates, &mut |event| pictures.of(event, frame)))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine::Engine;
-use crate::objects::{label, tracking};
+use crate::objects::tracking;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,7 +35,7 @@ enum Reset {
 struct Tracks<'a> {
     tracks: Vec<Track<'a>>,
     /// By label; of the tracks above.
-    counts: BTreeMap<&'static str, usize>,
+    counts: BTreeMap<&'a str, usize>,
     /// There where they cannot be relied on at the present pace.
     #[serde(skip_serializing_if = "Option::is_none")]
     tracking: Option<&'static str>,
@@ -44,7 +44,7 @@ struct Tracks<'a> {
 #[derive(Serialize)]
 struct Track<'a> {
     track: u64,
-    label: &'static str,
+    label: &'a str,
     score: f32,
     /// x, y, width and height in frame pixels, where it was last seen.
     #[serde(rename = "box")]
@@ -107,7 +107,7 @@ fn tracks(engine: &Engine) -> Result<String, String> {
     let tracks = engine.tracks();
     let tracks = tracks.iter().map(|t| Track {
         track: t.id,
-        label: label(t.class),
+        label: engine.settings.labels.of(t.class),
         score: t.score,
         bbox: [t.bbox.left, t.bbox.top, t.bbox.width(), t.bbox.height()],
         first_seen_s: seconds(t.first_seen),

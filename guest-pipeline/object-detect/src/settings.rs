@@ -3,7 +3,9 @@
 use ocelli_sdk::labels::{self, COCO_80, Classes};
 use ocelli_sdk::zones::{self, CORNERS, MAX_ZONE_NAME, MAX_ZONES, Zone};
 use ocelli_sdk::{nanodet, settings};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::objects::Labels;
 
 /// ByteTrack's lower bound: below this score a detection says nothing even where a track is
 /// expected.
@@ -16,16 +18,15 @@ const MAX_SIDE: u32 = 4096;
 settings! {
     /// Settings of object-detect.
     struct RawSettings {
-        /// The detector. Smaller or int8: faster, a little less exact.
-        model: String = nanodet::DEFAULT.name.into(), one_of(nanodet::KNOWN.map(|v| v.name))
-            => |name, path| nanodet::find(name, path).map(drop);
+        /// The detector: any model that describes itself. Smaller or int8: faster, a little less
+        /// exact.
+        model: String = nanodet::DEFAULT.name.into(), not_empty();
         /// Detections of this score and more are reported.
         score: f32 = 0.4, above(0).up_to(1);
         /// Of two boxes of one label that overlap by more than this, the better stands.
         iou: f32 = 0.5, above(0).up_to(1);
         /// Labels to look for. None: all.
-        labels: Vec<String> = Vec::new(), each(one_of(COCO_80))
-            => |names, path| labels::check(names, &COCO_80, path);
+        labels: Vec<String> = Vec::new();
         /// Look at no more frames than this a second of the stream. Null: at every frame that
         /// comes.
         max_results_per_second: Option<f64> = None, above(0);
@@ -81,16 +82,17 @@ settings! {
             .each(each(at_least(0).up_to(1)))
             => |polygon, path| zones::check_polygon(polygon, path);
         /// What it is about. None: all that is looked for.
-        labels: Vec<String> = Vec::new(), each(one_of(COCO_80))
-            => |names, path| labels::check(names, &COCO_80, path);
+        labels: Vec<String> = Vec::new();
     }
 }
 
 /// Settings that are sound.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// The name of one of [`nanodet::KNOWN`].
+    /// The detector's name in the host's catalogue.
     pub model: String,
+    /// The labels of its classes.
+    pub labels: Labels,
     /// Detections of this score and more are reported. Above 0, up to 1.
     pub score: f32,
     /// Non-maximum suppression: of two boxes of a class that overlap by more than this IoU the
@@ -123,22 +125,40 @@ impl Filter {
     }
 }
 
+/// The detector that the settings name.
+///
+/// # Errors
+/// Settings that cannot be read.
+pub fn model(json: &str) -> Result<String, String> {
+    settings::read::<RawSettings>(json).map(|raw| raw.model)
+}
+
 impl Settings {
-    /// Reads and checks the settings. All are optional.
+    /// Reads and checks the settings for a detector with COCO's labels. All are optional.
     ///
     /// # Errors
     /// Names the setting, its value and what would be right.
     pub fn read(json: &str) -> Result<Self, String> {
+        Self::read_for(json, Labels::coco())
+    }
+
+    /// As [`Settings::read`], for a detector with these labels.
+    ///
+    /// # Errors
+    /// As of [`Settings::read`].
+    pub fn read_for(json: &str, labels: Labels) -> Result<Self, String> {
         let raw: RawSettings = settings::read(json)?;
-        let zones = zones(&raw)?;
+        labels::check(&raw.labels, labels.all(), "settings.labels")?;
+        let zones = zones(&raw, labels.all())?;
         let filter = Filter {
             least_score: raw.score.min(LOW_SCORE),
-            classes: Classes::named(&raw.labels, &COCO_80),
+            classes: Classes::named(&raw.labels, labels.all()),
         };
         let RawSettings { model, score, iou, max_results_per_second, .. } = raw;
         let RawSettings { count_objects, pictures, .. } = raw;
         Ok(Self {
             model,
+            labels,
             score,
             iou,
             max_results_per_second,
@@ -158,32 +178,43 @@ impl Settings {
 
 /// The zones, with what only all settings together say: that each has a name of its own, and that
 /// it is about labels that are looked for.
-fn zones(raw: &RawSettings) -> Result<Vec<Zone>, String> {
+fn zones(raw: &RawSettings, known: &[String]) -> Result<Vec<Zone>, String> {
     let mut zones: Vec<Zone> = Vec::new();
     for (n, RawZone { name, polygon, labels }) in raw.zones.iter().enumerate() {
         if zones.iter().any(|zone| zone.name == *name) {
             return Err(format!("settings.zones[{n}].name: another zone is called {name:?} too"));
         }
-        if !raw.labels.is_empty() {
-            labels::check(labels, &raw.labels, &format!("settings.zones[{n}].labels"))?;
-        }
-        let classes = Classes::named(labels, &COCO_80);
+        let among = if raw.labels.is_empty() { known } else { &raw.labels };
+        labels::check(labels, among, &format!("settings.zones[{n}].labels"))?;
+        let classes = Classes::named(labels, known);
         zones.push(Zone { name: name.clone(), polygon: polygon.clone(), classes });
     }
     Ok(zones)
 }
 
-/// The JSON Schema of the settings.
+/// The JSON Schema of the settings. The labels of the models that are known here are in it; those
+/// of others are the model's own, which only the host knows.
 #[must_use]
 pub fn schema() -> Value {
-    settings::schema::<RawSettings>()
+    let mut schema = settings::schema::<RawSettings>();
+    let labels = json!({ "items": { "enum": COCO_80.to_vec() } });
+    let known = json!([{
+        "if": { "properties": { "model": { "enum": nanodet::KNOWN.map(|v| v.name) } } },
+        "then": { "properties": {
+            "labels": labels,
+            "zones": { "items": { "properties": { "labels": labels } } }
+        } }
+    }]);
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("allOf".into(), known);
+    }
+    schema
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use ocelli_sdk::testing::Schema;
-    use serde_json::json;
 
     #[test]
     fn every_setting_is_optional() {
@@ -214,7 +245,7 @@ mod tests {
                 "settings.labels[0]: no label \"xyzzy\"; there are \"person\", ",
             ),
             (r#"{"labels":"person"}"#, "settings.labels: "),
-            (r#"{"model":"yolo"}"#, "nanodet-g-320"),
+            (r#"{"model":""}"#, "settings.model: "),
             (r#"{"treshold":0.4}"#, "unknown field `treshold`"),
             (r#"{"zones":[{"name":"a"}]}"#, "settings.zones[0]: missing field `polygon`"),
             (
@@ -260,6 +291,23 @@ mod tests {
             let error = Settings::read(json).unwrap_err();
             assert!(error.contains(expected), "{json} gave {error:?}, not {expected:?}");
         }
+    }
+
+    #[test]
+    fn labels_are_those_of_the_model() {
+        let dishes = || Labels::new(&["cup".to_owned(), "plate".to_owned()]);
+        let read = |json: &str| Settings::read_for(json, dishes());
+        let zone = r#"{"name":"a","polygon":[[0,0],[1,0],[1,1]],"labels":["plate"]}"#;
+        let settings = format!(r#"{{"model":"dishes","labels":["plate"],"zones":[{zone}]}}"#);
+        let found = read(&settings).unwrap();
+        assert_eq!([0, 1, 2].map(|class| found.filter().wants(class)), [false, true, false]);
+        assert!(!found.zones[0].classes.wants(0) && found.zones[0].classes.wants(1));
+        assert_eq!([0, 2].map(|class| found.labels.of(class).to_owned()), ["cup", "unknown"]);
+        assert_eq!(Schema::read(&schema().to_string()).unwrap().check(&settings), Ok(()));
+        let error = read(r#"{"model":"dishes","labels":["person"]}"#).unwrap_err();
+        assert!(error.contains("settings.labels[0]: no label \"person\"; there are"), "{error}");
+        assert_eq!(model(&settings).as_deref(), Ok("dishes"));
+        assert_eq!(model("{}").as_deref(), Ok("nanodet-g-416"));
     }
 
     #[test]
@@ -344,7 +392,7 @@ mod tests {
         let wrong = [
             (r#"{"score":9}"#, ".score"),
             (r#"{"iou":0}"#, ".iou"),
-            (r#"{"model":"yolo"}"#, ".model"),
+            (r#"{"model":""}"#, ".model"),
             (r#"{"labels":["persn"]}"#, ".labels[0]"),
             (r#"{"max_results_per_second":0}"#, ".max_results_per_second"),
             (r#"{"treshold":0.4}"#, "treshold"),

@@ -1,8 +1,10 @@
 //! The state that outlives a change of the pipeline's version or settings: tracks, the next number,
 //! the frame rate, the tracks in each zone, and the pending events.
 
+use std::collections::BTreeMap;
+
 use ocelli_sdk::events::EventQueue;
-use ocelli_sdk::nanodet;
+use ocelli_sdk::log;
 use ocelli_sdk::track::{Certainty, TrackInfo, Tracker, TrackerState};
 use ocelli_sdk::zones::{ZoneState, Zones};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,10 @@ struct Snapshot<S> {
     /// First, so that a reader can tell the formats apart.
     format: u32,
     pipeline: String,
+    /// The detector's labels of the classes that tracks are of. Older versions neither write nor
+    /// read it.
+    #[serde(default)]
+    classes: BTreeMap<u32, String>,
     /// Version of the pipeline that wrote it.
     #[serde(default)]
     version: String,
@@ -45,9 +51,14 @@ struct Header {
 /// Writes the engine's state as JSON.
 #[must_use]
 pub fn write(engine: &Engine) -> Vec<u8> {
+    let tracks = engine.tracker.tracks();
+    let pending = engine.pending.iter().map(|event| event.track.class);
+    let classes = tracks.iter().map(|track| track.class).chain(pending);
+    let label = |class| (class, engine.settings.labels.of(class).to_owned());
     let snapshot = Snapshot {
         format: FORMAT,
         pipeline: env!("CARGO_PKG_NAME").into(),
+        classes: classes.map(label).collect(),
         version: env!("CARGO_PKG_VERSION").into(),
         next_due: engine.rate_limiter.next(),
         tracker: engine.tracker.state(),
@@ -61,7 +72,7 @@ pub fn write(engine: &Engine) -> Vec<u8> {
 
 /// Goes on from what [`write()`] gave, in an engine with settings of its own: tracks as they are;
 /// zones whose name and polygon are still the same with what is in them. No state leaves the engine
-/// as it is.
+/// as it is, and so does that of a detector with other classes.
 ///
 /// # Errors
 /// Says why the state of `version` cannot be taken over; the engine is as before.
@@ -86,6 +97,16 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
         )));
     }
     let snapshot: Snapshot<TrackerState> = serde_json::from_str(state).map_err(unreadable)?;
+    let labels = engine.settings.labels.clone();
+    if let Some((class, label)) =
+        snapshot.classes.iter().find(|&(&class, label)| labels.of(class) != label)
+    {
+        let own = labels.of(*class);
+        let text = format!("tracks begin anew: class {class} was {label:?} and is {own:?} now");
+        log::info("restore", &text);
+        return Ok(());
+    }
+    let is_known = |track: &TrackInfo| labels.has(track.class);
     let config = engine.tracker.config().clone();
     let tracker = Tracker::resume(config, snapshot.tracker).map_err(refuse)?;
     let tracks = tracker.tracks();
@@ -94,7 +115,7 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     }
     let settings = &engine.settings.zones;
     let exists = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
-    let pending = pending(snapshot.pending, exists).map_err(refuse)?;
+    let pending = pending(snapshot.pending, exists, is_known).map_err(refuse)?;
     let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
     engine.tracker = tracker.with_certainty(snapshot.certainty);
     engine.reliable = engine.tracker.is_reliable();
@@ -107,6 +128,7 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
 fn pending(
     events: Vec<TrackEvent>,
     exists: impl Fn(&str) -> bool,
+    is_known: impl Fn(&TrackInfo) -> bool,
 ) -> Result<EventQueue<TrackEvent>, String> {
     let events = EventQueue::resume(events)?;
     let sound = |event: &TrackEvent| {
@@ -122,10 +144,6 @@ fn pending(
     let mut left = EventQueue::default();
     left.extend(events.iter().filter(|event| event.zone().is_none_or(&exists)).cloned());
     Ok(left)
-}
-
-fn is_known(track: &TrackInfo) -> bool {
-    (track.class as usize) < nanodet::CLASSES
 }
 
 #[cfg(test)]
@@ -166,6 +184,23 @@ mod tests {
             assert_eq!(look(&mut green, n), look(&mut blue, n));
         }
         assert_eq!(write(&green), write(&blue));
+    }
+
+    #[test]
+    fn the_state_of_a_detector_with_other_classes_is_a_fresh_start() {
+        use crate::objects::Labels;
+        let mut blue = engine("{}");
+        (0..5).for_each(|n| drop(look(&mut blue, n)));
+        let with = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+            Engine::new(Settings::read_for("{}", Labels::new(&names)).unwrap())
+        };
+        let mut alike = with(&["person", "cup", "car"]);
+        read(&mut alike, "0.0.9", &write(&blue)).unwrap();
+        assert_eq!(alike.tracks().len(), 2, "the classes that there are stand for the same");
+        let mut other = with(&["person", "cup"]);
+        read(&mut other, "0.0.9", &write(&blue)).unwrap();
+        assert!(other.tracks().is_empty());
     }
 
     #[test]

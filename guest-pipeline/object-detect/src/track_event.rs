@@ -8,7 +8,7 @@ use ocelli_sdk::track::TrackInfo;
 use ocelli_sdk::zones::{Passage, ZoneChange};
 use serde::{Deserialize, Serialize};
 
-use crate::objects::{detection, label, tracking};
+use crate::objects::{Labels, tracking};
 
 /// An event of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ pub(crate) enum TrackEventKind {
 #[derive(Serialize)]
 struct Data<'a> {
     track: u64,
-    label: &'static str,
+    label: &'a str,
     /// From the first frame to the last, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     duration_s: Option<f64>,
@@ -78,8 +78,9 @@ impl TrackEvent {
     }
 
     /// What is counted.
-    pub(crate) fn step(&self) -> Step<'_> {
-        Step { place: self.zone(), label: label(self.track.class), entered: self.is_entry() }
+    pub(crate) fn step<'a>(&'a self, labels: &'a Labels) -> Step<'a> {
+        let label = labels.of(self.track.class);
+        Step { place: self.zone(), label, entered: self.is_entry() }
     }
 
     /// Whether an object enters, rather than leaves.
@@ -88,7 +89,7 @@ impl TrackEvent {
     }
 
     /// As subscribers get it.
-    pub(crate) fn event(&self) -> Event {
+    pub(crate) fn event(&self, labels: &Labels) -> Event {
         let Self { kind, track, uncertain } = self;
         let (kind, duration, dwell) = match kind {
             TrackEventKind::Entered => ("entered", None, None),
@@ -100,14 +101,15 @@ impl TrackEvent {
         };
         let data = Data {
             track: track.id,
-            label: label(track.class),
+            label: labels.of(track.class),
             duration_s: duration.map(|duration| duration.as_secs_f64()),
             zone: self.zone(),
             dwell_s: dwell.map(|dwell| dwell.as_secs_f64()),
             tracking: uncertain.then(|| tracking(false)),
         };
+        let about = labels.detection(track.class, track.score, track.bbox, Some(track.id));
         Event {
-            detections: vec![detection(track.class, track.score, track.bbox, Some(track.id))],
+            detections: vec![about],
             // Numbers and plain strings always serialise.
             data: serde_json::to_string(&data).unwrap_or_default(),
             ..Event::new(kind)
