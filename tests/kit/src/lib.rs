@@ -27,6 +27,7 @@ mod guests;
 mod host;
 pub mod http;
 mod log;
+pub mod onnx;
 mod page;
 mod play;
 mod process;

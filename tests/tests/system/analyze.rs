@@ -17,7 +17,7 @@ fn picture(file: &str) -> Vec<u8> {
 }
 
 /// The first picture of a clip of JPEG pictures.
-fn frame(file: &str) -> Vec<u8> {
+pub(crate) fn frame(file: &str) -> Vec<u8> {
     let bytes = std::fs::read(clip(file)).unwrap();
     let find = |from: usize, marker: &[u8]| {
         let found = bytes[from..].windows(marker.len()).position(|window| window == marker);
@@ -42,7 +42,12 @@ fn png(width: u32, height: u32) -> Vec<u8> {
     parts.concat()
 }
 
-async fn analyze(host: &Ocelli, path: &str, media_type: &str, body: &[u8]) -> (u16, Value) {
+pub(crate) async fn analyze(
+    host: &Ocelli,
+    path: &str,
+    media_type: &str,
+    body: &[u8],
+) -> (u16, Value) {
     let (status, body) = host.post(&format!("/v1/analyze/{path}"), media_type, body).await;
     (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path}: {status}: {body}")))
 }

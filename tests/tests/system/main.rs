@@ -24,6 +24,7 @@ mod deploy;
 mod digests;
 mod documents;
 mod faces;
+mod families;
 mod faults;
 mod files;
 mod folders;
