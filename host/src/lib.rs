@@ -8,7 +8,7 @@
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
 //! [`api`], [`monitor`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
-//! [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
+//! `registry`, [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
 //! `discover`, `shape` and `util`.
 
 pub mod analyze;
@@ -28,6 +28,7 @@ mod preflight;
 pub mod probe;
 
 pub mod redis;
+mod registry;
 mod reload;
 pub mod serve;
 pub mod session;

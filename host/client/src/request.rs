@@ -48,7 +48,8 @@ pub enum Component {
         /// The content of the `.wasm` file.
         bytes: Bytes,
     },
-    /// The name of a pipeline on the host.
+    /// The name of a pipeline on the host, or a reference to a component that the host fetches from
+    /// a registry: `oci://HOST/REPOSITORY:TAG`.
     Named(String),
 }
 

@@ -20,7 +20,7 @@ use super::control::{Control, Refusal};
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::state::ApiState;
-use crate::config::LOCAL_CALLER;
+use crate::config::{LOCAL_CALLER, OciReference, OciReferenceError};
 use crate::deploy::{
     Component, ConfigStatus, DeployError, DeployRequest, NamedPipeline, Outcome, Record,
 };
@@ -164,10 +164,16 @@ pub(super) async fn deploy<C: DeploymentControl>(
         (None, name) if !bytes.is_empty() => {
             Component::Bytes { name: name.unwrap_or_else(|| UNNAMED.into()), bytes }
         }
+        (Some(pipeline), None) if bytes.is_empty() && OciReference::is_meant_by(&pipeline) => {
+            let reference = pipeline.parse::<OciReference>();
+            let malformed =
+                |error: OciReferenceError| Problem::bad("bad_query", format!("pipeline: {error}"));
+            Component::Reference(reference.map_err(malformed)?)
+        }
         (Some(pipeline), None) if bytes.is_empty() => Component::Pipeline(pipeline),
         _ => {
             let detail = "the body is the component, with `name` for its name; or it is empty, and \
-                          `pipeline` names one in the data directory or built in";
+                          `pipeline` names one in the data directory, built in, or in a registry";
             return Err(Problem::bad("bad_request", detail));
         }
     };

@@ -196,7 +196,16 @@ impl From<DeployError> for Problem {
     fn from(error: DeployError) -> Self {
         let status = match &error {
             DeployError::Session(SessionError::Unknown(_)) => StatusCode::NOT_FOUND,
-            DeployError::Pipeline(PipelineError::NotAName(_)) => StatusCode::BAD_REQUEST,
+            DeployError::Pipeline(PipelineError::NotAName(_) | PipelineError::Reference(..)) => {
+                StatusCode::BAD_REQUEST
+            }
+            DeployError::Registry(error) => match error.code() {
+                "unknown_pipeline" => StatusCode::NOT_FOUND,
+                "component_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+                "invalid_pipeline" => StatusCode::UNPROCESSABLE_ENTITY,
+                _ => StatusCode::BAD_GATEWAY,
+            },
+            DeployError::RegistryNotAllowed(_) => StatusCode::FORBIDDEN,
             DeployError::InvalidName(_) | DeployError::Shadow(_) => StatusCode::BAD_REQUEST,
             DeployError::Pipeline(_) => StatusCode::NOT_FOUND,
             DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {

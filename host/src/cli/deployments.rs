@@ -11,13 +11,15 @@ use serde_json::{Map, Value};
 
 use super::host::{HostArgs, status};
 use super::table::{entries, lines, printable};
+use crate::config::OciReference;
 
 #[derive(Args)]
 pub(super) struct DeployCommand {
     /// The session.
     session: String,
-    /// The component, a file that ends in .wasm; or the name of a pipeline that the host has.
-    #[arg(value_name = "FILE.wasm|NAME")]
+    /// The component, a file that ends in .wasm; the name of a pipeline that the host has; or a
+    /// component that the host fetches from a registry.
+    #[arg(value_name = "FILE.wasm|NAME|oci://HOST/REPOSITORY:TAG")]
     pipeline: String,
     /// Compare it with the running one on this many frames before it takes over.
     #[arg(long, value_name = "FRAMES", default_value_t = 0)]
@@ -81,7 +83,10 @@ impl DeployCommand {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, pipeline, shadow, shadow_only, threshold, wait, state, settings, host } =
             self;
-        let component = if pipeline.ends_with(".wasm") {
+        let component = if OciReference::is_meant_by(pipeline) {
+            pipeline.parse::<OciReference>().with_context(|| pipeline.clone())?;
+            Component::Named(pipeline.clone())
+        } else if pipeline.ends_with(".wasm") {
             let bytes = std::fs::read(pipeline).with_context(|| pipeline.clone())?;
             if bytes.is_empty() {
                 bail!("{pipeline}: the file is empty");

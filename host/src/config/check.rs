@@ -13,6 +13,7 @@ use super::document::{Camera, CameraTable, Config, Document};
 use super::error::ConfigProblem;
 use super::inference::InferenceConfig;
 use super::redis::RedisConfig;
+use super::registry::{self, OciReference, RegistryConfig};
 use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
 use super::server::{Role, ServerConfig, Token, TokenHash, WebOrigin};
 use super::tree::Node;
@@ -203,6 +204,26 @@ impl Check<'_> {
             let message = "components have to be signed, and deploy.trusted_keys has no key";
             self.report("deploy.signatures", message);
         }
+        self.registries(&deploy.registries);
+    }
+
+    fn registries(&mut self, registries: &[RegistryConfig]) {
+        let mut hosts = BTreeMap::new();
+        for (index, RegistryConfig { host, user, password, .. }) in registries.iter().enumerate() {
+            let key = |name: &str| format!("deploy.registries[{index}].{name}");
+            let host = host.to_ascii_lowercase();
+            if !registry::is_registry(&host) {
+                self.report(key("host"), format!("expected HOST or HOST:PORT, found {host:?}"));
+            } else if let Some(first) = hosts.insert(host, index) {
+                let message = format!("it is the host of deploy.registries[{first}] already");
+                self.report(key("host"), message);
+            }
+            match (user, password) {
+                (Some(_), None) => self.report(key("user"), "its password is missing"),
+                (None, Some(_)) => self.report(key("password"), "its user is missing"),
+                _ => {}
+            }
+        }
     }
 
     /// Checks the address of Redis. The message does not repeat it.
@@ -239,6 +260,11 @@ impl Check<'_> {
             } else if let Some(first) = indexes.insert(id.to_owned(), index) {
                 let message = format!("\"{id}\" is the name of cameras[{first}] already");
                 self.report(key("id"), message);
+            }
+            if OciReference::is_meant_by(table.pipeline())
+                && let Err(error) = table.pipeline().parse::<OciReference>()
+            {
+                self.report(key("pipeline"), error.to_string());
             }
             if let Some(prefix) = table.redis_prefix() {
                 self.redis_prefix(key("redis_prefix"), prefix, redis);

@@ -59,7 +59,8 @@ pub struct Camera {
     pub id: String,
     /// The source of its frames.
     pub source: Source,
-    /// A pipeline's name, or a path to a `.wasm` component.
+    /// A pipeline's name, a path to a `.wasm` component, or a reference to one in a registry; see
+    /// [`OciReference`](super::OciReference).
     pub pipeline: String,
     /// Given to the pipeline.
     pub settings: Map<String, Value>,
@@ -137,7 +138,8 @@ pub(super) struct CameraTable {
     /// Whether a file begins again at its end.
     #[serde(default)]
     repeat: bool,
-    /// A pipeline's name, or a path to a .wasm component.
+    /// A pipeline's name, a path to a .wasm component, or a reference to one in a registry:
+    /// oci://HOST[:PORT]/REPOSITORY:TAG, with @sha256:DIGEST behind the tag or in its place.
     #[schemars(length(min = 1))]
     pipeline: String,
     /// Settings of the pipeline, which defines their schema.
@@ -186,6 +188,10 @@ impl Document {
 impl CameraTable {
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(super) fn pipeline(&self) -> &str {
+        &self.pipeline
     }
 
     pub(super) fn redis_prefix(&self) -> Option<&str> {

@@ -5,7 +5,7 @@
 //!
 //! 1. `tree`: the text becomes a tree whose values remember their lines.
 //! 2. `schema`: the tree is checked for keys, types, ranges and choices. The schema is made of the
-//!    types in `document`, `sections`, `inference`, `server` and `redis`.
+//!    types in `document`, `sections`, `inference`, `server`, `redis` and `registry`.
 //! 3. `check`: the typed values are checked for names, addresses, and values that depend on each
 //!    other.
 
@@ -19,6 +19,7 @@ mod error;
 mod file;
 mod inference;
 mod redis;
+mod registry;
 mod schema;
 mod sections;
 mod server;
@@ -40,6 +41,7 @@ pub use error::{ConfigError, ConfigProblem, ShownProblem, ValueOrigin};
 pub use file::ConfigFile;
 pub use inference::{DeviceFallback, InferenceConfig, Isolation, ModelOptions};
 pub use redis::{RedisConfig, RedisStart};
+pub use registry::{OciReference, OciReferenceError, RegistryConfig};
 pub use schema::document as schema_document;
 pub use sections::{
     AlertsConfig, AnalyzeConfig, AnalyzePipeline, DeployConfig, EventsConfig, LogFormat,

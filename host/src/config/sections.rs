@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::allow::SourcePattern;
+use super::registry::RegistryConfig;
 
 /// The worker processes, one for each session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -394,6 +395,9 @@ pub struct DeployConfig {
     /// PEM.
     #[schemars(inner(length(min = 1)))]
     pub trusted_keys: Vec<String>,
+    /// Registries that deployments over the API may name, and how each is asked. Those that
+    /// cameras name need no entry if they want no login.
+    pub registries: Vec<RegistryConfig>,
 }
 
 impl Default for DeployConfig {
@@ -416,6 +420,7 @@ impl Default for DeployConfig {
             history: 100,
             signatures: Signatures::default(),
             trusted_keys: Vec::new(),
+            registries: Vec::new(),
         }
     }
 }

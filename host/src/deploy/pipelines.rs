@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::compile::{ComponentSource, StoredComponent};
-use crate::config::Config;
+use crate::config::{Config, OciReferenceError};
 use crate::util::folder::Folder;
 
 /// The ending of a component's file.
@@ -32,6 +32,9 @@ pub enum PipelineError {
         /// The files that would have been its component.
         looked: Vec<PathBuf>,
     },
+    /// A reference to a component in a registry has another form.
+    #[error("{0:?}: {1}")]
+    Reference(String, OciReferenceError),
     /// The text cannot be a pipeline's name.
     #[error(
         "{0:?} is not a pipeline's name: at most {MAX_NAME} letters, digits, `-`, `_` and `.` are, \

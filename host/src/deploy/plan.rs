@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 use super::compile::ComponentSource;
 use super::components::ComponentLease;
 use super::history::{CameraEntry, previous_version};
+use super::pipelines::PipelineError;
 use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
-use crate::config::diff;
+use crate::config::{OciReference, diff};
 use crate::session::rollout::{Shadow, StateHandover};
 use crate::session::{Spec, deployment_id};
 
@@ -100,6 +101,14 @@ impl Plan {
                             running.is_some_and(|spec| !is_named(&spec.pipeline.name, &name));
                         (name, source)
                     }
+                    Component::Reference(reference) => {
+                        if !config.names_registry(&reference.registry) {
+                            return Err(DeployError::RegistryNotAllowed(reference.registry));
+                        }
+                        // The tag may mean another component than it did before.
+                        let leased = lease.insert(state.pull(&reference).await?);
+                        (reference.to_string(), leased.source())
+                    }
                 };
                 (pipeline, source, request.settings)
             }
@@ -121,7 +130,11 @@ impl Plan {
             }
             Origin::Config { pipeline, settings } => {
                 entry = Some(settings.clone());
-                let source = state.pipelines.configured(&pipeline)?;
+                let source = if OciReference::is_meant_by(&pipeline) {
+                    lease.insert(pinned(state, session, &pipeline).await?).source()
+                } else {
+                    state.pipelines.configured(&pipeline)?
+                };
                 (pipeline, source, Some(settings))
             }
             Origin::Subscriber { pipeline, settings } => {
@@ -160,6 +173,38 @@ impl Plan {
 fn is_named(asked: &str, name: &str) -> bool {
     let file = asked.rsplit('/').next().unwrap_or(asked);
     file.strip_suffix(".wasm").unwrap_or(file) == name
+}
+
+/// The component of a camera whose entry names a registry: the one with which the session last
+/// served under this reference, whatever its tag means by now. Without one the registry is asked;
+/// if it is away, what it gave to the session before does.
+async fn pinned(
+    state: &DeployState,
+    session: &str,
+    pipeline: &str,
+) -> Result<ComponentLease, DeployError> {
+    let records = state.history.list(session, usize::MAX).await.unwrap_or_else(|error| {
+        tracing::error!(target: "ocelli::deploy", session, "the history cannot be read: {error:#}");
+        Vec::new()
+    });
+    let reference: OciReference =
+        pipeline.parse().map_err(|error| PipelineError::Reference(pipeline.to_owned(), error))?;
+    // A deployment over the API has it as it is written, too.
+    let asked = [pipeline, &reference.to_string()];
+    let records = records.iter().filter(|record| asked.contains(&record.pipeline.as_str()));
+    let stored = |record: &Record| state.components.lease(&record.digest);
+    if let Some(lease) = records.clone().filter(|record| record.served()).find_map(stored) {
+        return Ok(lease);
+    }
+    match (state.pull(&reference).await, records.clone().find_map(stored)) {
+        (Err(DeployError::Registry(error)), Some(lease)) if error.is_of_registry() => {
+            tracing::warn!(
+                target: "ocelli::deploy", session, "deploys what was fetched before: {error}"
+            );
+            Ok(lease)
+        }
+        (pulled, _) => pulled,
+    }
 }
 
 /// The deployment that a rollback leads to.

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 use super::compile::CompileError;
 use super::pipelines::PipelineError;
+use crate::config::OciReference;
 use crate::config::source::SourceError;
+use crate::registry::RegistryError;
 use crate::session::SessionError;
 use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover, Step};
 use crate::shape::DIGEST;
@@ -28,6 +30,8 @@ pub enum Component {
     },
     /// A pipeline by its name, in the data directory or built in.
     Pipeline(String),
+    /// One in a registry, as it is there now.
+    Reference(OciReference),
 }
 
 /// A request to deploy to a session.
@@ -70,6 +74,15 @@ pub enum DeployError {
     /// The pipeline cannot be found or read.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// A registry gives no component.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The config does not name this registry.
+    #[error(
+        "the config does not name the registry {0}: an entry of [[deploy.registries]] with host = \
+            \"{0}\" admits it"
+    )]
+    RegistryNotAllowed(String),
     /// The component cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
@@ -138,6 +151,8 @@ impl DeployError {
         match self {
             Self::Pipeline(_) => "unknown_pipeline",
             Self::InvalidName(_) => "invalid_name",
+            Self::Registry(error) => error.code(),
+            Self::RegistryNotAllowed(_) => "registry_not_allowed",
             Self::Compile(_) => "invalid_pipeline",
             Self::Source(_) => "invalid_source",
             Self::SourceNotAllowed | Self::ReaderNotAllowed => "source_not_allowed",

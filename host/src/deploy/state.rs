@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::compile::ComponentSource;
 use super::components::{ComponentLease, ComponentStore};
@@ -12,7 +12,12 @@ use super::history::History;
 use super::pipelines::PipelineFolders;
 use super::request::DeployError;
 use super::session_index::SessionIndex;
-use crate::config::Config;
+use crate::config::{Config, OciReference};
+use crate::registry::{Registry, RegistryAccess};
+
+/// Components that are fetched from registries at the same time. Each is in memory meanwhile, and
+/// may have `deploy.max_component_mb`, 128 MiB at the most.
+const MAX_PULLS: usize = 4;
 
 /// The state that all deployments of a host share.
 pub(super) struct DeployState {
@@ -21,6 +26,7 @@ pub(super) struct DeployState {
     pub(super) pipelines: PipelineFolders,
     pub(super) sessions: SessionIndex,
     pub(super) notes: DriftNotes,
+    pulls: Semaphore,
     config: watch::Receiver<Arc<Config>>,
 }
 
@@ -32,7 +38,8 @@ impl DeployState {
         config: watch::Receiver<Arc<Config>>,
     ) -> Self {
         let (sessions, notes) = Default::default();
-        Self { history, components, pipelines, sessions, notes, config }
+        let pulls = Semaphore::new(MAX_PULLS);
+        Self { history, components, pipelines, sessions, notes, pulls, config }
     }
 
     /// The config that is in force.
@@ -50,5 +57,31 @@ impl DeployState {
         let stored = tokio::task::spawn_blocking(move || components.insert(&source, most)).await;
         let stored = stored.map_err(|error| DeployError::Internal(error.to_string()))?;
         stored.map_err(|error| DeployError::storing("the component", &error))
+    }
+
+    /// The component that a reference means now, in the store. It is fetched if it is not there.
+    pub(super) async fn pull(
+        &self,
+        reference: &OciReference,
+    ) -> Result<ComponentLease, DeployError> {
+        let config = self.config();
+        let access = config.registry(&reference.registry).map(RegistryAccess::from);
+        let mut registry = Registry::new(reference, access.unwrap_or_default())?;
+        let stopped = |_| DeployError::Stopping;
+        let _turn = self.pulls.acquire().await.map_err(stopped)?;
+        let found = registry.find().await?;
+        if let Some(lease) = self.components.lease(&found.digest.to_string()) {
+            return Ok(lease);
+        }
+        let most = u64::from(config.deploy.max_component_mb) << 20;
+        let bytes = registry.fetch(found, most).await?;
+        tracing::info!(
+            target: "ocelli::deploy",
+            "fetched {reference}: {} bytes, sha256:{}",
+            bytes.len(),
+            found.digest
+        );
+        let stored = self.store(&ComponentSource::Bytes(bytes)).await?;
+        stored.ok_or_else(|| DeployError::Internal("the component was not stored".to_owned()))
     }
 }

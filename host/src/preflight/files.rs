@@ -8,9 +8,9 @@ use rustix::fs::{Access, access};
 use super::Finding;
 use crate::api::Server;
 use crate::config::source::{Source, TlsTrust};
-use crate::config::{Camera, Config, ConfigFile, DirectoryError};
+use crate::config::{Camera, Config, ConfigFile, DirectoryError, OciReference};
 use crate::deploy::{find_named, find_pipeline};
-use crate::source::fault_of_authorities;
+use crate::util::authorities;
 
 /// The faults of all files and folders. The folder of models is left to the catalog. May block.
 pub(crate) fn files(file: &ConfigFile) -> Vec<Finding> {
@@ -55,7 +55,19 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
         }
     }
     let findings = faults.into_iter();
-    findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault))).collect()
+    let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
+    findings.chain(of_registries(file)).collect()
+}
+
+/// Certificate authorities of registries. The host starts without: what came from a registry before
+/// is stored.
+fn of_registries(file: &ConfigFile) -> impl Iterator<Item = Finding> {
+    let registries = file.config.deploy.registries.iter().enumerate();
+    registries.filter_map(|(index, registry)| {
+        let fault = registry.ca.as_deref().and_then(authorities::fault_of_file)?;
+        let problem = file.problem(format!("deploy.registries[{index}].ca"), fault);
+        Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+    })
 }
 
 fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
@@ -68,8 +80,8 @@ fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
             findings.extend(fault_of_file(&source.path).map(|fault| finding("source", fault)));
         }
         Source::Rtsp(source) => {
-            if let Some(TlsTrust::Authorities(authorities)) = &source.tls {
-                let fault = fault_of_authorities(authorities);
+            if let Some(TlsTrust::Authorities(file_of_authorities)) = &source.tls {
+                let fault = authorities::fault_of_file(file_of_authorities);
                 findings.extend(fault.map(|fault| finding("ca", fault)));
             }
         }
@@ -84,7 +96,10 @@ fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
             findings.push(Finding { stops_start: shared, ..fault });
         }
     }
-    if let Err(error) = find_pipeline(&camera.pipeline, &file.config) {
+    // A registry is asked when the camera starts, and only if what it gave before is not stored.
+    if !OciReference::is_meant_by(&camera.pipeline)
+        && let Err(error) = find_pipeline(&camera.pipeline, &file.config)
+    {
         let missing = finding("pipeline", error.to_string());
         findings.push(Finding { stops_start: true, ..missing });
     }

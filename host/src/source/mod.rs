@@ -62,7 +62,6 @@ mod viewers;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
-pub(crate) use ingest::fault_of_authorities;
 pub use viewers::{
     FeedChange, PictureFeed, PictureFeedOwner, PictureTap, ViewedPicture, Viewer, ViewerChoice,
     ViewerCounts, ViewerGroup,

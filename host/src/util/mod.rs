@@ -1,7 +1,8 @@
 //! Small values that more than one part of the host uses. They know no clock and no randomness of
 //! their own: both come as parameters, so that tests are exact. Beside them, the host's ends of the
-//! sockets to its child processes.
+//! sockets to its child processes, folders, and certificate authorities.
 
+pub(crate) mod authorities;
 pub(crate) mod backoff;
 pub(crate) mod bucket;
 pub(crate) mod folder;

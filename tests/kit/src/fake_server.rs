@@ -22,18 +22,26 @@ impl FakeServer {
     /// Answers every request, whatever its protocol, with `answer`, in which `{cseq}` becomes the
     /// number of an RTSP request, and closes the connection.
     pub async fn answering(answer: String) -> Self {
+        Self::replying(move |request| {
+            let cseq = request.lines().find_map(|line| line.strip_prefix("CSeq: ")).unwrap_or("0");
+            answer.replace("{cseq}", cseq).into_bytes()
+        })
+        .await
+    }
+
+    /// Answers every request with what `reply` makes of its head, and closes the connection.
+    pub async fn replying(reply: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        let reply = Arc::new(reply);
         Self::serve(move |mut connection| {
-            let answer = answer.clone();
+            let reply = Arc::clone(&reply);
             async move {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n")
                     && connection.read_buf(&mut request).await.is_ok_and(|read| read > 0)
                 {
                 }
-                let request = String::from_utf8_lossy(&request).into_owned();
-                let cseq =
-                    request.lines().find_map(|line| line.strip_prefix("CSeq: ")).unwrap_or("0");
-                let _ = connection.write_all(answer.replace("{cseq}", cseq).as_bytes()).await;
+                let answer = reply(&String::from_utf8_lossy(&request));
+                let _ = connection.write_all(&answer).await;
             }
         })
         .await

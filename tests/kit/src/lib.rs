@@ -34,6 +34,7 @@ mod process;
 mod programs;
 mod recording;
 mod redis;
+mod registry;
 mod resources;
 pub mod skip;
 pub mod small_disk;
@@ -55,6 +56,7 @@ pub use process::{Process, children};
 pub use programs::Programs;
 pub use recording::{Received, Recording};
 pub use redis::{Entry, Redis};
+pub use registry::{OciRegistry, REGISTRY_LOGIN};
 pub use resources::ProcessResources;
 pub use versions::{changeling, tagged};
 

@@ -31,6 +31,7 @@ const LAYERS: &[&str] = &[
     "event",
     "source",
     "inference",
+    "registry",
     "redis",
     "worker",
     "probe",

@@ -2,6 +2,7 @@
 
 mod check;
 mod draft;
+mod push;
 mod run;
 mod stage;
 mod test;
@@ -20,6 +21,10 @@ pub(super) enum PipelineCommand {
     /// Run a component on recorded frames and hold what it finds to a golden file. Exit status 0
     /// where all is as expected, 1 where something is not.
     Test(test::PipelineTestCommand),
+    /// Put a component into a registry. Prints the reference by which it can be deployed, pinned to
+    /// its digest. The login is in OCELLI_REGISTRY_USER and OCELLI_REGISTRY_PASSWORD, or stored by
+    /// `docker login`.
+    Push(push::PipelinePushCommand),
 }
 
 impl PipelineCommand {
@@ -28,6 +33,7 @@ impl PipelineCommand {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Push(push) => push.run(),
         }
     }
 }

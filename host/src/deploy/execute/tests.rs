@@ -1,10 +1,13 @@
 //! Deployments with a session that says what the test wants: no process, no compiler.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
+use ocelli_protocol::digest::Digest;
+use ocelli_testkit::OciRegistry;
 use parking_lot::Mutex;
 use serde_json::Map;
 use tokio::sync::watch;
@@ -15,10 +18,11 @@ use super::super::history::{self, History};
 use super::super::pipelines::PipelineFolders;
 use super::super::request::{Component, DeployRequest, MAX_WAITING};
 use super::*;
-use crate::config::Config;
 use crate::config::source::Source as Camera;
+use crate::config::{Config, OciReference};
 use crate::event::Event;
 use crate::journal::Journal;
+use crate::registry::{Interfaces, Registry, RegistryAccess};
 use crate::session::rollout::{Comparison, Swapped};
 use crate::session::{CompiledPipeline, SessionHandle};
 
@@ -171,7 +175,11 @@ impl Site {
 
     /// Deploys to the end that the session's reports bring.
     async fn deployed(&mut self, bytes: &'static str, reports: Vec<Report>) -> Record {
-        let asked = self.deploy(bytes);
+        self.deployed_from(Origin::Request(request(bytes)), reports).await
+    }
+
+    async fn deployed_from(&mut self, origin: Origin, reports: Vec<Report>) -> Record {
+        let asked = self.deploy_from(origin);
         let swap = self.swaps.recv().await.unwrap();
         for report in reports {
             swap.reports.send(report).await.unwrap();
@@ -226,6 +234,51 @@ fn swapped() -> Report {
 
 fn reason() -> String {
     "because".into()
+}
+
+#[tokio::test]
+async fn a_reference_of_the_config_is_what_it_served_with_and_a_request_has_it_as_it_is_now() {
+    let (mut site, mut registry) = (Site::new().await, OciRegistry::start());
+    let tag = registry.reference("eye:1");
+    let reference: OciReference = tag.parse().unwrap();
+    let push = async |component: &'static str| {
+        let registry = Registry::new(&reference, RegistryAccess::default()).unwrap();
+        let component = Bytes::from_static(component.as_bytes());
+        registry.push(component, &Interfaces::default()).await.unwrap();
+    };
+    let from_config = || Origin::Config { pipeline: tag.clone(), settings: Map::new() };
+    let component = Component::Reference(reference.clone());
+    let requested = || DeployRequest { component: component.clone(), ..request("") };
+    push("one").await;
+    let refused = site.deploy_from(Origin::Request(requested())).await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), "registry_not_allowed", "{refused}");
+
+    // Its host ended before it had served for its probation: what is stored does where the registry
+    // is away, and what the tag means where it is not.
+    let first = site.deployed_from(from_config(), vec![swapped()]).await;
+    assert_eq!((first.size, first.served()), (3, false), "{first:?}");
+    registry.kill();
+    let again = site.deployed_from(from_config(), vec![swapped()]).await;
+    assert_eq!(again.digest, first.digest);
+    registry.run();
+    push("three").await;
+    let healthy = || vec![swapped(), Report::Healthy];
+    let served = site.deployed_from(from_config(), healthy()).await;
+    assert_eq!((served.size, served.pipeline.as_str()), (5, tag.as_str()));
+
+    push("seven").await;
+    assert_eq!(site.deployed_from(from_config(), healthy()).await.digest, served.digest);
+    site.config.send_modify(|config| {
+        let text = format!("[[deploy.registries]]\nhost = \"{}\"\n", reference.registry);
+        let named = Config::from_text(Path::new("test.toml"), &text, &[]).unwrap().deploy;
+        *config = Arc::new(Config { deploy: named, ..(**config).clone() });
+    });
+    let newest = site.deployed_from(Origin::Request(requested()), healthy()).await;
+    assert_eq!(newest.digest, Digest::of("seven").to_string());
+    assert_eq!(site.deployed_from(from_config(), healthy()).await.digest, newest.digest);
+    registry.kill();
+    let away = site.deploy_from(Origin::Request(requested())).await.unwrap().unwrap_err();
+    assert_eq!(away.code(), "registry_failed", "{away}");
 }
 
 #[tokio::test]

@@ -19,4 +19,3 @@ pub(super) use camera::CompatibleReader;
 pub(super) use pictures::PictureReader;
 pub(super) use process::{Descriptors, IngestError, IngestItem, IngestLauncher, IngestProcess};
 pub(super) use strict::{StrictItem, StrictLauncher, StrictProcess};
-pub(crate) use tls::fault_of_authorities;

@@ -1,7 +1,6 @@
 //! TLS to a camera, in the host: which certificates are trusted, and what is said of one that is
 //! not.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
@@ -9,7 +8,6 @@ use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
@@ -19,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::config::source::{RtspSource, TlsTrust};
+use crate::util::authorities::{of_file, of_system};
 
 /// Why a camera's TLS does not work.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +82,16 @@ impl CameraVerifier {
         let provider = Arc::new(ring::default_provider());
         let rule = match trust {
             TlsTrust::Pinned(digest) => CertificateRule::Pinned(digest),
-            TlsTrust::System => authorities(system_roots()?, &provider)?,
-            TlsTrust::Authorities(file) => authorities(roots_of(&file)?, &provider)?,
+            TlsTrust::System => {
+                let cause = "this machine has no certificate authorities (package \
+                             ca-certificates): set ca or certificate_sha256";
+                let roots = of_system().ok_or_else(|| TlsError::Setting(cause.to_owned()))?;
+                authorities(roots, &provider)?
+            }
+            TlsTrust::Authorities(file) => {
+                let roots = of_file(&file).map_err(|error| TlsError::Setting(error.to_string()))?;
+                authorities(roots, &provider)?
+            }
         };
         Ok(Self { provider, rule, refused: Mutex::default() })
     }
@@ -98,39 +105,6 @@ fn authorities(
         .build()
         .map(CertificateRule::Authorities)
         .map_err(|error| TlsError::Setting(error.to_string()))
-}
-
-/// The system's certificate authorities. Without any, every certificate would be refused.
-fn system_roots() -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        let cause = "this machine has no certificate authorities (package ca-certificates): set \
-                     ca or certificate_sha256";
-        return Err(TlsError::Setting(cause.to_owned()));
-    }
-    Ok(roots)
-}
-
-/// Why a file with certificate authorities, the camera's key `ca`, cannot be used; `None` where it
-/// can.
-pub(crate) fn fault_of_authorities(file: &Path) -> Option<String> {
-    roots_of(file).err().map(|error| error.to_string())
-}
-
-fn roots_of(file: &Path) -> Result<RootCertStore, TlsError> {
-    let failed = |cause: String| TlsError::Setting(format!("ca = {}: {cause}", file.display()));
-    let mut roots = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(file).map_err(|error| failed(error.to_string()))?
-    {
-        let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-        roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(failed("it holds no certificate in PEM".to_owned()));
-    }
-    Ok(roots)
 }
 
 impl ServerCertVerifier for CameraVerifier {

@@ -1,0 +1,320 @@
+//! Requests to a registry, over TCP or TLS, by hyper: each on a connection of its own, each answer
+//! with a bound on its bytes and its time.
+//!
+//! A registry leads its clients on: to a place where they get a token, and to one where a component
+//! lies. The host follows over TLS alone, unless the registry itself is asked without, and not into
+//! this machine or its link, unless the registry itself is there.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use super::error::{RegistryFault, chain, words};
+use crate::util::authorities;
+
+/// For a connection, its TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// For an answer that is no component.
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
+
+/// For a component, either way: 64 MiB over a line of 5 Mbit/s take 107 s.
+pub(super) const TRANSFER: Duration = Duration::from_secs(180);
+
+/// Most bytes of an answer that is no component. A manifest of one has 600, with annotations more;
+/// tokens of cloud services have some thousand.
+pub(super) const MAX_ANSWER: u64 = 256 << 10;
+
+/// Most bytes of an answer that says why there is none.
+const MAX_REFUSAL: u64 = 16 << 10;
+
+/// Redirections of one request. Registries with a store elsewhere need one.
+const MAX_REDIRECTIONS: usize = 4;
+
+const AGENT: &str = concat!("ocelli/", env!("CARGO_PKG_VERSION"));
+
+/// The name that the registry of Docker Hub goes by, and its address.
+const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
+
+/// One request, without what every request has.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// What it is about, for errors: "the manifest".
+    pub(super) what: &'static str,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Call {
+    pub(super) fn get(what: &'static str, url: Url) -> Self {
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Bytes::new());
+        Self { what, method, url, headers, body }
+    }
+}
+
+/// The way to a registry, and to where it leads.
+pub(super) struct Http {
+    /// Its root: `https://registry.example/`.
+    pub(super) base: Url,
+    /// Whether it is at a loopback address by its name.
+    local: bool,
+    /// Whether it is asked without TLS because of that alone: its address is held to it.
+    assumed_plain: bool,
+    ca: Option<PathBuf>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Http {
+    /// To the registry of this name. `plain`: whether without TLS; `None`: at a loopback address.
+    pub(super) fn new(
+        registry: &str,
+        plain: Option<bool>,
+        ca: Option<PathBuf>,
+    ) -> Result<Self, RegistryFault> {
+        let place = if registry == HUB.0 { HUB.1 } else { registry };
+        let parse = |scheme: &str| {
+            let url = Url::parse(&format!("{scheme}://{place}/"));
+            url.map_err(|error| RegistryFault::Setting(error.to_string()))
+        };
+        let base = parse("https")?;
+        let local = match base.host() {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        };
+        let base = if plain.unwrap_or(local) { parse("http")? } else { base };
+        Ok(Self { base, local, assumed_plain: local && plain.is_none(), ca, tls: None })
+    }
+
+    /// Whether a URL is the registry's own: what it is told stays with it.
+    pub(super) fn owns(&self, url: &Url) -> bool {
+        url.origin() == self.base.origin()
+    }
+
+    /// Sends a request, to the registry with `login`, and follows where it leads if it asks for
+    /// something.
+    pub(super) async fn send(
+        &mut self,
+        mut call: Call,
+        login: Option<&HeaderValue>,
+    ) -> Result<Response<Incoming>, RegistryFault> {
+        for _ in 0..=MAX_REDIRECTIONS {
+            let answer = self.exchange(&call, login).await?;
+            let leads_on = answer.status().is_redirection() && call.method == Method::GET;
+            let location = answer.headers().get(LOCATION).filter(|_| leads_on);
+            let Some(location) = location else { return Ok(answer) };
+            call.url = self.resolve(&call, location)?;
+        }
+        Err(RegistryFault::strange(call.what, "it leads on without end"))
+    }
+
+    /// Sends a request to the one place that it is for.
+    pub(super) async fn send_here(
+        &mut self,
+        call: &Call,
+    ) -> Result<Response<Incoming>, RegistryFault> {
+        self.exchange(call, None).await
+    }
+
+    /// The place that an answer names, if the host may go there.
+    pub(super) fn resolve(
+        &self,
+        call: &Call,
+        location: &HeaderValue,
+    ) -> Result<Url, RegistryFault> {
+        let place = location.to_str().ok().and_then(|place| call.url.join(place).ok());
+        let place = place.ok_or_else(|| RegistryFault::strange(call.what, "no Location"))?;
+        self.admit(&place)?;
+        Ok(place)
+    }
+
+    /// Checks that a place may be asked.
+    pub(super) fn admit(&self, url: &Url) -> Result<(), RegistryFault> {
+        let cause = match url.scheme() {
+            "https" => return Ok(()),
+            "http" if self.base.scheme() == "http" => return Ok(()),
+            "http" => "it is asked over TLS, and this is without",
+            _ => "this is no place on the web",
+        };
+        Err(RegistryFault::Astray { place: words(url.as_str()), cause })
+    }
+
+    async fn exchange(
+        &mut self,
+        call: &Call,
+        login: Option<&HeaderValue>,
+    ) -> Result<Response<Incoming>, RegistryFault> {
+        let late = |_| RegistryFault::Late { what: "connecting to it", limit: CONNECT };
+        let stream = timeout(CONNECT, self.connect(&call.url)).await.map_err(late)??;
+        let broken = |error: hyper::Error| RegistryFault::broken(&error);
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // It ends with the answer.
+        tokio::spawn(connection);
+        let mut request = Request::new(Full::new(call.body.clone()));
+        *request.method_mut() = call.method.clone();
+        let strange = || RegistryFault::strange(call.what, "a URL that is none");
+        let target = match call.url.query() {
+            Some(query) => format!("{}?{query}", call.url.path()),
+            None => call.url.path().to_owned(),
+        };
+        *request.uri_mut() = target.parse().map_err(|_| strange())?;
+        let host = call.url.host_str().unwrap_or_default();
+        let authority = call.url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
+        let headers = request.headers_mut();
+        headers.extend(call.headers.clone());
+        headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| strange())?);
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some(login) = login.filter(|_| self.owns(&call.url)) {
+            headers.insert(AUTHORIZATION, login.clone());
+        }
+        sender.send_request(request).await.map_err(broken)
+    }
+
+    async fn connect(&mut self, url: &Url) -> Result<Box<dyn Stream>, RegistryFault> {
+        let away = |error: std::io::Error| RegistryFault::Away(chain(&error));
+        let nowhere = || RegistryFault::Setting(format!("{} names no host", words(url.as_str())));
+        let port = url.port_or_known_default().ok_or_else(nowhere)?;
+        let host = url.host().ok_or_else(nowhere)?;
+        let (addresses, name): (Vec<SocketAddr>, ServerName<'static>) = match host {
+            Host::Domain(name) => {
+                let addresses = lookup_host((name, port)).await.map_err(away)?;
+                let name = ServerName::try_from(name.to_owned());
+                (addresses.collect(), name.map_err(|_| nowhere())?)
+            }
+            Host::Ipv4(address) => (vec![(address, port).into()], IpAddr::V4(address).into()),
+            Host::Ipv6(address) => (vec![(address, port).into()], IpAddr::V6(address).into()),
+        };
+        let mut failed = RegistryFault::Away("its name has no address".to_owned());
+        for address in addresses {
+            if let Err(fault) = self.reaches(url, address.ip()) {
+                failed = fault;
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) if url.scheme() == "http" => return Ok(Box::new(stream)),
+                Ok(stream) => {
+                    let tls = TlsConnector::from(self.tls().await?);
+                    let stream = tls.connect(name.clone(), stream).await.map_err(away)?;
+                    return Ok(Box::new(stream));
+                }
+                Err(error) => failed = away(error),
+            }
+        }
+        Err(failed)
+    }
+
+    /// Checks that an address may be connected to.
+    fn reaches(&self, url: &Url, address: IpAddr) -> Result<(), RegistryFault> {
+        let address = address.to_canonical();
+        let astray = |cause| RegistryFault::Astray { place: words(url.as_str()), cause };
+        if self.owns(url) {
+            let kept = !self.assumed_plain || address.is_loopback();
+            return kept.then_some(()).ok_or_else(|| astray("this is no loopback address"));
+        }
+        let on_link = match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let inside = address.is_loopback() || address.is_unspecified() || on_link;
+        (self.local || !inside).then_some(()).ok_or_else(|| astray("this is this machine's own"))
+    }
+
+    async fn tls(&mut self) -> Result<Arc<ClientConfig>, RegistryFault> {
+        if let Some(tls) = &self.tls {
+            return Ok(Arc::clone(tls));
+        }
+        let ca = self.ca.clone();
+        let roots = tokio::task::spawn_blocking(move || match ca {
+            Some(file) => authorities::of_file(&file).map_err(|error| error.to_string()),
+            None => authorities::of_system().ok_or_else(|| {
+                "this machine has no certificate authorities (package ca-certificates): set ca"
+                    .to_owned()
+            }),
+        });
+        let roots = roots.await.map_err(|error| RegistryFault::Setting(error.to_string()))?;
+        let roots = roots.map_err(RegistryFault::Setting)?;
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| RegistryFault::Setting(error.to_string()))?;
+        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+        self.tls = Some(Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+/// A TCP or TLS connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Reads an answer to its end. `None`: it has more than `most` bytes, and is not read further.
+pub(super) async fn read(
+    answer: Response<Incoming>,
+    most: u64,
+) -> Result<Option<Vec<u8>>, RegistryFault> {
+    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| RegistryFault::broken(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (bytes.len() + data.len()) as u64 > most {
+            return Ok(None);
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Some(bytes))
+}
+
+/// The fault of an answer with another status than the expected one.
+pub(super) async fn refusal(
+    what: &'static str,
+    answer: Response<Incoming>,
+    logged_in: bool,
+) -> RegistryFault {
+    let status = answer.status();
+    let body = read(answer, MAX_REFUSAL).await.ok().flatten().unwrap_or_default();
+    let said = said(&body);
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            RegistryFault::Login { status, logged_in, said }
+        }
+        _ => RegistryFault::Status { what, status, said },
+    }
+}
+
+/// The registry's reason, in its own words (OCI distribution specification, "Error codes").
+fn said(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct RefusalBody {
+        errors: Vec<Reason>,
+    }
+    #[derive(Deserialize)]
+    struct Reason {
+        #[serde(default)]
+        message: String,
+    }
+    let refusal = serde_json::from_slice::<RefusalBody>(body).ok();
+    let reason = refusal.and_then(|refusal| refusal.errors.into_iter().next());
+    reason.map(|reason| words(&reason.message)).unwrap_or_default()
+}
