@@ -36,7 +36,7 @@ use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
 use crate::source::{PictureFeed, Sources};
-use crate::telemetry::{self, session_tail};
+use crate::telemetry::{self, LogPart, LogPosition, session_log_after, session_tail};
 use crate::worker::{
     CONTROL_GROUPS_REMEDY, ControlGroups, Programs, WorkerLauncher, check_sandbox,
 };
@@ -369,11 +369,18 @@ impl InsightControl for HostControl {
         self.monitor.suggested_rate(rate).await
     }
 
-    async fn log(&self, session: &str, lines: usize) -> std::io::Result<Vec<String>> {
+    async fn log(
+        &self,
+        session: &str,
+        after: Option<LogPosition>,
+        lines: usize,
+    ) -> std::io::Result<LogPart> {
         let (directory, session) = (self.logs.clone(), session.to_owned());
-        let read =
-            tokio::task::spawn_blocking(move || session_tail(&directory, &session, lines)).await;
-        read.map_err(std::io::Error::other)?
+        let read = tokio::task::spawn_blocking(move || match after {
+            None => session_tail(&directory, &session, lines),
+            Some(after) => session_log_after(&directory, &session, after, lines),
+        });
+        read.await.map_err(std::io::Error::other)?
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::source::Source;
 use crate::deploy::ConfigStatus;
 use crate::monitor::SystemStatus;
 use crate::probe::{ProbeError, ProbeReport};
-use crate::telemetry::MAX_TAIL_LINES;
+use crate::telemetry::{LogPart, LogPosition, MAX_TAIL_LINES};
 
 /// Lines of a log unless the client sets `lines`: a page's height.
 const LINES: usize = 100;
@@ -49,12 +49,14 @@ pub trait InsightControl: Clone + Send + Sync + 'static {
     /// of this rate; `None` where it is not known.
     fn suggested_rate(&self, rate: Option<f64>) -> impl Future<Output = Option<f64>> + Send;
 
-    /// The last `lines` lines of a session's log, the newest last.
+    /// The last `lines` lines of a session's log, the newest last; of those behind a place, the
+    /// first ones.
     fn log(
         &self,
         session: &str,
+        after: Option<LogPosition>,
         lines: usize,
-    ) -> impl Future<Output = std::io::Result<Vec<String>>> + Send;
+    ) -> impl Future<Output = std::io::Result<LogPart>> + Send;
 }
 
 /// The answer of `GET /v1/system`.
@@ -89,6 +91,7 @@ pub(super) async fn stats<C: InsightControl>(
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
     lines: Option<usize>,
+    after: Option<String>,
 }
 
 /// The answer of `GET /v1/sessions/{id}/log`.
@@ -97,14 +100,21 @@ pub(super) struct LogQuery {
 pub(super) struct LogTail {
     /// Lines as they stand in the file, the newest last.
     lines: Vec<String>,
+    /// The place behind them: `after` of the request for those that follow.
+    next: String,
+    /// Whether lines between `after` and these are gone: too many came, or somebody removed them.
+    missed: bool,
 }
 
 pub(super) async fn log<C: Control + InsightControl>(
     State(state): State<Arc<ApiState<C>>>,
     InPath(id): InPath,
-    InQuery(LogQuery { lines }): InQuery<LogQuery>,
+    InQuery(LogQuery { lines, after }): InQuery<LogQuery>,
 ) -> Result<Response, Problem> {
     let lines = lines.unwrap_or(LINES);
+    let after = after.map(|after| after.parse::<LogPosition>()).transpose();
+    let after =
+        after.map_err(|_| Problem::bad("bad_query", "after is the `next` of an earlier answer"))?;
     if !(1..=MAX_TAIL_LINES).contains(&lines) {
         return Err(Problem::bad("bad_query", format!("lines is 1 to {MAX_TAIL_LINES}")));
     }
@@ -112,6 +122,7 @@ pub(super) async fn log<C: Control + InsightControl>(
     if state.control.session(&id).is_none() {
         return Err(Refusal::unknown(&id).into());
     }
-    let lines = state.control.log(&id, lines).await.map_err(Problem::internal)?;
-    Ok(Json(LogTail { lines }).into_response())
+    let part = state.control.log(&id, after, lines).await.map_err(Problem::internal)?;
+    let LogPart { lines, next, missed } = part;
+    Ok(Json(LogTail { lines, next: next.to_string(), missed }).into_response())
 }

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod deployments;
 mod host;
+mod logs;
 mod models;
 mod pipeline;
 mod probe;
@@ -60,6 +61,8 @@ enum Command {
     Deployments(deployments::DeploymentsCommand),
     /// Print a session's messages as they come, one on each line, until Ctrl-C.
     Watch(watch::WatchCommand),
+    /// Print what a session logs.
+    Logs(logs::LogsCommand),
     /// Make tokens for the API.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -83,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Watch(watch) => watch.run(),
+        Command::Logs(logs) => logs.run(),
         Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),

@@ -42,7 +42,9 @@ pub(crate) use child::child_lines;
 pub(crate) use console::init_console;
 pub use name::{MAIN_LOG, session_log};
 pub use record::GUEST_TARGETS;
-pub use tail::{MAX_TAIL_LINES, session_tail};
+pub use tail::{
+    LogPart, LogPosition, MAX_TAIL_LINES, NoLogPosition, session_log_after, session_tail,
+};
 pub use writer::LogGuard;
 
 use crate::config::{LogFormat, LogRotation, LogsConfig};

@@ -656,6 +656,8 @@ async fn what_operators_do_and_who_is_turned_away_is_logged_without_a_token() {
     host.ask(Viewer, "GET /v1/sessions").await;
     // A look is no change, however often a page takes one.
     assert_eq!(host.ask(Operator, "GET /v1/sessions/a/log").await.status, 200);
+    assert_eq!(host.ask(Operator, "GET /v1/sessions/a/log?after=1-2-3").await.status, 200);
+    assert_eq!(host.ask(Operator, "GET /v1/sessions/a/log?after=1").await.status, 400);
     let text = log.text();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("ocelli::audit")).collect();
     let expected: [&[&str]; 7] = [

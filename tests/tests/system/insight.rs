@@ -66,8 +66,8 @@ async fn a_sessions_figures_are_of_late_and_its_log_is_at_hand() {
     assert_eq!((&session["codec"], session["size"].as_array().unwrap().len()), (&json!("h264"), 2));
     let stats = get(&host, "/v1/sessions/gate/stats").await;
     assert_eq!(stats["restarts"][0]["cause"], "asked", "{stats}");
-    let log = get(&host, "/v1/sessions/gate/log?lines=50").await;
-    let log = log["lines"].as_array().unwrap();
+    let part = get(&host, "/v1/sessions/gate/log?lines=50").await;
+    let log = part["lines"].as_array().unwrap();
     assert!(log.iter().any(|line| line.as_str().unwrap().contains("session state")), "{log:?}");
 
     let system = get(&host, "/v1/system").await;

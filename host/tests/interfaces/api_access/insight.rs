@@ -4,6 +4,7 @@ use ocelli::api::{Control, InsightControl};
 use ocelli::config::source::Source;
 use ocelli::monitor::SystemStatus;
 use ocelli::probe::{ProbeError, ProbeReport};
+use ocelli::telemetry::{LogPart, LogPosition};
 use serde_json::Value;
 
 use super::Double;
@@ -35,7 +36,7 @@ impl InsightControl for Double {
         None
     }
 
-    async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn log(&self, _: &str, _: Option<LogPosition>, _: usize) -> std::io::Result<LogPart> {
+        Ok(LogPart::default())
     }
 }

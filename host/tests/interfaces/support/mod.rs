@@ -307,8 +307,13 @@ macro_rules! no_insight {
                 None
             }
 
-            async fn log(&self, _: &str, _: usize) -> std::io::Result<Vec<String>> {
-                Ok(Vec::new())
+            async fn log(
+                &self,
+                _: &str,
+                _: Option<ocelli::telemetry::LogPosition>,
+                _: usize,
+            ) -> std::io::Result<ocelli::telemetry::LogPart> {
+                Ok(ocelli::telemetry::LogPart::default())
             }
         }
     };
