@@ -74,8 +74,22 @@ fn share(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "a number from 0 to 1".to_owned())
 }
 
-fn settings(text: &str) -> Result<Map<String, Value>, String> {
-    serde_json::from_str(text).map_err(|error| format!("settings are a JSON object: {error}"))
+/// Why a text is no settings.
+#[derive(Debug, thiserror::Error)]
+#[error("settings are a JSON object: {0}")]
+pub(super) struct NoSettings(#[from] serde_json::Error);
+
+/// The settings of `--settings`.
+pub(super) fn settings(text: &str) -> Result<Map<String, Value>, NoSettings> {
+    Ok(serde_json::from_str(text)?)
+}
+
+/// What becomes of the state, by the value of `--state`.
+pub(super) fn handover(state: &str) -> StateHandover {
+    match state {
+        "fresh" => StateHandover::Fresh,
+        _ => StateHandover::Keep,
+    }
 }
 
 impl DeployCommand {
@@ -96,10 +110,7 @@ impl DeployCommand {
         } else {
             Component::Named(pipeline.clone())
         };
-        let state = state.as_deref().map(|state| match state {
-            "fresh" => StateHandover::Fresh,
-            _ => StateHandover::Keep,
-        });
+        let state = state.as_deref().map(handover);
         let new = ocelli_client::Deploy {
             component,
             shadow: *shadow,
@@ -137,7 +148,7 @@ impl DeploymentsCommand {
 }
 
 /// Prints a deployment's record. An error if the host refused it.
-fn print_answer(
+pub(super) fn print_answer(
     session: &str,
     host: &HostArgs,
     answer: Result<Value, Problem>,
@@ -172,7 +183,7 @@ fn print_answer(
 }
 
 /// Whether the new version was active, or the comparison was all, and nothing has undone it.
-fn lasts(record: &Value) -> bool {
+pub(super) fn lasts(record: &Value) -> bool {
     let state = record.get("state").and_then(Value::as_str).unwrap_or_default();
     !["refused", "aborted", "rolled_back", "unverified", "interrupted"].contains(&state)
 }

@@ -85,30 +85,7 @@ impl HostArgs {
         to_end: bool,
     ) -> anyhow::Result<Result<Value, Problem>> {
         let client = self.client()?;
-        let answer = block_on(async {
-            let mut progress = DeployProgress::new(&client, session);
-            let mut answer = {
-                let asked = client.ask(request);
-                tokio::pin!(asked);
-                loop {
-                    tokio::select! {
-                        answer = &mut asked => break answer?,
-                        () = tokio::time::sleep(LOOK) => progress.tell().await,
-                    }
-                }
-            };
-            let on_probation =
-                |record: &Value| record.get("state").is_some_and(|state| state == "probation");
-            while to_end && on_probation(&answer) {
-                tokio::time::sleep(LOOK).await;
-                let number = answer.get("number").and_then(Value::as_u64);
-                // Absent: many deployments have followed, and superseded it.
-                let Some(record) = progress.record(number).await? else { break };
-                answer = record;
-            }
-            Ok(answer)
-        })?;
-        match answer {
+        match block_on(followed_deployment(&client, session, request, to_end))? {
             Ok(answer) => Ok(Ok(answer)),
             Err(error) => self.refused(error).map(Err),
         }
@@ -167,6 +144,37 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Deployments that are looked at: those that wait for one session, and the one under way.
 const LOOKED_AT: u32 = 10;
+
+/// Asks for a deployment, tells its steps and returns its record; see
+/// [`HostArgs::follow_deployment`].
+pub(super) async fn followed_deployment(
+    client: &Client,
+    session: &str,
+    request: &Request<'_>,
+    to_end: bool,
+) -> Result<Value, Error> {
+    let mut progress = DeployProgress::new(client, session);
+    let mut answer = {
+        let asked = client.ask(request);
+        tokio::pin!(asked);
+        loop {
+            tokio::select! {
+                answer = &mut asked => break answer?,
+                () = tokio::time::sleep(LOOK) => progress.tell().await,
+            }
+        }
+    };
+    let on_probation =
+        |record: &Value| record.get("state").is_some_and(|state| state == "probation");
+    while to_end && on_probation(&answer) {
+        tokio::time::sleep(LOOK).await;
+        let number = answer.get("number").and_then(Value::as_u64);
+        // Absent: many deployments have followed, and superseded it.
+        let Some(record) = progress.record(number).await? else { break };
+        answer = record;
+    }
+    Ok(answer)
+}
 
 /// What was told of a deployment that is under way.
 struct DeployProgress<'a> {

@@ -69,7 +69,7 @@ enum Command {
     /// List, inspect and add models.
     #[command(subcommand)]
     Models(models::ModelCommand),
-    /// Check the components of pipelines.
+    /// Make, build, try and check pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
 }

@@ -118,7 +118,7 @@ impl WatchCommand {
 
 /// Results counted as they come.
 #[derive(Default)]
-struct Rate {
+pub(super) struct Rate {
     total: u64,
     first: Option<Instant>,
     recent: VecDeque<Instant>,
@@ -127,7 +127,7 @@ struct Rate {
 impl Rate {
     /// Counts a result and returns results per second over the last [`RATE_WINDOW`], or since the
     /// first.
-    fn count(&mut self, now: Instant) -> f64 {
+    pub(super) fn count(&mut self, now: Instant) -> f64 {
         self.total += 1;
         let first = *self.first.get_or_insert(now);
         self.recent.push_back(now);
@@ -146,7 +146,7 @@ impl Rate {
 }
 
 /// One line; `per_second` is the rate of results. None: the message says nothing to a person.
-fn line(message: &Message, per_second: Option<f64>) -> Option<String> {
+pub(super) fn line(message: &Message, per_second: Option<f64>) -> Option<String> {
     let rate = per_second.map_or(String::new(), |rate| format!("  {rate:4.1} results/s"));
     Some(match message {
         Message::Detections(found) => {

@@ -37,6 +37,7 @@ mod metrics;
 mod models;
 mod operator;
 mod probe;
+mod projects;
 mod readers;
 mod recordings;
 mod recovery;

@@ -1,7 +1,7 @@
 //! `ocelli pipeline check`: checks a component as a deployment does.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Sandbox, Signatures};
 use crate::deploy::{CompileError, check_component};
@@ -30,11 +30,16 @@ pub(in crate::cli) struct PipelineCheckCommand {
 
 impl PipelineCheckCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        check(self.file, &self.trusted_key, self.json)
+        check(&self.file, &self.trusted_key, self.json)
     }
 }
 
-fn check(file: PathBuf, keys: &[String], json: bool) -> anyhow::Result<()> {
+/// Checks a component that was built here, and prints what is found, for a person.
+pub(super) fn check_and_tell(file: &Path) -> anyhow::Result<()> {
+    check(file, &[], false)
+}
+
+fn check(file: &Path, keys: &[String], json: bool) -> anyhow::Result<()> {
     let mut settings = config::DeployConfig::default();
     if !keys.is_empty() {
         settings.signatures = Signatures::Required;
@@ -43,7 +48,7 @@ fn check(file: PathBuf, keys: &[String], json: bool) -> anyhow::Result<()> {
     }
     let program = Programs::find()?.compile;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let checked = check_component(program, Sandbox::BestEffort, &file, &settings);
+    let checked = check_component(program, Sandbox::BestEffort, file, &settings);
     let (report, refused) = match runtime.block_on(checked) {
         Ok(report) => (report, false),
         Err(CompileError::Refused { report, .. }) => (*report, true),

@@ -1,17 +1,30 @@
 //! `ocelli pipeline`: what an author of pipelines needs.
 
+mod build;
 mod check;
+mod dev;
 mod draft;
+mod new;
+mod project;
 mod push;
 mod run;
 mod stage;
+mod template;
 mod test;
+mod tool;
 
 use clap::Subcommand;
 
 /// The commands about pipelines.
 #[derive(Subcommand)]
 pub(super) enum PipelineCommand {
+    /// Make the project of a new pipeline: source, SDK, test and clip. Needs no network.
+    New(new::PipelineNewCommand),
+    /// Build a project and check its component.
+    Build(build::PipelineBuildCommand),
+    /// Build and deploy a project to a session of a running host with each change, and show the
+    /// session's log and results.
+    Dev(dev::PipelineDevCommand),
     /// Check a component as a deployment does: exit status 0 where nothing is wrong, 1 where
     /// something is.
     Check(check::PipelineCheckCommand),
@@ -30,6 +43,9 @@ pub(super) enum PipelineCommand {
 impl PipelineCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::New(new) => new.run(),
+            Self::Build(build) => build.run(),
+            Self::Dev(dev) => dev.run(),
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
