@@ -7,6 +7,7 @@
 
 mod bad;
 mod killed;
+mod registry;
 mod swaps;
 mod ways;
 
