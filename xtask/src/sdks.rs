@@ -19,8 +19,7 @@ const CONTRACT: &str = "wit/frames.wit";
 /// What is no part of a package.
 const LEFT_OUT: [&str; 4] = ["tests", "node_modules", "__pycache__", "build"];
 
-/// Runs the tests of both SDKs, and those of the templates that take nothing else: less than a
-/// second each.
+/// Runs the tests of both SDKs, and those of the templates that take nothing else.
 pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     setup::for_the_dashboard()?;
     process::step("testing the SDK for Python", || {
@@ -49,6 +48,8 @@ fn javascript_project(workspace: &Workspace, sdk: &Path) -> Result<PathBuf> {
     }
     let scope = project.join("node_modules/@ocelli");
     fs::create_dir_all(&scope)?;
+    // Another checkout with the same target folder may have left its own.
+    let _ = fs::remove_file(scope.join("sdk"));
     match std::os::unix::fs::symlink(sdk, scope.join("sdk")) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
         _ => Ok(project),

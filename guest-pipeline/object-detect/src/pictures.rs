@@ -46,9 +46,10 @@ impl<'a> FramePictures<'a> {
             Shown::Crop => Some(event.track.bbox.expanded(SURROUNDINGS).into()),
             Shown::Frame => None,
         };
+        // Counted whether it fits or not: to make it is what takes time.
+        self.count += 1;
         match frame.image_within(region, asked.size, asked.quality) {
             Ok(image) if self.bytes + image.size() <= MAX_BYTES => {
-                self.count += 1;
                 self.bytes += image.size();
                 Some(image)
             }

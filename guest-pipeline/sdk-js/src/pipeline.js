@@ -138,7 +138,12 @@ function decode(version, bytes, formats) {
 function lower(output) {
   if (output === undefined || output === null) return { detections: undefined, events: [] };
   const { detections, events = [] } = Array.isArray(output) ? { detections: output } : output;
-  return { detections: detections?.map(detection), events: events.map(event) };
+  const lowered = { detections: detections?.map(detection), events: events.map(event) };
+  // Last: after an error above they go back to the host.
+  events.forEach(({ attachments = [] }, i) => {
+    lowered.events[i].attachments = attachments.map((image) => image.giveAway());
+  });
+  return lowered;
 }
 
 function detection({ label, score, box, track, attributes = [], embedding }) {
@@ -150,11 +155,10 @@ function detection({ label, score, box, track, attributes = [], embedding }) {
   return { label: String(label), score, box: rect, track, attributes, embedding: vector };
 }
 
-function event({ kind, detections = [], data, attachments = [] }) {
+function event({ kind, detections = [], data }) {
   return {
     kind: String(kind),
     detections: detections.map(detection),
-    data: data === undefined ? '' : JSON.stringify(data),
-    attachments: attachments.map((image) => image.giveAway()),
+    data: data === undefined || data === null ? '' : JSON.stringify(data),
   };
 }

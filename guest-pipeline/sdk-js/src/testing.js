@@ -178,8 +178,16 @@ class FakeGraph {
  */
 export async function withHost({ models = {}, lines = [] }, work) {
   const before = { ...host };
+  const buckets = new Map();
   open = 0;
   Object.assign(host, {
+    store: {
+      open(name) {
+        if (!buckets.has(name)) buckets.set(name, new Map());
+        return buckets.get(name);
+      },
+    },
+    atomics: { increment },
     boxes: { best, rows, suppress },
     graph: {
       loadByName(name) {
@@ -196,6 +204,14 @@ export async function withHost({ models = {}, lines = [] }, work) {
   } finally {
     Object.assign(host, before);
   }
+}
+
+/** Adds to the number that a key of a bucket has as text. */
+function increment(bucket, key, by) {
+  const held = bucket.get(key);
+  const sum = (held ? BigInt(new TextDecoder().decode(held)) : 0n) + by;
+  bucket.set(key, new TextEncoder().encode(String(sum)));
+  return sum;
 }
 
 /** A pipeline as the host has it, called through its exports. */

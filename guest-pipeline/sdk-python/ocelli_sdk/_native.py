@@ -209,7 +209,7 @@ class Level(enum.Enum):
 
 def _absent(name: str) -> Any:
     def call(*_: Any) -> Any:
-        raise RuntimeError(f"{name} is the host's; ocelli_sdk.testing has a stand-in")
+        raise RuntimeError(f"{name} is the host's: it is not there in a test")
 
     return call
 

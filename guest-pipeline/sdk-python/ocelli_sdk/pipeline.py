@@ -173,14 +173,15 @@ def _answer(method: Callable[[Any], Any], request: str) -> str:
         asked = json.loads(request or "null")
     except ValueError as error:
         raise errors.PipelineError(f"the request is no JSON: {error}") from None
-    return json.dumps(method(asked))
+    return json.dumps(method(asked), allow_nan=False)
 
 
 def _snapshot(pipeline: CameraPipeline) -> bytes:
     state = pipeline.snapshot()
     if state is None:
         return b""
-    return json.dumps({"format": pipeline.state_formats[-1], "state": state}).encode()
+    held = {"format": pipeline.state_formats[-1], "state": state}
+    return json.dumps(held, allow_nan=False).encode()
 
 
 def _restore(pipeline: CameraPipeline, version: str, state: bytes) -> None:
@@ -206,7 +207,11 @@ def lower(output: Output | Sequence[Detection] | None) -> Any:
         output = Output(output)
     found = output.detections
     detections = None if found is None else [_detection(one) for one in found]
-    return results.Output(detections, [_event(event) for event in output.events])
+    events = [_event(event) for event in output.events]
+    # Last: after an error above they go back to the host.
+    for made, event in zip(events, output.events):
+        made.attachments = [image._give_away() for image in event.attachments]
+    return results.Output(detections, events)
 
 
 def _detection(one: Detection) -> Any:
@@ -220,7 +225,6 @@ def _detection(one: Detection) -> Any:
 
 
 def _event(event: Event) -> Any:
-    data = "" if event.data is None else json.dumps(event.data)
+    data = "" if event.data is None else json.dumps(event.data, allow_nan=False)
     detections = [_detection(one) for one in event.detections]
-    pictures = [image._give_away() for image in event.attachments]
-    return results.Event(event.kind, detections, data, pictures)
+    return results.Event(event.kind, detections, data, [])

@@ -39,9 +39,11 @@ def schema(cls: type) -> dict[str, Any]:
     required = []
     for field in dataclasses.fields(cls):
         part = {**_type_schema(hints[field.name], f"{cls.__name__}.{field.name}")}
-        for rule, keyword in _keywords(part.get("type")):
+        # The rules of a setting that may be null are those of what it is otherwise.
+        inner = part["anyOf"][0] if "anyOf" in part else part
+        for rule, keyword in _keywords(inner.get("type")):
             if rule in field.metadata:
-                part[keyword] = field.metadata[rule]
+                (part if rule == "about" else inner)[keyword] = field.metadata[rule]
         if field.default is not dataclasses.MISSING:
             part["default"] = field.default
         elif field.default_factory is dataclasses.MISSING:

@@ -133,6 +133,25 @@ class FakeTensor(FakeHandle):
         return rows if axes.name == "ROWS_COLUMNS" else [list(row) for row in zip(*rows)]
 
 
+class _Bucket(dict[str, bytes]):
+    """A bucket of the store, by the names that the bindings use."""
+
+    def set(self, key: str, value: bytes) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+    def exists(self, key: str) -> bool:
+        return key in self
+
+
+def _increment(bucket: _Bucket, key: str, by: int) -> int:
+    total = int(bucket.get(key) or b"0") + by
+    bucket[key] = str(total).encode()
+    return total
+
+
 Script = Callable[[Mapping[str, FakeTensor]], Mapping[str, "tuple[Sequence[int], Iterable[float]]"]]
 
 
@@ -148,8 +167,14 @@ class FakeHost:
             mock.patch.object(_host.boxes, "suppress", _suppress),
             mock.patch.object(_host.graph, "load_by_name", self._load),
             mock.patch.object(_host.logging, "log", self._log),
+            mock.patch.object(_host.store, "open", self._open),
+            mock.patch.object(_host.atomics, "increment", _increment),
         ]
+        self.buckets: dict[str, _Bucket] = {}
         self.lines: list[tuple[str, str]] = []
+
+    def _open(self, name: str) -> _Bucket:
+        return self.buckets.setdefault(name, _Bucket())
 
     def __enter__(self) -> FakeHost:
         FakeHandle.open = 0

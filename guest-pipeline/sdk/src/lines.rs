@@ -254,7 +254,7 @@ impl Lines {
         alive: &[TrackInfo],
     ) -> Result<Self, String> {
         let count = state.len();
-        if count > MAX_LINES {
+        if count > MAX_LINES.max(lines.len()) {
             return Err(format!("{count} lines are more than {MAX_LINES}"));
         }
         let mut resumed = Self::new(lines);

@@ -1,7 +1,7 @@
-/** The host's interfaces outside of a component; `FakeHost` of `@ocelli/sdk/testing` sets them. */
+/** The host's interfaces outside of a component; `withHost` of `@ocelli/sdk/testing` sets them. */
 
 const absent = (name) => () => {
-  throw new Error(`${name} is the host's; @ocelli/sdk/testing has a stand-in`);
+  throw new Error(`${name} is the host's: it is not there in a test`);
 };
 
 export const host = {

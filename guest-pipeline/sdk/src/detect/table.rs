@@ -15,7 +15,7 @@ pub(super) struct OutputTable {
 }
 
 impl OutputTable {
-    /// Reads an output. `flat`: an output [1, N] is a column, and so is [N].
+    /// Reads an output of two axes; those before them have size 1.
     pub(super) fn read(outputs: &impl OutputSource, name: &str) -> Result<Self, String> {
         let floats = outputs.floats(name)?;
         let (rows, columns) = match floats.dimensions() {

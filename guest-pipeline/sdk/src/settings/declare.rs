@@ -53,7 +53,8 @@
 /// - `name as "key": Type` is called otherwise in JSON.
 /// - The limits are those of [`limits`](crate::settings::limits), whose functions are in scope.
 /// - The check is a function `(&Type, path: &str) -> Result<(), String>`, for what limits cannot
-///   say. It is asked before the limits, as its words are the better ones; the schema does not know it.
+///   say. It is asked before the limits, as its words are the better ones; the schema
+///   does not know it.
 ///
 /// The types derive `Debug`, `Clone` and `PartialEq`, enumerations `Copy` and `Eq` too. A struct
 /// whose fields all have a default, or need none, has `Default`.

@@ -267,7 +267,7 @@ impl Zones {
         alive: &[TrackInfo],
     ) -> Result<Self, String> {
         let count = state.len();
-        if count > MAX_ZONES {
+        if count > MAX_ZONES.max(zones.len()) {
             return Err(format!("{count} zones are more than {MAX_ZONES}"));
         }
         let mut resumed = Self::new(zones);
