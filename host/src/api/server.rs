@@ -38,7 +38,8 @@ const HEAD_LINES: usize = 100;
 const UNTAKEN_MS: u32 = 60_000;
 
 /// Bytes that the kernel takes for a client before the host waits for it; it doubles them for its
-/// own needs. Its own choice grows to megabytes, in which pictures would wait where a link is slow. 128 KiB in each round trip of 50 ms are 2.5 MB a second.
+/// own needs. Its own choice grows to megabytes, in which pictures would wait where a link is slow.
+/// 128 KiB in each round trip of 50 ms are 2.5 MB a second.
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Pause after an error of the listener, usually a lack of descriptors.

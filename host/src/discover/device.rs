@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
 use http_auth::{PasswordClient, PasswordParams};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
@@ -107,7 +108,11 @@ impl Device<'_> {
              <t:Protocol>RTSP</t:Protocol></t:Transport></m:StreamSetup>\
              <m:ProfileToken>{token}</m:ProfileToken></m:GetStreamUri>"
             );
-            let answer = self.request(&media, &body).await?;
+            let answer = match self.request(&media, &body).await {
+                // A profile that is not set up has no stream; the others have theirs.
+                Err(AskError::Status(_)) => continue,
+                answer => answer?,
+            };
             let uri = parse(&answer).and_then(|document| text_of(document.root_element(), "Uri"));
             // Some cameras put credentials into it.
             let url = uri.and_then(|uri| Url::parse(&uri).ok()).and_then(|mut url| {
@@ -123,7 +128,7 @@ impl Device<'_> {
     async fn clock(&self, service: &Url) -> Option<SignedDuration> {
         let message = envelope("", "<v:GetSystemDateAndTime/>");
         let answer = self.exchange(service, &message, None).await.ok()?;
-        let body = text(answer).await.ok()?;
+        let body = text(&answer);
         let document = parse(&body)?;
         let utc = find(document.root_element(), "UTCDateTime")?;
         let number = |name: &str| text_of(utc, name)?.parse::<i8>().ok();
@@ -147,7 +152,7 @@ impl Device<'_> {
             answer = self.exchange(service, &envelope("", body), Some(said)).await?;
         }
         let status = answer.status();
-        let answer = text(answer).await?;
+        let answer = text(&answer);
         match status {
             StatusCode::OK => Ok(answer),
             StatusCode::UNAUTHORIZED => Err(AskError::Unauthorized),
@@ -162,7 +167,7 @@ impl Device<'_> {
         service: &Url,
         message: &str,
         authorization: Option<String>,
-    ) -> Result<Response<Body>, AskError> {
+    ) -> Result<Response<Bytes>, AskError> {
         if service.scheme() != "http" || host(service) != Some(self.address) {
             return Err(AskError::Elsewhere(service.host_str().unwrap_or_default().to_owned()));
         }
@@ -181,28 +186,36 @@ impl Device<'_> {
                 let answer = sender.send_request(request).await?;
                 let (head, body) = answer.into_parts();
                 let body = to_bytes(Body::new(body), MAX_ANSWER).await;
-                Ok(Response::from_parts(head, body.map_err(|_| AskError::Answer)?.into()))
+                Ok(Response::from_parts(head, body.map_err(|_| AskError::Answer)?))
+            };
+            // What goes wrong before the answer is whole is the answer's error too. What goes wrong
+            // after it is none: some cameras send a line break more, or reset the connection.
+            let driven = async {
+                connection.await.ok();
+                std::future::pending().await
             };
             tokio::select! {
                 answered = answered => answered,
-                Err(error) = connection => Err(error.into()),
+                never = driven => never,
             }
         });
         exchanged.await.map_err(|_| AskError::Late)?
     }
 }
 
-/// The body of an answer, all of which is there.
-async fn text(answer: Response<Body>) -> Result<String, AskError> {
-    let bytes = to_bytes(answer.into_body(), MAX_ANSWER).await.map_err(|_| AskError::Answer)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+fn text(answer: &Response<Bytes>) -> String {
+    String::from_utf8_lossy(answer.body()).into_owned()
 }
 
-/// What a user says to the challenge of an answer (RFC 7616, 7617).
-fn credentials(answer: &Response<Body>, login: &CameraLogin, path: &str) -> Option<String> {
+/// What a user says to the challenge of an answer (RFC 7616).
+fn credentials(answer: &Response<Bytes>, login: &CameraLogin, path: &str) -> Option<String> {
     let challenges = answer.headers().get_all(WWW_AUTHENTICATE);
     let challenges: Vec<_> = challenges.iter().filter_map(|value| value.to_str().ok()).collect();
     let mut client = PasswordClient::try_from(challenges.join(", ").as_str()).ok()?;
+    // Whoever answers a search may ask for it: the password itself is told to nobody.
+    if !matches!(client, PasswordClient::Digest(_)) {
+        return None;
+    }
     let said = client.respond(&PasswordParams {
         username: &login.user,
         password: &login.password,

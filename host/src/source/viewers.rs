@@ -1,9 +1,9 @@
 //! A source's viewers: they get its access units as they came, beside the workers.
 //!
-//! A [`PictureTap`] never waits, so nothing here holds a worker up, and the units are shared. What waits for a viewer is short, because an old picture is worth nothing to a
-//! person who looks: half a second, after which a viewer goes on at the next key unit and its
-//! next picture is marked as a discontinuity. The queues of one connection are a [`ViewerGroup`], which says whose
-//! turn it is.
+//! A [`PictureTap`] never waits, so nothing here holds a worker up, and the units are shared. What
+//! waits for a viewer is short, because an old picture is worth nothing to a person who looks: half
+//! a second, after which a viewer goes on at the next key unit and its next picture is marked as a
+//! discontinuity. The queues of one connection are a [`ViewerGroup`], which says whose turn it is.
 //!
 //! ```text
 //! fanout | file --unit--> tap: kept GOP --unit--> queue of each viewer --> group: turns --> api

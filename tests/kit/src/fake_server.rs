@@ -132,7 +132,7 @@ impl Relay {
     }
 
     /// A relay to `port` that lets so many bytes a second through to who connects, and keeps little
-    /// of what waits.
+    /// of what waits. It counts and cuts none.
     pub async fn slow(port: u16, bytes_per_second: usize) -> Self {
         let (cuts, _) = watch::channel(0);
         let fake = FakeServer::serve(move |inner| async move {

@@ -40,6 +40,13 @@ it("skips a key unit when nine wait", () => {
   expect(rule.judge(true, 9, 5, 10)).toBe("skip");
 });
 
+it("is too slow when the decoder takes nothing at all", () => {
+  const rule = live();
+  rule.judge(false, 9, 5, 10);
+  for (const at of [2000, 4000]) expect(rule.judge(true, 9, 5, at)).toBe("skip");
+  expect(rule.tooSlow(4000)).toBe(true);
+});
+
 it("blames a slow link on no decoder", () => {
   const rule = live();
   for (let key = 0; key < 10; key += 1) {

@@ -46,11 +46,10 @@ export class DropRule {
       this.#skipping = old;
       return old ? "alone" : "decode";
     }
-    if (!this.#skipping && (swamped || old)) {
-      this.#skipping = true;
-      // What comes late says nothing of the decoder.
-      if (swamped) this.#trips.push(now);
-    }
+    // One that has not taken what it had by the next key unit is too slow once more. What comes
+    // late says nothing of the decoder.
+    if (swamped && !old && (key || !this.#skipping)) this.#trips.push(now);
+    if (swamped || old) this.#skipping = true;
     if (!this.#skipping) return "decode";
     this.skipped += 1;
     return "skip";

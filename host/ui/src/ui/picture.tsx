@@ -21,7 +21,7 @@ type Shown = { kind: "loading" } | (Loaded & { kind: "latest" | "event" }) | { k
 
 const LOADING: Shown = { kind: "loading" };
 const NONE: Shown = { kind: "none" };
-/** Between two looks for a picture where there is none. */
+/** Between two looks where the camera has no picture of now. */
 const LOOK_AGAIN_MS = 5000;
 /** Events among which one with a picture is looked for. */
 const LOOKED_AT = 50;
@@ -33,14 +33,13 @@ const ALT = { latest: "The latest picture", event: "The picture of the last even
 /** The latest picture of a session; else that of its last event; else a grid. */
 export function Picture({ session, at, ratio = 16 / 9 }: Props) {
   const [shown, setShown] = useState<Shown>(LOADING);
-  // Not another camera's picture meanwhile.
-  useEffect(() => setShown(LOADING), [session]);
   useEffect(() => {
     const ending = new AbortController();
     let url: string | undefined;
     const show = (next: Shown) => {
       if ("url" in next) {
         if (ending.signal.aborted) return URL.revokeObjectURL(next.url);
+        if (url !== undefined) URL.revokeObjectURL(url);
         url = next.url;
       }
       if (!ending.signal.aborted) setShown(next);
@@ -49,8 +48,9 @@ export function Picture({ session, at, ratio = 16 / 9 }: Props) {
     const look = async () => {
       const found = await find(session, ending.signal).catch(() => NONE);
       show(found);
-      // A camera that starts has a picture soon.
-      if (found === NONE && !ending.signal.aborted) again = setTimeout(look, LOOK_AGAIN_MS);
+      // A camera that starts has a picture soon, newer than its last event's.
+      if (found.kind !== "latest" && !ending.signal.aborted)
+        again = setTimeout(look, LOOK_AGAIN_MS);
     };
     void look();
     return () => {
