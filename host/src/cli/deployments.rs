@@ -98,7 +98,7 @@ impl DeployCommand {
         let Self { session, pipeline, shadow, shadow_only, threshold, wait, state, settings, host } =
             self;
         let component = if OciReference::is_meant_by(pipeline) {
-            pipeline.parse::<OciReference>().with_context(|| pipeline.clone())?;
+            pipeline.parse::<OciReference>().context("the reference")?;
             Component::Named(pipeline.clone())
         } else if pipeline.ends_with(".wasm") {
             let bytes = std::fs::read(pipeline).with_context(|| pipeline.clone())?;

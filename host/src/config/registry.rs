@@ -86,6 +86,11 @@ impl FromStr for OciReference {
 
     fn from_str(text: &str) -> Result<Self, OciReferenceError> {
         let named = text.strip_prefix(SCHEME).ok_or(OciReferenceError::Form)?;
+        let (registry, named) = named.split_once('/').ok_or(OciReferenceError::Form)?;
+        let registry = registry.to_ascii_lowercase();
+        if !is_registry(&registry) {
+            return Err(OciReferenceError::Registry);
+        }
         let (named, digest) = match named.split_once('@') {
             None => (named, None),
             Some((named, digest)) => {
@@ -93,11 +98,6 @@ impl FromStr for OciReference {
                 (named, Some(digest.ok_or(OciReferenceError::Digest)?))
             }
         };
-        let (registry, named) = named.split_once('/').ok_or(OciReferenceError::Form)?;
-        let registry = registry.to_ascii_lowercase();
-        if !is_registry(&registry) {
-            return Err(OciReferenceError::Registry);
-        }
         let (repository, tag) = match named.split_once(':') {
             None => (named, None),
             Some((repository, tag)) => (repository, Some(tag)),
@@ -239,7 +239,7 @@ mod tests {
             ("loiter", Form),
             ("oci://registry.example", Form),
             ("oci:///x:1", Registry),
-            ("oci://user:secret@registry.example/x:1", OciReferenceError::Digest),
+            ("oci://user:secret@registry.example/x:1", Registry),
             ("oci://a b/x:1", Registry),
             ("oci://h:0/x:1", Registry),
             ("oci://h:70000/x:1", Registry),

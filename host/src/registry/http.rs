@@ -33,6 +33,9 @@ use crate::util::authorities;
 /// For a connection, its TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// For one address of a name that has several: the next one is to get its turn within [`CONNECT`].
+const ATTEMPT: Duration = Duration::from_secs(3);
+
 /// For an answer that is no component.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
@@ -121,6 +124,11 @@ impl Http {
     ) -> Result<Response<Incoming>, RegistryFault> {
         for _ in 0..=MAX_REDIRECTIONS {
             let answer = self.exchange(&call, login).await?;
+            // The login is the registry's: nobody else who asks for one is met with it.
+            if answer.status() == StatusCode::UNAUTHORIZED && !self.owns(&call.url) {
+                let status = answer.status();
+                return Err(RegistryFault::Status { what: call.what, status, said: String::new() });
+            }
             let leads_on = answer.status().is_redirection() && call.method == Method::GET;
             let location = answer.headers().get(LOCATION).filter(|_| leads_on);
             let Some(location) = location else { return Ok(answer) };
@@ -157,7 +165,7 @@ impl Http {
             "http" => "it is asked over TLS, and this is without",
             _ => "this is no place on the web",
         };
-        Err(RegistryFault::Astray { place: words(url.as_str()), cause })
+        Err(RegistryFault::Astray { place: shown(url), cause })
     }
 
     async fn exchange(
@@ -194,7 +202,7 @@ impl Http {
 
     async fn connect(&mut self, url: &Url) -> Result<Box<dyn Stream>, RegistryFault> {
         let away = |error: std::io::Error| RegistryFault::Away(chain(&error));
-        let nowhere = || RegistryFault::Setting(format!("{} names no host", words(url.as_str())));
+        let nowhere = || RegistryFault::Setting(format!("{} names no host", shown(url)));
         let port = url.port_or_known_default().ok_or_else(nowhere)?;
         let host = url.host().ok_or_else(nowhere)?;
         let (addresses, name): (Vec<SocketAddr>, ServerName<'static>) = match host {
@@ -212,14 +220,17 @@ impl Http {
                 failed = fault;
                 continue;
             }
-            match TcpStream::connect(address).await {
-                Ok(stream) if url.scheme() == "http" => return Ok(Box::new(stream)),
-                Ok(stream) => {
+            match timeout(ATTEMPT, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) if url.scheme() == "http" => return Ok(Box::new(stream)),
+                Ok(Ok(stream)) => {
                     let tls = TlsConnector::from(self.tls().await?);
                     let stream = tls.connect(name.clone(), stream).await.map_err(away)?;
                     return Ok(Box::new(stream));
                 }
-                Err(error) => failed = away(error),
+                Ok(Err(error)) => failed = away(error),
+                Err(_) => {
+                    failed = RegistryFault::Late { what: "connecting to it", limit: ATTEMPT };
+                }
             }
         }
         Err(failed)
@@ -228,7 +239,7 @@ impl Http {
     /// Checks that an address may be connected to.
     fn reaches(&self, url: &Url, address: IpAddr) -> Result<(), RegistryFault> {
         let address = address.to_canonical();
-        let astray = |cause| RegistryFault::Astray { place: words(url.as_str()), cause };
+        let astray = |cause| RegistryFault::Astray { place: shown(url), cause };
         if self.owns(url) {
             let kept = !self.assumed_plain || address.is_loopback();
             return kept.then_some(()).ok_or_else(|| astray("this is no loopback address"));
@@ -301,6 +312,16 @@ pub(super) async fn refusal(
         }
         _ => RegistryFault::Status { what, status, said },
     }
+}
+
+/// A place for a message, without what may be secret: a login, or a signature in the query.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Where a URL cannot have them, it has none.
+    let _ = (url.set_username(""), url.set_password(None));
+    words(url.as_str())
 }
 
 /// The registry's reason, in its own words (OCI distribution specification, "Error codes").

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use clap::Args;
 use wasmparser::{Parser, Payload};
 
-use super::super::table::printable;
 use crate::config::{DeployConfig, OciReference, Sandbox};
 use crate::deploy::check_component;
 use crate::registry::{Interfaces, Registry, RegistryAccess};
@@ -39,7 +38,7 @@ pub(in crate::cli) struct PipelinePushCommand {
 impl PipelinePushCommand {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let Self { file, to, ca, plain_http } = self;
-        let reference: OciReference = to.parse().with_context(|| printable(&to))?;
+        let reference: OciReference = to.parse().context("the reference")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let limits = DeployConfig { max_component_mb: MAX_COMPONENT_MB, ..DeployConfig::default() };
         let program = Programs::find()?.compile;
