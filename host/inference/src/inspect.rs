@@ -32,9 +32,9 @@ const CPU_SECONDS: u64 = 60;
 /// Keys of metadata that tell how to run a model, as Ultralytics' exporter writes them.
 const METADATA: [&str; 5] = ["description", "imgsz", "names", "stride", "task"];
 
-/// Longest value of those, in bytes: the host reads a line of 1 MiB. The names of ImageNet's 1000
-/// classes take 30 KB.
-const MAX_VALUE: usize = 512 << 10;
+/// Bytes of those values together, as JSON: the host reads a line of 1 MiB, in which the tensors
+/// stand too. The names of ImageNet's 1000 classes take 30 KB.
+const MAX_VALUES: usize = 512 << 10;
 
 /// Why a file was not inspected.
 #[derive(Debug, thiserror::Error)]
@@ -91,8 +91,16 @@ pub fn inspect(
     })
 }
 
-/// The metadata that is looked for. A value that is too long is left out.
+/// The metadata that is looked for. A value for which no room is left is left out.
 fn notes(metadata: &ModelMetadata<'_>) -> BTreeMap<String, String> {
-    let value = |key: &str| metadata.custom(key).filter(|value| value.len() <= MAX_VALUE);
-    METADATA.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?))).collect()
+    let (mut found, mut room) = (BTreeMap::new(), MAX_VALUES);
+    for key in METADATA {
+        let Some(value) = metadata.custom(key) else { continue };
+        let bytes = serde_json::to_string(&value).map_or(usize::MAX, |text| text.len());
+        if let Some(left) = room.checked_sub(bytes) {
+            room = left;
+            found.insert(key.to_owned(), value);
+        }
+    }
+    found
 }

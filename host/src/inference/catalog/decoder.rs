@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Strides that a family may have: a level of 4 to one of 128 input pixels.
 const MAX_LEVELS: usize = 6;
 
+/// Bins of a side: NanoDet has 8 or 11, and more than this reach across any input.
+const MAX_BINS: u32 = 64;
+
 /// The form of a model's outputs, by the family of detectors that has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "lowercase")]
@@ -254,8 +257,11 @@ impl ModelDecoder {
             ));
         }
         match self {
-            Self::Nanodet(BinnedLevels { bins, .. }) if !(2..=64).contains(bins) => {
-                Some(format!("`decoder.bins` is {bins}: it is 2 to 64"))
+            Self::Nanodet(BinnedLevels { bins, .. }) if !(2..=MAX_BINS).contains(bins) => {
+                Some(format!("`decoder.bins` is {bins}: it is 2 to {MAX_BINS}"))
+            }
+            Self::Nanodet(BinnedLevels { point, .. }) if !(0.0..=1.0).contains(point) => {
+                Some(format!("`decoder.point` is {point}: it is 0 to 1"))
             }
             Self::Nanodet(BinnedLevels { output: None, scores, sides, strides, .. })
                 if scores.len() != strides.len() || sides.len() != strides.len() =>

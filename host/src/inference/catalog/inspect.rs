@@ -12,7 +12,7 @@ use super::super::library::{self, Library};
 use super::graph_file::{self, GraphFault};
 use crate::util::folder::open_regular;
 
-/// Maximum length of the output in bytes: 128 tensors with long names.
+/// Maximum length of the output in bytes: 128 tensors with long names, and metadata.
 const MAX_OUTPUT: u64 = 1 << 20;
 
 /// Bytes of the process's error that are shown.
