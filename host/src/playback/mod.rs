@@ -223,7 +223,14 @@ impl Player {
         let fed = match fed {
             Some(fed) => fed,
             // The worker is done, so its reader is, or has nobody to send to.
-            None => feeding.await.context("reading the footage")??,
+            None => match tokio::time::timeout(END_GRACE, &mut feeding).await {
+                Ok(done) => done.context("reading the footage")??,
+                // It has said that it ends, and does not.
+                Err(_) => {
+                    worker.kill();
+                    feeding.await.context("reading the footage")??
+                }
+            },
         };
         let FedUnits { units, lost, damaged, sender } = fed;
         drop(sender);

@@ -137,8 +137,11 @@ pub fn session_log_after(
         let there = bytes.len();
         // What ends without a line feed and is followed by none: half a line at the end of an older
         // file, and one as long as all that is read.
-        let unended =
-            if at_end { age > 0 && !bytes.ends_with(b"\n") } else { !bytes.contains(&b'\n') };
+        let unended = if at_end {
+            age > 0 && !bytes.ends_with(b"\n")
+        } else {
+            room == MAX_TAIL_BYTES && !bytes.contains(&b'\n')
+        };
         if unended && there > 0 {
             bytes.push(b'\n');
         }
@@ -203,14 +206,19 @@ fn opened(directory: &Path, session: &str, most: usize) -> io::Result<Vec<OpenLo
     };
     let name = session_log(session);
     let mut files: Vec<OpenLog> = Vec::new();
+    let mut gap = false;
     for number in 0.. {
         if files.len() == most {
             break;
         }
         let older = if number == 0 { name.clone() } else { format!("{name}.{number}") };
         let log = match folder.read(&older) {
-            // A rotation is under way, or nobody has written since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && number == 0 => continue,
+            // A rotation that is under way leaves one name free, and the newest file is missing
+            // until somebody writes.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !gap => {
+                gap = true;
+                continue;
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,
             file => OpenLog::new(file?)?,
         };

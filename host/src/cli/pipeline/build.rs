@@ -164,12 +164,21 @@ fn once(
 ) -> Result<(), BuildError> {
     let stamp = folder.join(STAMP);
     let digest = || {
-        // A list that is not there is the installer's to refuse.
+        // A list that is not there is the installer's to refuse. The place counts too: a Python
+        // environment has it inside, and works nowhere else.
+        let place = folder.as_os_str().as_encoded_bytes().to_vec();
         let lists = lists.iter().map(|list| std::fs::read(list).unwrap_or_default());
-        Digest::of(lists.collect::<Vec<_>>().join(&0)).to_string()
+        Digest::of(lists.chain([place]).collect::<Vec<_>>().join(&0)).to_string()
     };
     if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == digest()) {
         return Ok(());
+    }
+    // An installation that breaks off leaves no stamp, not even that of the list before.
+    match std::fs::remove_file(&stamp) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ProjectError::io(&stamp, error).into());
+        }
+        _ => {}
     }
     install()?;
     // The installer may have written its list.

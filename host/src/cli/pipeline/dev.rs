@@ -2,6 +2,7 @@
 //! host, whose log and results are shown meanwhile.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,7 +159,15 @@ impl PipelineDevCommand {
             let part = if past { log.next().await } else { log.following().await };
             match part {
                 Ok(_) if past => past = false,
-                Ok(part) => part.lines.iter().for_each(|line| println!("{}", shown(line))),
+                Ok(part) => {
+                    if part.missed {
+                        eprintln!("ocelli: lines of the log are missing here");
+                    }
+                    for line in &part.lines {
+                        // Where nobody reads along, the project is still built and deployed.
+                        let _ = writeln!(io::stdout(), "{}", shown(line));
+                    }
+                }
                 Err(error) if error.is_transient() => tokio::time::sleep(ASK_AGAIN).await,
                 Err(error) => return error,
             }
@@ -188,7 +197,7 @@ impl PipelineDevCommand {
                 last = Some(now);
             }
             if let Some(line) = line(&message, per_second) {
-                println!("{}", printable(&line));
+                let _ = writeln!(io::stdout(), "{}", printable(&line));
             }
         }
     }

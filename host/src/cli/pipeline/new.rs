@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::draft::parent;
 use super::project::{Language, checked_name};
 use super::template::{self, TemplateFile};
 
@@ -49,8 +50,7 @@ fn make(folder: &Path, language: Language, name: &str) -> anyhow::Result<()> {
     if folder.symlink_metadata().is_ok() {
         bail!("{} is there already: choose another name, or remove it", folder.display());
     }
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent(folder);
     let draft = tempfile::Builder::new().prefix(".draft-").tempdir_in(parent);
     let draft = draft.with_context(|| format!("cannot make a folder in {}", parent.display()))?;
     // Within the draft's folder, which is for this user alone: a project is as open as others are.

@@ -13,14 +13,16 @@ const SHOWN_NS: u64 = 2_000_000_000;
 /// Events in a picture. Of more the newest are shown.
 const MAX_EVENTS: usize = 6;
 
-/// Shapes of the settings that are drawn, and how deep in the settings they are looked for.
+/// Shapes of the settings that are drawn: more hide the picture.
 const MAX_SHAPES: usize = 64;
+
+/// How deep in the settings shapes are looked for: the SDK has them in a list of the first level.
 const MAX_DEPTH: usize = 4;
 
-/// Corners of a shape that are drawn.
+/// Most corners of a shape: one with more is not drawn.
 const MAX_CORNERS: usize = 256;
 
-/// Letters of an event's data.
+/// Letters of an event's data: what fits beside its kind in a line.
 const MAX_DATA: usize = 60;
 
 const ZONE: [u8; 3] = [255, 255, 255];

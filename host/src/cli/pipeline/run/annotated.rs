@@ -1,7 +1,7 @@
 //! The frames of a run with what was found drawn in: a video, or a folder of pictures.
 
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -43,7 +43,15 @@ impl Annotated {
             _ => {}
         }
         match std::fs::read_dir(place) {
-            Ok(mut entries) => ensure!(entries.next().is_none(), "{shown} is not empty"),
+            Ok(mut entries) => {
+                ensure!(entries.next().is_none(), "{shown} is not empty");
+                // At the end it makes way, which a link and a mounted file system do not.
+                let (about, beside) = (place.symlink_metadata()?, parent(place).metadata()?);
+                ensure!(
+                    about.is_dir() && about.dev() == beside.dev(),
+                    "{shown} is a link or a mounted file system: name a folder in it"
+                );
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| shown.to_string()),
         }

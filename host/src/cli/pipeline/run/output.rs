@@ -36,8 +36,8 @@ impl Outputs {
 
     /// Gives the files their names: which.
     pub(super) fn finish(self) -> anyhow::Result<Vec<PathBuf>> {
-        let json = self.json.map(DraftFile::finish).transpose()?;
         let annotated = self.annotated.map(Annotated::finish).transpose()?;
+        let json = self.json.map(DraftFile::finish).transpose()?;
         Ok(json.into_iter().chain(annotated).collect())
     }
 }

@@ -66,7 +66,11 @@ impl TestFile {
             (Some(file), None) => video(&beside(path, file)),
             (None, Some(folder)) => {
                 let rate = raw.rate.unwrap_or(RATE);
-                ensure!(rate > 0.0 && rate.is_finite(), "{shown}: rate is a number above 0");
+                // As `ocelli pipeline run --rate`.
+                ensure!(
+                    (1.0 / 3600.0..=1000.0).contains(&rate),
+                    "{shown}: rate is a number from 1/3600 to 1000"
+                );
                 pictures(&beside(path, folder), rate)
             }
             _ => bail!("{shown}: one of `video` and `images` says which frames"),
@@ -114,7 +118,7 @@ mod tests {
             ("video = \"spot.mp4\"\nclip = 1", "line 2: unknown field `clip`"),
             ("video = \"none.mp4\"", "none.mp4"),
             ("images = \".\"", "no JPEG or PNG file"),
-            ("images = \".\"\nrate = 0", "above 0"),
+            ("images = \".\"\nrate = 0", "from 1/3600"),
             ("video = \"spot.mp4\"\ntolerance = { score = -1 }", "not below 0"),
             ("video = ", "line 1"),
         ] {
