@@ -65,8 +65,7 @@ fn the_lints_are_those_of_the_workspace() {
 /// Cargo's own list, which needs no registry.
 #[test]
 fn what_is_published_has_the_contract_and_the_licences() {
-    let cargo = std::env::var("CARGO").unwrap();
-    let listed = Command::new(cargo)
+    let listed = Command::new(env!("CARGO"))
         .args(["package", "--list", "--allow-dirty", "--offline", "-p", "ocelli-sdk"])
         .current_dir(folder())
         .output()
