@@ -74,7 +74,8 @@ impl Pipeline for ObjectDetect {
             return Ok(Output::skipped());
         }
         let filter = self.engine.filter();
-        let wants = |class| filter.wants(class);
+        // A class beyond the labels of a model would have no name, and no snapshot takes it.
+        let wants = |class| filter.wants(class) && self.engine.settings.labels.has(class);
         let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
         let mut pictures = FramePictures::new(self.pictures.as_ref());
         let size = (frame.width(), frame.height());

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use ocelli_sdk::geometry::BBox;
+use ocelli_sdk::models::{DecoderTable, ModelDescription, PictureInput};
 use ocelli_sdk::nms::Candidate;
 use ocelli_sdk::testing::{self, NamedTensor, Session};
-use ocelli_sdk::{Event, Frame, nanodet};
+use ocelli_sdk::{Event, Frame, TensorSpec, nanodet};
 use serde_json::{Value, json};
 
 use crate::ObjectDetect;
@@ -133,4 +134,56 @@ fn tracks_go_on_in_another_version() {
     }
     assert_eq!(kinds, ["entered"]);
     assert!(session.query(r#""tracks""#).unwrap().contains(r#""track":1"#));
+}
+
+/// A model of this many classes and these labels, which sees an object of each class in each frame.
+fn described(name: &str, classes: u16, labels: &[&str], frames: usize) {
+    let parameters = json!({ "family": "yolov5", "output": "rows", "classes": classes });
+    let decoder = DecoderTable { family: "yolov5".into(), parameters: parameters.to_string() };
+    let spec = TensorSpec::letterbox(320, 320);
+    testing::describe_model(
+        name,
+        ModelDescription {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            picture: Some(PictureInput { name: "images".into(), spec }),
+            decoder: Some(decoder),
+            labels: labels.iter().map(|&label| label.to_owned()).collect(),
+        },
+    );
+    let row = |class: u16| {
+        let scores = (0..classes).map(move |n| f32::from(u8::from(n == class)));
+        [40.0 + 80.0 * f32::from(class), 160.0, 30.0, 60.0, 0.9].into_iter().chain(scores)
+    };
+    let rows: Vec<f32> = (0..classes).flat_map(row).collect();
+    let shape = [1, classes.into(), 5 + u32::from(classes)];
+    testing::model_says(name, vec![vec![testing::floats("rows", &shape, &rows)]; frames]);
+}
+
+/// The labels of the events of six frames, with a swap after the third.
+fn labels_through_a_swap(model: &str) -> Vec<Vec<String>> {
+    let settings = json!({ "model": model }).to_string();
+    let mut session = Session::<ObjectDetect>::start(&settings).unwrap();
+    let mut seen = Vec::new();
+    for frame in testing::frames(SIZE.0, SIZE.1, 10.0).take(6) {
+        if frame.index() == 3 {
+            session.swap(&settings).unwrap();
+        }
+        let output = session.process(&frame).unwrap();
+        let detections = output.detections.unwrap_or_default();
+        seen.push(detections.into_iter().map(|detection| detection.label).collect());
+    }
+    seen
+}
+
+#[test]
+fn a_model_with_fewer_labels_than_classes_finds_what_has_a_label() {
+    described("short", 3, &["cup", "plate"], 6);
+    assert_eq!(labels_through_a_swap("short"), vec![["cup", "plate"]; 6]);
+}
+
+#[test]
+fn objects_of_a_model_without_labels_are_called_by_their_class() {
+    described("bare", 2, &[], 6);
+    assert_eq!(labels_through_a_swap("bare"), vec![["class 0", "class 1"]; 6]);
 }
