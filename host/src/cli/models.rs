@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::inference::catalog::{
-    Catalog, CatalogEntry, MANIFEST, Manifest, ModelInfo, ModelInspector, Recognised, mismatch,
-    recognise,
+    Catalog, CatalogEntry, MANIFEST, Manifest, ModelDecoder, ModelInfo, ModelInspector,
+    Preprocessing, Recognised, mismatch, recognise,
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -24,6 +24,9 @@ const NAME: &str =
 
 /// The graph's file in a folder that is made here.
 const FILE: &str = "model.onnx";
+
+/// Labels that `inspect` prints: a line or two. `--json` has all of them.
+const LABELS_SHOWN: usize = 12;
 
 /// The commands about models.
 #[derive(Subcommand)]
@@ -144,20 +147,20 @@ fn list(config: &Config, json: bool) -> anyhow::Result<()> {
         let models: Vec<_> = catalog.entries().map(|entry| ModelInfo::new(entry, &[])).collect();
         print_line(&json!({"models": models, "problems": problems}))?;
     } else {
-        let heading =
-            ["MODEL", "INPUTS", "DEVICE", "LABELS", "SHA256", "LICENCE"].map(str::to_owned);
+        let heading = ["MODEL", "INPUTS", "DECODER", "LABELS", "DEVICE", "SHA256", "LICENCE"];
         let rows = catalog.entries().map(|CatalogEntry { manifest, model, .. }| {
             let inputs: Vec<_> = model.inputs.iter().map(declared).collect();
             [
                 model.name.clone(),
                 inputs.join(", "),
-                model.device.to_string(),
+                manifest.decoder.as_ref().map_or("-", ModelDecoder::family).to_owned(),
                 manifest.labels.len().to_string(),
+                model.device.to_string(),
                 model.sha256.get(..12).unwrap_or_default().to_owned(),
                 manifest.licence.clone(),
             ]
         });
-        print_table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())?;
+        print_table(&std::iter::once(heading.map(str::to_owned)).chain(rows).collect::<Vec<_>>())?;
     }
     ensure!(problems.is_empty(), "{}", problems.join("\n  "));
     Ok(())
@@ -227,8 +230,11 @@ fn show(
             format!("{file}: {} bytes, sha256 {}, made by {producer}", found.bytes, found.sha256);
         writeln!(std::io::stdout(), "{}", printable(&text))?;
         print_table(&rows)?;
-        if entry.is_some() && difference.is_none() {
-            writeln!(std::io::stdout(), "{MANIFEST} agrees")?;
+        if let Some(entry) = entry {
+            show_description(&entry.manifest)?;
+            if difference.is_none() {
+                writeln!(std::io::stdout(), "{MANIFEST} agrees")?;
+            }
         }
         if let Some(doubt) = doubts {
             writeln!(std::io::stderr(), "ocelli: warning: {doubt}")?;
@@ -238,6 +244,33 @@ fn show(
         None => Ok(()),
         Some(difference) => bail!("{MANIFEST} and {file} differ: {difference}"),
     }
+}
+
+/// Prints how `model.toml` has the model run by pipelines that were not written for it.
+fn show_description(manifest: &Manifest) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    if let Some(Preprocessing { channels, mean, std, fit, fill }) = &manifest.preprocessing {
+        let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
+        let (channels, fit) = (word(json!(channels)), word(json!(fit)));
+        lines.push(format!(
+            "preprocessing: {channels}, {fit}, mean {mean:?}, std {std:?}, fill {fill:?}"
+        ));
+    }
+    if let Some(decoder) = &manifest.decoder {
+        let table = serde_json::to_value(decoder)?;
+        let keys = table.as_object().into_iter().flatten().filter(|(key, _)| *key != "family");
+        let keys: Vec<_> = keys.map(|(key, value)| format!("{key} {value}")).collect();
+        lines.push(format!("decoder: {}: {}", decoder.family(), keys.join(", ")));
+    }
+    let labels = &manifest.labels;
+    if !labels.is_empty() {
+        let shown = labels.iter().take(LABELS_SHOWN).map(String::as_str).collect::<Vec<_>>();
+        let more = if labels.len() > shown.len() { ", ..." } else { "" };
+        lines.push(format!("labels: {}: {}{more}", labels.len(), shown.join(", ")));
+    }
+    lines.extend(manifest.lack().map(|lack| format!("lacks: {lack}")));
+    lines.iter().try_for_each(|line| writeln!(std::io::stdout(), "{}", printable(line)))?;
+    Ok(())
 }
 
 fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow::Result<()> {

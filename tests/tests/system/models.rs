@@ -149,7 +149,10 @@ fn a_file_is_added_listed_inspected_and_replaced() {
     assert_eq!((&eye["licence"], &eye["source"]), (&"MIT".into(), &"a test".into()));
     assert_eq!(eye["labels"].as_array().unwrap().len(), 80);
     assert_eq!((&eye["inputs"], &eye["sha256"]), (&detector["inputs"], &detector["sha256"]));
-    assert!(site.done(&["models", "list"]).contains("input f32 [1, 3, 416, 416]"));
+    assert_eq!(eye["decoder"]["family"], "nanodet", "{eye}");
+    assert_eq!(eye["preprocessing"]["channels"], "bgr", "{eye}");
+    assert_eq!(eye["lacks"], Value::Null);
+    assert!(site.done(&["models", "list"]).contains("input f32 [1, 3, 416, 416]  nanodet  80"));
 
     for what in ["eye", file] {
         let told: Value =
@@ -157,7 +160,12 @@ fn a_file_is_added_listed_inspected_and_replaced() {
         assert_eq!(told["inputs"][0]["shape"], serde_json::json!([1, 3, 416, 416]), "{what}");
         assert_eq!(told["sha256"], detector["sha256"], "{what}");
     }
-    assert!(site.done(&["models", "inspect", "eye"]).contains("model.toml agrees"));
+    let inspected = site.done(&["models", "inspect", "eye"]);
+    for words in
+        ["preprocessing: bgr, ", "decoder: nanodet: ", "labels: 80: class 0, ", "model.toml agrees"]
+    {
+        assert!(inspected.contains(words), "{inspected}");
+    }
     assert!(site.done(&["check"]).contains("models: 2"));
 }
 

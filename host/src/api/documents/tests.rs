@@ -167,6 +167,32 @@ fn every_problem_is_as_the_http_document_says() {
     }
 }
 
+#[test]
+fn a_decoder_of_each_family_is_as_the_http_document_says() {
+    use crate::inference::catalog::ModelDecoder;
+
+    let (_, mut checker) = Checker::of(http_document());
+    let place = pointer(&["components", "schemas", "Model", "properties", "decoder"]);
+    for table in [
+        json!({"family": "yolov5", "output": "a", "classes": 80}),
+        json!({"family": "yolov8", "output": "a", "classes": 80}),
+        json!({"family": "yolov10", "output": "a"}),
+        json!({"family": "yolox", "output": "a", "classes": 80, "strides": [8, 16]}),
+        json!({"family": "nanodet", "scores": ["a"], "sides": ["b"], "classes": 80,
+            "strides": [8], "bins": 11, "point": 0.5}),
+        json!({"family": "detr", "boxes": "a", "logits": "b"}),
+        json!({"family": "ssd", "boxes": "a", "scores": "b", "order": "yxyx", "unit": true,
+            "first": 1}),
+        json!({"family": "classifier", "output": "a", "activation": "softmax"}),
+    ] {
+        let decoder: ModelDecoder = serde_json::from_value(table.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&decoder).unwrap(), table);
+        checker.check(&place, &table).unwrap();
+    }
+    checker.check(&place, &Value::Null).unwrap();
+    assert!(checker.check(&place, &json!({"family": "yolov10", "rows": "a"})).is_err());
+}
+
 fn found() -> Detection {
     Detection {
         label: "car".into(),

@@ -2,6 +2,7 @@
 //! as JSON (`ocelli:pipeline/models`); `detect` of the SDK has the arithmetic of each family.
 
 use ocelli_protocol::inference::TensorDeclaration;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Strides that a family may have: a level of 4 to one of 128 input pixels.
@@ -11,7 +12,7 @@ const MAX_LEVELS: usize = 6;
 const MAX_BINS: u32 = 64;
 
 /// The form of a model's outputs, by the family of detectors that has it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "family", rename_all = "lowercase")]
 pub enum ModelDecoder {
     /// YOLOv5 to v7: [1, N, 5 + classes], rows of middle, size, objectness and scores.
@@ -33,8 +34,9 @@ pub enum ModelDecoder {
 }
 
 /// One output with a box and its scores in each row or column. Boxes are in input pixels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct ScoredTable {
     pub output: String,
     /// Number of scores; what stands behind them is not looked at.
@@ -42,15 +44,17 @@ pub struct ScoredTable {
 }
 
 /// One output whose rows are finished detections. Boxes are in input pixels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct FinishedTable {
     pub output: String,
 }
 
 /// One output with a row for each cell of each level, the finest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct GridTable {
     pub output: String,
     pub classes: u32,
@@ -59,8 +63,9 @@ pub struct GridTable {
 }
 
 /// The outputs of NanoDet: `output` alone, or `scores` and `sides` of each level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct BinnedLevels {
     /// [1, N, classes + 4 * bins], the levels one behind the other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -81,8 +86,9 @@ pub struct BinnedLevels {
 }
 
 /// The outputs of DETR: `boxes` and `logits`; `boxes`, `labels` and `scores`; or `output`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(inline)]
 pub struct QueryOutputs {
     /// [1, queries, 4 + classes]: middle and size in shares of the picture, then scores.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,8 +112,9 @@ pub struct QueryOutputs {
 }
 
 /// The outputs of SSD: boxes by their edges beside their scores.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct EdgeOutputs {
     /// [1, N, 4] or [N, 4].
     pub boxes: String,
@@ -126,8 +133,9 @@ pub struct EdgeOutputs {
 }
 
 /// The order of a box's edges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum EdgeOrder {
     /// Left, top, right, bottom.
     Xyxy,
@@ -136,8 +144,9 @@ pub enum EdgeOrder {
 }
 
 /// The output of a classifier.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct ClassScores {
     /// [n, classes].
     pub output: String,
@@ -145,8 +154,9 @@ pub struct ClassScores {
 }
 
 /// The function from a classifier's numbers to scores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum ScoreActivation {
     /// One class applies.
     Softmax,

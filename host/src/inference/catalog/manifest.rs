@@ -65,8 +65,9 @@ pub struct Embedding {
 }
 
 /// How a picture becomes a model's input. Pipelines get it; the host does not use it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(inline)]
 pub struct Preprocessing {
     /// The order of channels.
     pub channels: ChannelOrder,

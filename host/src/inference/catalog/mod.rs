@@ -344,6 +344,28 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_shown_with_how_it_is_run_and_what_it_lacks_for_that() {
+        let shown = |extra: &str| {
+            let directory = folder(&manifest(extra), b"graph");
+            let catalog = read(directory.path()).unwrap();
+            let entry = catalog.entries().next().unwrap();
+            serde_json::to_value(ModelInfo::new(entry, &[])).unwrap()
+        };
+        let bare = shown("");
+        assert!(bare["decoder"].is_null() && bare["preprocessing"].is_null());
+        assert!(bare["lacks"].as_str().unwrap().contains("no [decoder]"), "{bare}");
+        let described = shown(
+            "decoder = { family = \"classifier\", output = \"y\", activation = \"softmax\" }\n\
+             preprocessing = { channels = \"rgb\", mean = [0, 0, 0], std = [255, 255, 255], \
+             fit = \"stretch\" }\n",
+        );
+        assert_eq!(described["decoder"]["family"], "classifier");
+        assert_eq!(described["preprocessing"]["fit"], "stretch");
+        let lacks = described["lacks"].as_str().unwrap();
+        assert!(lacks.contains("fix height and width"), "{lacks}");
+    }
+
+    #[test]
     fn an_exchanged_graph_is_refused_with_both_digests() {
         let directory = folder(&manifest(""), b"another");
         let error = read(directory.path()).unwrap_err().to_string();

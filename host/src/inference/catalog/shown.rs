@@ -4,7 +4,7 @@ use ocelli_protocol::inference::{LoadedModel, TensorDeclaration};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Catalog, CatalogEntry, Embedding};
+use super::{Catalog, CatalogEntry, Embedding, ModelDecoder, Preprocessing};
 use crate::config::DeviceFallback;
 use crate::inference::InferenceStatus;
 use crate::shape::DIGEST;
@@ -71,6 +71,12 @@ pub struct ModelInfo {
     inputs: Vec<TensorDeclaration>,
     outputs: Vec<TensorDeclaration>,
     embedding: Option<Embedding>,
+    /// How a picture becomes the input, by `model.toml`.
+    preprocessing: Option<Preprocessing>,
+    /// How the outputs become boxes or classes, by `model.toml`.
+    decoder: Option<ModelDecoder>,
+    /// What it lacks to be run by a pipeline that was not written for it.
+    lacks: Option<String>,
     /// The configured device, as the config writes it.
     device: String,
     /// Policy for an unusable device.
@@ -142,6 +148,9 @@ impl ModelInfo {
             inputs: model.inputs.clone(),
             outputs: model.outputs.clone(),
             embedding: manifest.embedding.clone(),
+            preprocessing: manifest.preprocessing.clone(),
+            decoder: manifest.decoder.clone(),
+            lacks: manifest.lack(),
             device: model.device.to_string(),
             fallback: if model.fallback { DeviceFallback::Cpu } else { DeviceFallback::None },
             preload: *preload,
