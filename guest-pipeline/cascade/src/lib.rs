@@ -70,7 +70,7 @@ impl Pipeline for Cascade {
             );
             log::warn("crops", &text);
         }
-        Ok(Output { detections: Some(detections), events: Vec::new() })
+        Ok(Output::found(detections))
     }
 }
 

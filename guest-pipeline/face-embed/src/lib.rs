@@ -74,7 +74,7 @@ impl Pipeline for FaceEmbed {
                 self.settings.gender_and_age,
             ));
         }
-        Ok(Output { detections: Some(detections), events: Vec::new() })
+        Ok(Output::found(detections))
     }
 }
 

@@ -115,7 +115,7 @@ impl Engine {
             ..event.event(&self.settings.labels)
         };
         let events = change.into_iter().chain(events.iter().map(pictured));
-        Output { detections: Some(detections), events: events.collect() }
+        Output::found(detections).with_events(events.collect())
     }
 
     /// The event, and the line of the log, when tracks cease to be reliable or are so again. The

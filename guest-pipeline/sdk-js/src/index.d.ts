@@ -267,10 +267,20 @@ export interface Event {
   attachments?: Image[];
 }
 
+/** What a frame's detections rest on. */
+export interface Basis {
+  /** The least certain of them: a model's run, pixels followed since, or extrapolation. */
+  source: 'model' | 'flow' | 'predicted';
+  /** Presentation time since the frame on which a model ran last, in nanoseconds. */
+  modelAge?: bigint | number;
+}
+
 /** The result of a frame. Without `detections` the frame was not looked at. */
 export interface Output {
   detections?: Detection[];
   events?: Event[];
+  /** Where the model does not run on every frame. */
+  basis?: Basis;
 }
 
 /** What a pipeline says of itself. */

@@ -136,14 +136,31 @@ function decode(version, bytes, formats) {
  * finite, which here are an error.
  */
 function lower(output) {
-  if (output === undefined || output === null) return { detections: undefined, events: [] };
-  const { detections, events = [] } = Array.isArray(output) ? { detections: output } : output;
-  const lowered = { detections: detections?.map(detection), events: events.map(event) };
+  if (output === undefined || output === null) {
+    return { detections: undefined, events: [], basis: undefined };
+  }
+  const {
+    detections,
+    events = [],
+    basis,
+  } = Array.isArray(output) ? { detections: output } : output;
+  const lowered = {
+    detections: detections?.map(detection),
+    events: events.map(event),
+    basis: basis && restsOn(basis),
+  };
   // Last: after an error above they go back to the host.
   events.forEach(({ attachments = [] }, i) => {
     lowered.events[i].attachments = attachments.map((image) => image.giveAway());
   });
   return lowered;
+}
+
+function restsOn({ source, modelAge = 0 }) {
+  if (!['model', 'flow', 'predicted'].includes(source)) {
+    throw new RangeError(`the source ${JSON.stringify(source)} is not model, flow or predicted`);
+  }
+  return { source, modelAge: BigInt(modelAge) };
 }
 
 function detection({ label, score, box, track, attributes = [], embedding }) {

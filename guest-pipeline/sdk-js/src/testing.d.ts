@@ -20,6 +20,7 @@ export class FakeFrame {
 export interface RawOutput {
   detections?: { label: string; score: number; box: Rect; track?: number }[];
   events: { kind: string; data: string; detections: { label: string; box: Rect }[] }[];
+  basis?: { source: string; modelAge: bigint };
 }
 
 /** A model of a script: named inputs to each output's shape and numbers. */

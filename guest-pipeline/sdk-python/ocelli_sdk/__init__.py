@@ -46,7 +46,16 @@ from .frames import (
     tensor_spec,
 )
 from .models import Model
-from .pipeline import Attribute, CameraPipeline, Detection, Event, Output, export
+from .pipeline import (
+    Attribute,
+    Basis,
+    CameraPipeline,
+    Detection,
+    Event,
+    Output,
+    Source,
+    export,
+)
 from .settings import setting
 from .store import Bucket
 from .tracker import Track, Tracker
@@ -55,6 +64,7 @@ from .zones import Zone
 __all__ = [
     "Attribute",
     "Axes",
+    "Basis",
     "Box",
     "Bucket",
     "CameraPipeline",
@@ -74,6 +84,7 @@ __all__ = [
     "Placement",
     "Scored",
     "SettingsError",
+    "Source",
     "Tensor",
     "TensorSpec",
     "Track",

@@ -158,12 +158,30 @@ class Event:
     attachments: list[Any]
 
 
+class Source(enum.Enum):
+    """What boxes rest on: a model's run, pixels followed since, or extrapolation."""
+
+    MODEL = 0
+    FLOW = 1
+    PREDICTED = 2
+
+
+@dataclass
+class Basis:
+    """What a frame's detections rest on: the least certain of them, and the presentation time since
+    the frame on which a model ran last, in nanoseconds."""
+
+    source: Source
+    model_age: int
+
+
 @dataclass
 class Output:
     """The result of a frame, as the contract has it."""
 
     detections: list[Detection] | None
     events: list[Event]
+    basis: Basis | None
 
 
 @dataclass
@@ -233,7 +251,14 @@ boxes = SimpleNamespace(
     rows=_absent("boxes.rows"),
     suppress=_absent("boxes.suppress"),
 )
-results = SimpleNamespace(Attribute=Attribute, Detection=Detection, Event=Event, Output=Output)
+results = SimpleNamespace(
+    Attribute=Attribute,
+    Basis=Basis,
+    Detection=Detection,
+    Event=Event,
+    Output=Output,
+    Source=Source,
+)
 description = SimpleNamespace(ModelNeed=ModelNeed, Description=Description)
 tensor = SimpleNamespace(TensorType=TensorType, Tensor=_absent("the constructor of a tensor"))
 graph = SimpleNamespace(load_by_name=_absent("graph.load_by_name"))

@@ -13,6 +13,8 @@ from ._host import Err, description, results
 from .boxes import Box
 
 Attribute = results.Attribute
+Basis = results.Basis
+Source = results.Source
 
 
 @dataclass
@@ -39,10 +41,12 @@ class Event:
 
 @dataclass
 class Output:
-    """The result of a frame. No detections at all (`None`): the frame was not looked at."""
+    """The result of a frame. No detections at all (`None`): the frame was not looked at. `basis`
+    says what they rest on, where the model does not run on every frame."""
 
     detections: Sequence[Detection] | None = None
     events: Sequence[Event] = field(default_factory=list)
+    basis: Basis | None = None
 
 
 class CameraPipeline:
@@ -202,7 +206,7 @@ def lower(output: Output | Sequence[Detection] | None) -> Any:
     """The result as the contract has it, checked: the host ends an instance for numbers that are
     not finite, which here are an error."""
     if output is None:
-        return results.Output(None, [])
+        return results.Output(None, [], None)
     if not isinstance(output, Output):
         output = Output(output)
     found = output.detections
@@ -211,7 +215,7 @@ def lower(output: Output | Sequence[Detection] | None) -> Any:
     # Last: after an error above they go back to the host.
     for made, event in zip(events, output.events):
         made.attachments = [image._give_away() for image in event.attachments]
-    return results.Output(detections, events)
+    return results.Output(detections, events, output.basis)
 
 
 def _detection(one: Detection) -> Any:

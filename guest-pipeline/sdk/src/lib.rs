@@ -46,7 +46,7 @@
 //!         let dark = mean < u64::from(self.below);
 //!         let turned = !std::mem::replace(&mut self.dark, dark) && dark;
 //!         let events = if turned { vec![Event::new("dark")] } else { vec![] };
-//!         Ok(Output { detections: None, events })
+//!         Ok(Output::skipped().with_events(events))
 //!     }
 //! }
 //!
@@ -133,7 +133,7 @@ pub use bindings::exports::ocelli::pipeline::pipeline::{Description, ModelNeed};
 pub use bindings::ocelli::pipeline::frames::{
     Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
 };
-pub use bindings::ocelli::pipeline::results::{Attribute, Detection, Event, Output};
+pub use bindings::ocelli::pipeline::results::{Attribute, Basis, Detection, Event, Output, Source};
 #[cfg(target_family = "wasm")]
 pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
 pub use letterbox::Letterbox;

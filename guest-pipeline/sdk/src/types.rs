@@ -1,7 +1,9 @@
 //! Shorthands for the contract's records.
 
 use crate::geometry::BBox;
-use crate::{Channels, Detection, Element, Event, Fit, Layout, Output, Rect, TensorSpec};
+use crate::{
+    Basis, Channels, Detection, Element, Event, Fit, Layout, Output, Rect, Source, TensorSpec,
+};
 
 impl TensorSpec {
     /// A letterboxed f32 NCHW tensor in RGB with black borders, pixels left in 0 to 255. Change
@@ -55,7 +57,45 @@ impl Output {
     /// The output of a frame that the pipeline did not look at: nothing is sent to the subscribers.
     #[must_use]
     pub fn skipped() -> Self {
-        Self { detections: None, events: Vec::new() }
+        Self { detections: None, events: Vec::new(), basis: None }
+    }
+
+    /// What was found in the frame, without events.
+    #[must_use]
+    pub fn found(detections: Vec<Detection>) -> Self {
+        Self { detections: Some(detections), ..Self::skipped() }
+    }
+
+    /// The same with these events.
+    #[must_use]
+    pub fn with_events(self, events: Vec<Event>) -> Self {
+        Self { events, ..self }
+    }
+
+    /// The same, resting on this. A pipeline that runs its model on every frame need not say so.
+    #[must_use]
+    pub fn resting_on(self, basis: Basis) -> Self {
+        Self { basis: Some(basis), ..self }
+    }
+}
+
+impl Basis {
+    /// A model ran on this frame.
+    #[must_use]
+    pub fn model() -> Self {
+        Self { source: Source::Model, model_age: 0 }
+    }
+
+    /// Pixels were followed since a model ran, so many nanoseconds of presentation time ago.
+    #[must_use]
+    pub fn flow(model_age: u64) -> Self {
+        Self { source: Source::Flow, model_age }
+    }
+
+    /// Extrapolated since a model ran, so many nanoseconds of presentation time ago.
+    #[must_use]
+    pub fn predicted(model_age: u64) -> Self {
+        Self { source: Source::Predicted, model_age }
     }
 }
 

@@ -152,6 +152,14 @@ pub struct Detections {
     pub height: u32,
     /// The objects in the frame.
     pub detections: Vec<Detection>,
+    /// What the detections rest on, by the least certain of them: `model`, `flow` or `predicted`.
+    /// Empty where the pipeline does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// Milliseconds since the frame on which a model ran last, 0 where it ran on this one. `None`
+    /// where `source` is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_age_ms: Option<u64>,
     /// Milliseconds of each stage: `decode`, `wait`, `inference`, `pipeline`, ...
     pub latency_ms: BTreeMap<String, f64>,
 }

@@ -402,6 +402,26 @@ pub struct Timestamps {
     pub emitted: u64,
 }
 
+/// What boxes rest on, the most certain first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A model ran on the frame.
+    Model,
+    /// Pixels were followed from a frame on which a model ran.
+    Flow,
+    /// Extrapolated, without a look at the pixels.
+    Predicted,
+}
+
+/// What a frame's detections rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The least certain of them.
+    pub source: Source,
+    /// Presentation time since the frame on which a model ran last, in nanoseconds.
+    pub model_age_ns: u64,
+}
+
 /// The output of a pipeline for one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameResult {
@@ -421,6 +441,8 @@ pub struct FrameResult {
     pub detections: Option<Vec<Detection>>,
     /// The events of this frame, in the pipeline's order.
     pub events: Vec<Event>,
+    /// What the detections rest on, where the pipeline says so.
+    pub basis: Option<Basis>,
     /// When the frame passed each step.
     pub timestamps: Timestamps,
 }

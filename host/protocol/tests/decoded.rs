@@ -79,6 +79,7 @@ fn result(events: Vec<Event>) -> FromWorker {
         height: 4,
         detections: Some(Vec::new()),
         events,
+        basis: None,
         timestamps: Timestamps::default(),
     };
     FromWorker::Result { result, counters: Counters::default() }

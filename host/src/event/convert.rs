@@ -47,6 +47,8 @@ pub fn detections(
         width: result.width,
         height: result.height,
         detections: all(found, result.frame)?,
+        source: result.basis.map(|basis| basis.source.into()),
+        model_age_ms: result.basis.map(|basis| basis.model_age_ns / 1_000_000),
         latency_ms: Latency::of(&result.timestamps),
     }))
 }
@@ -180,6 +182,7 @@ mod tests {
             height: 1,
             detections: None,
             events: Vec::new(),
+            basis: None,
             timestamps: protocol::Timestamps::default(),
         };
         let of_kind = |kind: &str| {

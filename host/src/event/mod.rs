@@ -33,7 +33,8 @@ pub use queue::{HubCounts, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, S
 pub use subscriber::{SubscribeOptions, Subscriber};
 pub use time::{rfc3339, unix_ns};
 pub use wire::{
-    ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, EncodedMessage,
-    Event, Latency, PictureChoice, PictureCodec, ServerMessage, SessionState, encode_event,
+    ALERT, AttachmentRef, Attribute, Attributes, Clock, Detection, DetectionSource, Detections,
+    EncodedMessage, Event, Latency, PictureChoice, PictureCodec, ServerMessage, SessionState,
+    encode_event,
 };
 pub(crate) use wire::{CODE, HOST_KINDS, JournalledEvent};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ocelli_protocol::worker::{CaptureClock, Codec};
+use ocelli_protocol::worker::{CaptureClock, Codec, Source};
 use schemars::JsonSchema;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
@@ -275,6 +275,29 @@ impl From<CaptureClock> for Clock {
     }
 }
 
+/// What detections rest on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum DetectionSource {
+    /// A model ran on this frame.
+    Model,
+    /// Pixels were followed from a frame on which a model ran.
+    Flow,
+    /// Extrapolated, without a look at the pixels.
+    Predicted,
+}
+
+impl From<Source> for DetectionSource {
+    fn from(source: Source) -> Self {
+        match source {
+            Source::Model => Self::Model,
+            Source::Flow => Self::Flow,
+            Source::Predicted => Self::Predicted,
+        }
+    }
+}
+
 /// What a pipeline found in one frame.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Detections {
@@ -297,6 +320,14 @@ pub struct Detections {
     pub height: u32,
     /// What was found.
     pub detections: Vec<Detection>,
+    /// What the detections rest on, by the least certain of them. Left out where the pipeline does
+    /// not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<DetectionSource>,
+    /// Whole milliseconds since the frame on which a model ran last, 0 where it ran on this one.
+    /// Left out where `source` is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_age_ms: Option<u64>,
     /// Milliseconds that each station took.
     pub latency_ms: Latency,
 }

@@ -5,7 +5,7 @@ use ocelli_protocol::worker::FrameResult;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::event::{self, AttachmentRef, Detection, InvalidResult};
+use crate::event::{self, AttachmentRef, Detection, DetectionSource, InvalidResult};
 
 /// The outcome of a frame. Numbers are rounded as in the messages of a host.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +22,12 @@ pub(crate) struct FrameLine {
     pub(crate) height: Option<u32>,
     /// `None`: the pipeline did not look at the frame.
     pub(crate) detections: Option<Vec<Detection>>,
+    /// What the detections rest on, where the pipeline says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<DetectionSource>,
+    /// Milliseconds since the frame on which a model ran last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) model_age_ms: Option<u64>,
     pub(crate) events: Vec<EventLine>,
     /// Why the frame failed, in the pipeline's words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +100,8 @@ impl FrameLine {
             presentation_ns: Some(result.presentation_ns),
             width: Some(result.width),
             height: Some(result.height),
+            source: found.as_ref().and_then(|found| found.source),
+            model_age_ms: found.as_ref().and_then(|found| found.model_age_ms),
             detections: found.map(|found| found.detections),
             events: events.collect::<Result<_, _>>()?,
             error: None,
@@ -110,6 +118,8 @@ impl FrameLine {
             width: None,
             height: None,
             detections: None,
+            source: None,
+            model_age_ms: None,
             events: Vec::new(),
             error: Some(error),
             guest_ms: None,

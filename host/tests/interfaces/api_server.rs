@@ -187,6 +187,8 @@ fn found(frame: u64) -> Detections {
         width: 4,
         height: 3,
         detections: vec![],
+        source: None,
+        model_age_ms: None,
         latency_ms,
     }
 }

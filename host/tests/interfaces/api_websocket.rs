@@ -246,6 +246,8 @@ fn found(frame: u64, objects: usize) -> Detections {
         width: 4,
         height: 3,
         detections: vec![object; objects],
+        source: None,
+        model_age_ms: None,
         latency_ms: Latency { decode: 0.0, wait: 0.0, inference: 0.0, pipeline: 0.0, total: 0.0 },
     }
 }

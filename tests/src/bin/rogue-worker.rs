@@ -257,6 +257,7 @@ impl Rogue {
             height: u32::MAX,
             detections: Some(vec![detection]),
             events: vec![event("", "no JSON")],
+            basis: None,
             // The last before the first.
             timestamps: Timestamps { received: u64::MAX, emitted: 0, ..Timestamps::default() },
         }
@@ -441,6 +442,7 @@ fn empty() -> FrameResult {
         height: 576,
         detections: None,
         events: Vec::new(),
+        basis: None,
         timestamps: Timestamps::default(),
     }
 }

@@ -30,7 +30,7 @@
 //!         let outputs = self.model.run([("input", tensor)])?;
 //!         let score = outputs.floats("score")?.values()[0];
 //!         let found = (score > 0.5).then(|| Detection::new("thing", score, BBox::default()));
-//!         Ok(Output { detections: Some(found.into_iter().collect()), events: vec![] })
+//!         Ok(Output::found(found.into_iter().collect()))
 //!     }
 //! }
 //!

@@ -201,7 +201,7 @@ impl Pipeline for Counter {
     fn process(&mut self, _: &Frame) -> Result<Output, String> {
         self.frames += 1;
         let event = Event { data: self.data.clone(), ..Event::new("seen") };
-        Ok(Output { detections: None, events: vec![event] })
+        Ok(Output::skipped().with_events(vec![event]))
     }
 
     fn query(&self, _: &str) -> Result<String, String> {

@@ -74,10 +74,7 @@ impl Pipeline for Bright {
                 ..Event::new("appeared")
             });
         }
-        Ok(Output {
-            detections: Some(found),
-            events,
-        })
+        Ok(Output::found(found).with_events(events))
     }
 
     /// Whether something is in view: the next version does not report it again.

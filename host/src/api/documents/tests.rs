@@ -9,8 +9,9 @@ use super::*;
 use crate::api::message::ClientMessage;
 use crate::api::routes::ROUTES;
 use crate::event::{
-    AttachmentRef, Attribute, Attributes, Clock, Detection, Detections, Event, HostStatus, Latency,
-    PartState, PictureChoice, PictureCodec, ServerMessage, SessionState, encode_event,
+    AttachmentRef, Attribute, Attributes, Clock, Detection, DetectionSource, Detections, Event,
+    HostStatus, Latency, PartState, PictureChoice, PictureCodec, ServerMessage, SessionState,
+    encode_event,
 };
 
 /// Where a document is for the schemas in it.
@@ -219,6 +220,8 @@ fn detections() -> Detections {
         width: 768,
         height: 576,
         detections: vec![found()],
+        source: Some(DetectionSource::Flow),
+        model_age_ms: Some(300),
         latency_ms,
     }
 }

@@ -38,6 +38,7 @@ fn result(frame: u64) -> protocol::FrameResult {
             data: r#"{"zone":"gate"}"#.into(),
             attachments: vec![],
         }],
+        basis: None,
         timestamps: protocol::Timestamps {
             received: 1_000_000_000,
             decoded: 1_002_504_999,

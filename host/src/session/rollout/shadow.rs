@@ -320,6 +320,7 @@ mod tests {
             height: 100,
             detections: Some(detections),
             events: kinds.iter().map(event).collect(),
+            basis: None,
             timestamps: Timestamps { emitted: ms * 1_000_000, ..Timestamps::default() },
         }
     }

@@ -51,6 +51,7 @@ fn broken(detections: Option<Vec<Detection>>, events: Vec<Event>) -> Option<Limi
         height: 1,
         detections,
         events,
+        basis: None,
         timestamps: stations,
     };
     result(&made, &limits()).err().map(|exceeded| {

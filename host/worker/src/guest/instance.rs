@@ -153,7 +153,8 @@ impl Instance {
         })?;
         let answered = self.with_state(|state| state.end_frame(handle))?;
         let output = returned.map_err(refused)?;
-        let Output { detections, events } = self.with_state(|state| state.convert(output))?;
+        let Output { detections, events, basis } =
+            self.with_state(|state| state.convert(output))?;
         Ok(FrameResult {
             frame: frame.number,
             presentation_ns: frame.shown_ns,
@@ -163,6 +164,7 @@ impl Instance {
             height: frame.picture.height(),
             detections,
             events,
+            basis,
             timestamps: Timestamps {
                 received: frame.received_ns,
                 decoded: frame.decoded_ns,

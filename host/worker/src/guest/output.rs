@@ -1,7 +1,7 @@
 //! Converts a component's types into the protocol's, within bounds.
 
 use ocelli_protocol::limit::{Limit, MAX_DETECTIONS, MAX_OUTPUT_BYTES, truncate_line};
-use ocelli_protocol::worker::{Attribute, Detection, Event, Rect, WorkerLimits};
+use ocelli_protocol::worker::{Attribute, Basis, Detection, Event, Rect, Source, WorkerLimits};
 use wasmtime::component::ResourceTable;
 
 use super::limits::LimitExceeded;
@@ -22,6 +22,8 @@ pub(super) struct Output {
     pub detections: Option<Vec<Detection>>,
     /// The frame's events, in the component's order.
     pub events: Vec<Event>,
+    /// What the detections rest on.
+    pub basis: Option<Basis>,
 }
 
 /// Converts the output of `process`. An output over a limit, or with an attachment that does not
@@ -38,7 +40,8 @@ pub(super) fn output(
     let most = limits.events_per_frame as usize;
     check_count(Limit::Events, "events of one frame", output.events.len(), most)?;
     let events = output.events.into_iter().map(|event| convert_event(table, event, &mut budget));
-    Ok(Output { detections, events: events.collect::<wasmtime::Result<_>>()? })
+    let basis = output.basis.filter(|_| detections.is_some()).map(convert_basis);
+    Ok(Output { detections, events: events.collect::<wasmtime::Result<_>>()?, basis })
 }
 
 /// The rest of what one frame's output may have.
@@ -122,6 +125,15 @@ fn convert_detections(detections: Vec<results::Detection>) -> Vec<Detection> {
         embedding: detection.embedding,
     };
     detections.into_iter().map(convert).collect()
+}
+
+fn convert_basis(results::Basis { source, model_age }: results::Basis) -> Basis {
+    let source = match source {
+        results::Source::Model => Source::Model,
+        results::Source::Flow => Source::Flow,
+        results::Source::Predicted => Source::Predicted,
+    };
+    Basis { source, model_age_ns: model_age }
 }
 
 fn check_count(limit: Limit, what: &str, count: usize, most: usize) -> Result<(), LimitExceeded> {

@@ -14,7 +14,7 @@ use ocelli_protocol::inference::{
 };
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::shm::SharedMemory;
-use ocelli_protocol::worker::{Decode, WorkerLimits};
+use ocelli_protocol::worker::{self as protocol, Decode, WorkerLimits};
 use serde_json::json;
 use wasmtime::component::Resource;
 
@@ -318,7 +318,7 @@ fn event(attachments: Vec<Resource<Image>>) -> wit::Output {
         data: String::new(),
         attachments,
     };
-    wit::Output { detections: None, events: vec![event] }
+    wit::Output { detections: None, events: vec![event], basis: None }
 }
 
 fn detection(score: f32) -> wit::Detection {
@@ -332,6 +332,21 @@ fn detection(score: f32) -> wit::Detection {
         attributes: Vec::new(),
         embedding: None,
     }
+}
+
+fn output_of(detections: Vec<wit::Detection>) -> wit::Output {
+    wit::Output { detections: Some(detections), events: Vec::new(), basis: None }
+}
+
+#[test]
+fn what_detections_rest_on_is_told_of_detections_alone() {
+    let mut state = state();
+    let basis = Some(wit::Basis { source: wit::Source::Flow, model_age: 300_000_000 });
+    let mut rests_on = |taken| output(state.table_mut(), taken, &limits()).unwrap().basis;
+    let flow = protocol::Basis { source: protocol::Source::Flow, model_age_ns: 300_000_000 };
+    assert_eq!(rests_on(wit::Output { basis, ..output_of(vec![detection(0.5)]) }), Some(flow));
+    assert_eq!(rests_on(output_of(vec![])), None);
+    assert_eq!(rests_on(wit::Output { detections: None, events: vec![], basis }), None);
 }
 
 fn image(state: &mut TestInstance, jpeg: Vec<u8>) -> Resource<Image> {
@@ -383,12 +398,11 @@ fn output_out_of_bounds_is_refused() {
     let large = image(&mut state, vec![0; 3 << 20]);
     assert_eq!(limit_of(&mut state, event(vec![large]), &limits), Some(Limit::OutputBytes));
 
-    let with =
-        |count| wit::Output { detections: Some(vec![detection(0.5); count]), events: Vec::new() };
+    let with = |count| output_of(vec![detection(0.5); count]);
     assert_eq!(limit_of(&mut state, with(1000), &limits), None);
     assert_eq!(limit_of(&mut state, with(1001), &limits), Some(Limit::Detections));
 
-    let odd = wit::Output { detections: Some(vec![detection(f32::NAN)]), events: Vec::new() };
+    let odd = output_of(vec![detection(f32::NAN)]);
     let error = output(state.table_mut(), odd, &limits).unwrap_err();
     assert!(
         error.to_string().contains("not finite") && LimitExceeded::from_error(&error).is_none(),
@@ -404,7 +418,11 @@ fn an_events_detections_count_towards_its_size() {
         let found = wit::Detection { label: label.into(), ..detection(0.5) };
         let event =
             wit::Event { detections: vec![found], ..event(Vec::new()).events.swap_remove(0) };
-        limit_of(&mut state, wit::Output { detections: None, events: vec![event] }, &limits)
+        limit_of(
+            &mut state,
+            wit::Output { detections: None, events: vec![event], basis: None },
+            &limits,
+        )
     };
     assert_eq!(about("thirteen long"), None, "with \"entered\" that makes 20 bytes");
     assert_eq!(about("fourteen bytes"), Some(Limit::EventBytes));

@@ -220,6 +220,7 @@ mod tests {
             height: 1,
             detections,
             events,
+            basis: None,
             timestamps: Timestamps::default(),
         }
     }

@@ -168,7 +168,7 @@ impl Pipeline for Changeling {
             let stamp = Attribute { name: "stamp".into(), value: stamp.to_string(), score: 1.0 };
             detections.iter_mut().for_each(|detection| detection.attributes.push(stamp.clone()));
         }
-        Ok(Output { detections: Some(detections), events })
+        Ok(Output::found(detections).with_events(events))
     }
 
     fn query(&self, _: &str) -> Result<String, String> {

@@ -89,7 +89,7 @@ impl Pipeline for Filer {
         });
         let data = json!({ "answers": answers.collect::<Vec<_>>() }).to_string();
         let events = vec![Event { data, ..Event::new("files") }];
-        Ok(Output { detections: Some(Vec::new()), events })
+        Ok(Output::found(Vec::new()).with_events(events))
     }
 }
 

@@ -124,7 +124,7 @@ impl Fingerprint {
             let data = json!({"frames": self.frames, "chain": format!("{:016x}", self.chain)});
             events.push(Event { data: data.to_string(), ..Event::new("fingerprint") });
         }
-        Output { detections: Some(vec![detection]), events }
+        Output::found(vec![detection]).with_events(events)
     }
 }
 

@@ -95,7 +95,7 @@ impl Pipeline for Hostile {
             | Attack::TrapOnFrame50
             | Attack::HugeAnswer => {}
         }
-        Ok(Output { detections: Some(Vec::new()), events: Vec::new() })
+        Ok(Output::found(Vec::new()))
     }
 
     fn command(&mut self, request: &str) -> Result<String, String> {

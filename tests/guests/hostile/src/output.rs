@@ -15,7 +15,7 @@ pub(crate) const HUGE: usize = 100_000_000;
 const LINES: usize = 4000;
 
 fn events(events: Vec<Event>) -> Output {
-    Output { detections: Some(Vec::new()), events }
+    Output::found(Vec::new()).with_events(events)
 }
 
 /// Ten thousand events of one frame.
@@ -27,7 +27,7 @@ pub(crate) fn many_events() -> Output {
 pub(crate) fn many_detections() -> Output {
     let area = BBox::from_xywh(0.0, 0.0, 1.0, 1.0);
     let detections = (0..10_000).map(|_| Detection::new("x", 0.5, area)).collect();
-    Output { detections: Some(detections), events: Vec::new() }
+    Output::found(detections)
 }
 
 /// An event with a hundred pictures of a corner of the frame.
@@ -80,7 +80,7 @@ pub(crate) fn shared_text() -> Output {
 /// A detection whose score is not a number.
 pub(crate) fn nan_score() -> Output {
     let detection = Detection::new("nobody", f32::NAN, BBox::from_xywh(0.0, 0.0, 1.0, 1.0));
-    Output { detections: Some(vec![detection]), events: Vec::new() }
+    Output::found(vec![detection])
 }
 
 /// Thousands of lines for the log, half of them by way of standard error.

@@ -66,7 +66,7 @@ impl Pipeline for Marked {
             // An event is not missed.
             Err(error) => {
                 let data = json!({"frame": frame.index(), "error": error}).to_string();
-                Output { events: vec![Event { data, ..Event::new("refused") }], ..told("refused") }
+                told("refused").with_events(vec![Event { data, ..Event::new("refused") }])
             }
         })
     }
@@ -74,7 +74,7 @@ impl Pipeline for Marked {
 
 fn told(label: &str) -> Output {
     let everywhere = BBox::from_xywh(0.0, 0.0, 1.0, 1.0);
-    Output { detections: Some(vec![Detection::new(label, 1.0, everywhere)]), events: vec![] }
+    Output::found(vec![Detection::new(label, 1.0, everywhere)])
 }
 
 /// What the model is given for a frame: other numbers for each, so that an answer to another one

@@ -123,7 +123,7 @@ impl Motion {
         if self.counts.frames.is_multiple_of(COUNTED_EVERY) {
             events.push(self.event("counted"));
         }
-        Output { detections: Some(detections), events }
+        Output::found(detections).with_events(events)
     }
 
     fn event(&self, kind: &str) -> Event {

@@ -79,7 +79,7 @@ impl Pipeline for Scene {
         if !frame.index().is_multiple_of(self.settings.every) {
             return Ok(Output::skipped());
         }
-        let mut output = Output { detections: Some(Vec::new()), events: Vec::new() };
+        let mut output = Output::found(Vec::new());
         for (half, area) in halves(frame.width() as f32, frame.height() as f32, self.settings.rows)
             .into_iter()
             .enumerate()

@@ -42,7 +42,7 @@ impl Pipeline for Spot {
             );
             Detection::new("spot", 1.0, area)
         });
-        Ok(Output { detections: Some(found.into_iter().collect()), events: Vec::new() })
+        Ok(Output::found(found.into_iter().collect()))
     }
 }
 

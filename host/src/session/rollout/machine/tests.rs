@@ -20,6 +20,7 @@ fn result(frame: u64) -> FrameResult {
         height: 1,
         detections: None,
         events: Vec::new(),
+        basis: None,
         timestamps: Timestamps::default(),
     }
 }

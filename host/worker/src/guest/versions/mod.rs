@@ -9,7 +9,7 @@
 //!
 //! The host's functions are written for the types of the [`newest`] version. An older one's file
 //! generates what its components export; `older` offers the newest's functions under the older
-//! names. The `wasi` interfaces have versions of their own and are there for every component.
+//! names, and converts the outputs of their `process`. The `wasi` interfaces have versions of their own and are there for every component.
 
 use ocelli_protocol::contract::{PACKAGE, SERVED};
 use ocelli_protocol::worker::{Description, ModelNeed};
@@ -199,7 +199,17 @@ impl PipelineInstance {
         store: &mut Store<InstanceState>,
         frame: Resource<FrameHandle>,
     ) -> wasmtime::Result<Result<newest::results::Output, String>> {
-        dispatch!(self, guest => guest.ocelli_pipeline_pipeline().call_process(store, frame).await)
+        match self {
+            Self::V0_1(guest) => {
+                let output = guest.ocelli_pipeline_pipeline().call_process(store, frame).await?;
+                Ok(output.map(older::output))
+            }
+            Self::V0_2(guest) => {
+                let output = guest.ocelli_pipeline_pipeline().call_process(store, frame).await?;
+                Ok(output.map(older::output))
+            }
+            Self::V0_3(guest) => guest.ocelli_pipeline_pipeline().call_process(store, frame).await,
+        }
     }
 
     /// See `query` in the WIT. `None`: the instance's version of the contract has no queries.

@@ -2,6 +2,9 @@
 //! name: the newest version's functions stand under the old names, too. The component model
 //! compares types by structure, so the newest version's records are theirs.
 //!
+//! Of `results`, 0.3 changed the record `output`: what a component of 0.1 or 0.2 returns is
+//! converted.
+//!
 //! A version from whose interface something has been taken or changed since needs bindings of its
 //! own instead. One to which something was added needs nothing: `ocelli-compile` refuses a
 //! component that imports what its version has not.
@@ -14,11 +17,45 @@ use wasmtime::component::{
 
 use crate::guest::boxes::BoxesView;
 use crate::guest::frames::FramesView;
+use crate::guest::newest;
 use crate::guest::newest::boxes::{self, Axes, Columns, ScoredBox};
 use crate::guest::newest::frames::{Affine, HostFrame, HostImage, Rect, TensorSpec};
 use crate::guest::resources::{FrameHandle, Image};
 use crate::guest::state::InstanceState;
 use crate::guest::tensor::Tensor;
+use crate::guest::versions::v0_1::results;
+
+/// What `process` of a component of 0.1 or 0.2 returned. It says nothing of its basis.
+pub(super) fn output(output: results::Output) -> newest::results::Output {
+    let event = |event: results::Event| newest::results::Event {
+        kind: event.kind,
+        detections: detections(event.detections),
+        data: event.data,
+        attachments: event.attachments,
+    };
+    newest::results::Output {
+        detections: output.detections.map(detections),
+        events: output.events.into_iter().map(event).collect(),
+        basis: None,
+    }
+}
+
+fn detections(found: Vec<results::Detection>) -> Vec<newest::results::Detection> {
+    let attribute = |attribute: results::Attribute| newest::results::Attribute {
+        name: attribute.name,
+        value: attribute.value,
+        score: attribute.score,
+    };
+    let convert = |detection: results::Detection| newest::results::Detection {
+        label: detection.label,
+        score: detection.score,
+        box_: detection.box_,
+        track: detection.track,
+        attributes: detection.attributes.into_iter().map(attribute).collect(),
+        embedding: detection.embedding,
+    };
+    found.into_iter().map(convert).collect()
+}
 
 /// Offers the interfaces of this version: "0.1.0".
 pub(super) fn link(linker: &mut Linker<InstanceState>, version: &str) -> wasmtime::Result<()> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
+use ocelli_protocol::worker::{Basis, Source};
 use wit_component::dummy_module;
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
@@ -189,6 +190,26 @@ fn components_of_each_version_are_called() {
         assert_eq!(instance.command("{}").unwrap(), "");
         assert_eq!(instance.snapshot().unwrap(), b"");
         instance.restore("1.0.0", b"state").unwrap();
+    }
+}
+
+#[test]
+fn an_output_of_each_version_is_taken_as_it_has_it() {
+    // One detection of zeros. 0.3 aligns the output to 8 bytes, since it has an age in it.
+    let older =
+        "(i32.store8 (i32.const 1028) (i32.const 1)) (i32.store (i32.const 1032) (i32.const 2048))
+        (i32.store (i32.const 1036) (i32.const 1))";
+    let newest = "(i32.store8 (i32.const 1032) (i32.const 1)) (i32.store (i32.const 1036) (i32.const 2048))
+        (i32.store (i32.const 1040) (i32.const 1)) (i32.store8 (i32.const 1056) (i32.const 1))
+        (i32.store8 (i32.const 1064) (i32.const 2)) (i64.store (i32.const 1072) (i64.const 7000000))";
+    let predicted = Basis { source: Source::Predicted, model_age_ns: 7_000_000 };
+    for (version, process, basis) in
+        [("0.1.0", older, None), ("0.2.0", older, None), ("0.3.0", newest, Some(predicted))]
+    {
+        let guest = Guest { contracts: &[version], process, ..IDLE };
+        let result = running(&guest).instance.process(numbered(3)).unwrap();
+        assert_eq!(result.basis, basis, "{version}");
+        assert_eq!(result.detections.map(|found| found.len()), Some(1), "{version}");
     }
 }
 

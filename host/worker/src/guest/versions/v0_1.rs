@@ -1,7 +1,7 @@
 //! `ocelli:pipeline@0.1.0` for components that were made for it: what they export. Their imports
-//! are the newest version's (`older`).
+//! are the newest version's (`older`), which also converts what `process` returns.
 
-/// The exports, with the newest version's types.
+/// The exports. The types of `frames` are the newest version's.
 mod bindings {
     wasmtime::component::bindgen!({
         path: "../../wit/0.1",
@@ -11,9 +11,9 @@ mod bindings {
         with: {
             "wasi": crate::guest::newest::wasi,
             "ocelli:pipeline/frames": crate::guest::newest::frames,
-            "ocelli:pipeline/results": crate::guest::newest::results,
         },
     });
 }
 
+pub use bindings::ocelli::pipeline::results;
 pub use bindings::{CameraPipeline, CameraPipelinePre};
