@@ -7,8 +7,10 @@ import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
+import { tuned } from './engine.mjs';
 
 const COMPONENTIZE = '@bytecodealliance/componentize-js';
+const ENGINE = 'lib/starlingmonkey_embedding.wasm';
 const WORLD = 'camera-pipeline';
 
 /** What the host does not offer: requests over HTTP, in either direction. */
@@ -18,7 +20,7 @@ class Refusal extends Error {}
 
 const project = createRequire(pathToFileURL(`${process.cwd()}/package.json`));
 
-/** A tool of the project, in the version that this SDK is tried with. */
+/** The folder and the module of a project's tool, in the version that this SDK is tried with. */
 async function tool(name, versions) {
   const install = `npm install --save-dev ${name}@${versions[name]}`;
   let path;
@@ -34,7 +36,7 @@ async function tool(name, versions) {
   if (version !== versions[name]) {
     throw new Refusal(`this SDK builds with ${name} ${versions[name]}, not ${version}: ${install}`);
   }
-  return import(pathToFileURL(path));
+  return [folder, await import(pathToFileURL(path))];
 }
 
 function moduleFile(name) {
@@ -74,27 +76,33 @@ async function build() {
   const [entry = existsSync('src/app.ts') ? 'src/app.ts' : 'src/app.js'] = positionals;
   if (!existsSync(entry)) throw new Refusal(`there is no ${entry}`);
   const own = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8'));
-  const esbuild = await tool('esbuild', own.peerDependencies);
-  const engine = await tool(COMPONENTIZE, own.peerDependencies);
+  const [, esbuild] = await tool('esbuild', own.peerDependencies);
+  const [folder, { componentize }] = await tool(COMPONENTIZE, own.peerDependencies);
+  const engine = tuned(await readFile(`${folder}/${ENGINE}`));
+  if (engine === undefined) {
+    throw new Refusal(`${folder}/${ENGINE} is not that of the package: npm install --force`);
+  }
   const output = resolve(values.output);
   await mkdir(dirname(output), { recursive: true });
   // The module stays beside the component: an error's stack names its lines.
   const source = `${output.replace(/\.wasm$/, '')}.js`;
   await bundle(esbuild, entry, source);
 
-  const { component } = await engine.componentize({
-    sourcePath: source,
-    witPath: resolve(values.wit),
-    worldName: WORLD,
-    disableFeatures: DISABLED,
-  });
   // Made beside it first: a build that fails leaves the last component as it is.
-  const part = `${output}.part`;
+  const [part, engineFile] = [`${output}.part`, `${output}.engine`];
   try {
+    await writeFile(engineFile, engine);
+    const { component } = await componentize({
+      sourcePath: source,
+      witPath: resolve(values.wit),
+      worldName: WORLD,
+      disableFeatures: DISABLED,
+      engine: engineFile,
+    });
     await writeFile(part, component);
     await rename(part, output);
   } finally {
-    await rm(part, { force: true });
+    for (const file of [part, engineFile]) await rm(file, { force: true });
   }
 }
 
