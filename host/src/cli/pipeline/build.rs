@@ -13,7 +13,7 @@ use super::tool::{
     self, CARGO, COMPONENTIZE_PY, NODE, NPM, PROJECT_PYTHON, PYTHON, RUST_TARGET, ToolError,
 };
 
-/// The world that a component targets, in the folder `wit` of a project that is not in Rust.
+/// The world that a component targets, in the folder `wit` of a project in Python.
 const WORLD: &str = "camera-pipeline";
 
 /// Lets the SDK's loops over model outputs use vector instructions.

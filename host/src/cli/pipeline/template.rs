@@ -31,8 +31,8 @@ pub(super) fn files(language: Language, name: &str) -> Vec<TemplateFile> {
         Language::Python => {
             ("python/", &[("sdk-python/", "vendor/ocelli-sdk/"), ("wit/", "wit/"), CLIP])
         }
-        Language::Js => ("js/", &[("sdk-js/", "vendor/ocelli-sdk/"), ("wit/", "wit/"), CLIP]),
-        Language::Ts => ("ts/", &[("sdk-js/", "vendor/ocelli-sdk/"), ("wit/", "wit/"), CLIP]),
+        Language::Js => ("js/", &[("sdk-js/", "vendor/ocelli-sdk/"), CLIP]),
+        Language::Ts => ("ts/", &[("sdk-js/", "vendor/ocelli-sdk/"), CLIP]),
     };
     let mut files: Vec<TemplateFile> = of(own)
         .map(|(path, content)| TemplateFile {
@@ -109,14 +109,26 @@ mod tests {
 
     #[test]
     fn a_project_in_every_language_has_its_test_its_sdk_and_the_contract() {
-        for (language, paths_of) in [
-            (Language::Python, ["src/app.py", "tests/test_app.py", "vendor/ocelli-sdk/README.md"]),
-            (Language::Js, ["src/app.js", "tests/app.test.js", "vendor/ocelli-sdk/package.json"]),
-            (Language::Ts, ["src/app.ts", "tests/app.test.ts", "vendor/ocelli-sdk/src/index.d.ts"]),
+        const SDK: &str = "vendor/ocelli-sdk/";
+        for (language, paths_of, of_sdk, contract) in [
+            (Language::Python, ["src/app.py", "tests/test_app.py"], "README.md", "wit/"),
+            (
+                Language::Js,
+                ["src/app.js", "tests/app.test.js"],
+                "package.json",
+                "vendor/ocelli-sdk/wit/",
+            ),
+            (
+                Language::Ts,
+                ["src/app.ts", "tests/app.test.ts"],
+                "src/index.d.ts",
+                "vendor/ocelli-sdk/wit/",
+            ),
         ] {
             let files = files(language, "a");
-            for path in paths_of.into_iter().chain(["README.md", ".gitignore", "wit/pipeline.wit"])
-            {
+            let (of_sdk, contract) = (format!("{SDK}{of_sdk}"), format!("{contract}pipeline.wit"));
+            let more = ["README.md", ".gitignore", &of_sdk, &contract];
+            for path in paths_of.into_iter().chain(more) {
                 assert!(paths(&files).contains(&path), "{language}: no {path}");
             }
             let of_the_sdk = |path: &&str| path.starts_with("vendor/ocelli-sdk/tests/");
