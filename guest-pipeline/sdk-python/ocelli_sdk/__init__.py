@@ -29,8 +29,23 @@
 `python -m ocelli_sdk.build` makes the component.
 """
 
-from . import boxes, errors, frames, log, models, nanodet, settings, store, tracker, yolo, zones
+from . import (
+    boxes,
+    detect,
+    errors,
+    families,
+    frames,
+    log,
+    models,
+    nanodet,
+    settings,
+    store,
+    tracker,
+    yolo,
+    zones,
+)
 from .boxes import Axes, Box, Scored, suppress
+from .detect import Detector
 from .errors import HostError, PipelineError, SettingsError
 from .frames import (
     Channels,
@@ -45,7 +60,7 @@ from .frames import (
     TensorSpec,
     tensor_spec,
 )
-from .models import Model
+from .models import Model, ModelDescription
 from .pipeline import (
     Attribute,
     Basis,
@@ -70,6 +85,7 @@ __all__ = [
     "CameraPipeline",
     "Channels",
     "Detection",
+    "Detector",
     "Element",
     "Event",
     "Fit",
@@ -79,6 +95,7 @@ __all__ = [
     "Layout",
     "Letterbox",
     "Model",
+    "ModelDescription",
     "Output",
     "PipelineError",
     "Placement",
@@ -91,8 +108,10 @@ __all__ = [
     "Tracker",
     "Zone",
     "boxes",
+    "detect",
     "errors",
     "export",
+    "families",
     "frames",
     "log",
     "models",

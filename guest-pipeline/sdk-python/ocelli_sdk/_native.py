@@ -202,6 +202,42 @@ class Description:
     settings_schema: str
 
 
+@dataclass
+class TensorDescription:
+    """An input or output of a model; -1 stands for a dimension that is known at run time alone."""
+
+    name: str
+    ty: TensorType
+    shape: list[int]
+
+
+@dataclass
+class PictureInput:
+    """The input of a model that takes a picture, and what a frame is to be asked for."""
+
+    name: str
+    spec: TensorSpec
+
+
+@dataclass
+class Decoder:
+    """How a model's outputs become boxes or classes; `parameters` is JSON."""
+
+    family: str
+    parameters: str
+
+
+@dataclass
+class ModelDescription:
+    """What the host knows of a model, as the contract has it."""
+
+    inputs: list[TensorDescription]
+    outputs: list[TensorDescription]
+    picture: PictureInput | None
+    decoder: Decoder | None
+    labels: list[str]
+
+
 class TensorType(enum.Enum):
     """The type of the elements of a tensor."""
 
@@ -250,6 +286,13 @@ boxes = SimpleNamespace(
     best=_absent("boxes.best"),
     rows=_absent("boxes.rows"),
     suppress=_absent("boxes.suppress"),
+)
+models = SimpleNamespace(
+    TensorDescription=TensorDescription,
+    PictureInput=PictureInput,
+    Decoder=Decoder,
+    ModelDescription=ModelDescription,
+    describe=_absent("models.describe"),
 )
 results = SimpleNamespace(
     Attribute=Attribute,

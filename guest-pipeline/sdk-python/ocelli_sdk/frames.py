@@ -71,6 +71,12 @@ class Tensor(_Handle):
         data = array("f", values).tobytes()
         return Tensor(tensor.Tensor(list(dimensions), tensor.TensorType.FP32, data))
 
+    @staticmethod
+    def of_integers(dimensions: Sequence[int], values: Sequence[int]) -> Tensor:
+        """A tensor of i64 of these numbers."""
+        data = array("q", values).tobytes()
+        return Tensor(tensor.Tensor(list(dimensions), tensor.TensorType.I64, data))
+
     @property
     def dimensions(self) -> list[int]:
         """Its shape."""

@@ -1,12 +1,48 @@
-"""Models of the host's catalogue."""
+"""Models of the host's catalogue, and what the host knows of them."""
 
 from __future__ import annotations
 
-from typing import Mapping
+import json
+from dataclasses import dataclass
+from typing import Any, Mapping
 
 from . import errors
 from ._host import Err, graph
+from ._host import models as host
 from .frames import Tensor
+
+PictureInput = host.PictureInput
+TensorDescription = host.TensorDescription
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What the host knows of a model, by its `model.toml`."""
+
+    inputs: list[TensorDescription]
+    outputs: list[TensorDescription]
+    picture: PictureInput | None
+    """The input that takes a picture: its `name`, and as `spec` what a frame is to be asked for.
+    None where there is no table `[preprocessing]`."""
+    family: str | None
+    """The form of the outputs, such as `yolov8`. None where there is no table `[decoder]`."""
+    decoder: dict[str, Any]
+    """The whole table `[decoder]`: the names of the outputs, and what else the family needs."""
+    labels: list[str]
+    """Names of the classes by their index. Empty where they are unknown."""
+
+
+def describe(name: str) -> ModelDescription:
+    """Describes a model. An error names the models that there are."""
+    try:
+        raw = host.describe(name)
+    except Err as error:
+        refused = str(error.value)
+    else:
+        family = None if raw.decoder is None else raw.decoder.family
+        table = {} if raw.decoder is None else json.loads(raw.decoder.parameters)
+        return ModelDescription(raw.inputs, raw.outputs, raw.picture, family, table, raw.labels)
+    raise errors.PipelineError(refused)
 
 
 class Model:

@@ -1,22 +1,28 @@
-"""NanoDet, the detector that comes with the host: boxes of the 80 COCO classes."""
+"""NanoDet, the detector that comes with the host: boxes of the 80 COCO classes.
+
+`ocelli_sdk.Detector` runs it, too, by the host's description; this one needs none.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import Container, Sequence
+from typing import Container
 
-from .boxes import Box, Scored, suppress
+from . import families
+from .boxes import Scored, suppress
 from .frames import Channels, Frame, tensor_spec
 from .models import Model
-
-BINS = 11
-"""Bins of a side: distances of 0 to 10 strides."""
 
 STRIDES = (8, 16, 32)
 """Strides of the three output levels in input pixels."""
 
-CELLS_READ = 300
-"""Cells of one level that are decoded, the best first: a crowd has a few per person."""
+_FORM = families.Form(
+    scores=[f"cls_s{stride}" for stride in STRIDES],
+    sides=[f"reg_s{stride}" for stride in STRIDES],
+    classes=80,
+    strides=STRIDES,
+    bins=11,
+    point=0.5,
+)
 
 
 class Detector:
@@ -44,31 +50,13 @@ class Detector:
         """What is in the frame, best first, boxes in frame pixels."""
         tensor, letterbox = frame.tensor(self._spec)
         outputs = self._model.run({"input": tensor})
+        search = families.Search((self.size, self.size), score, classes)
         found = []
-        for stride in STRIDES:
-            hits = outputs[f"cls_s{stride}"].best(score, CELLS_READ)
-            hits = [hit for hit in hits if classes is None or hit.class_ in classes]
-            rows = outputs[f"reg_s{stride}"].rows([hit.row for hit in hits]) if hits else []
-            for hit, row in zip(hits, rows):
-                box = letterbox.in_frame(_box(row, hit.row, self.size // stride, stride))
-                if box.proper:
-                    found.append(Scored(box, hit.score, hit.class_))
+        for one in families.nanodet(outputs, _FORM, search):
+            box = letterbox.in_frame(one.box)
+            if box.proper:
+                found.append(Scored(box, one.score, one.class_))
         return suppress(found, iou) if found else []
-
-
-def _box(row: Sequence[float], cell: int, columns: int, stride: int) -> Box:
-    """A cell's box: distances from its centre to the sides, in strides, are expected bins."""
-    sides = [_expected(row[i : i + BINS]) * stride for i in range(0, 4 * BINS, BINS)]
-    left, top, right, bottom = sides
-    x, y = (cell % columns + 0.5) * stride, (cell // columns + 0.5) * stride
-    return Box(x - left, y - top, x + right, y + bottom)
-
-
-def _expected(logits: Sequence[float]) -> float:
-    """The mean of 0 to 10 under the softmax of the logits."""
-    largest = max(logits)
-    weights = [math.exp(logit - largest) for logit in logits]
-    return sum(place * weight for place, weight in enumerate(weights)) / sum(weights)
 
 
 LABELS = (

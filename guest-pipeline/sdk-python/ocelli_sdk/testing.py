@@ -110,18 +110,32 @@ class FakeImage(FakeHandle):
         return 1000
 
 
-class FakeTensor(FakeHandle):
-    """A tensor of f32."""
+ELEMENTS = {"FP32": "f", "I64": "q", "I32": "i", "U8": "B"}
+"""The types of a fake tensor's elements, and what Python's `array` calls them."""
 
-    def __init__(self, shape: Sequence[int], values: Iterable[float]) -> None:
+
+class FakeTensor(FakeHandle):
+    """A tensor of f32, or of another type by its name in the contract, such as `I64`."""
+
+    def __init__(
+        self, shape: Sequence[int], values: Iterable[float], type: str = "FP32"
+    ) -> None:
         super().__init__()
-        self.shape, self.values = list(shape), array("f", values)
+        self.shape, self.type = list(shape), type
+        self.values: array[Any] = array(ELEMENTS[type], values)
+
+    @staticmethod
+    def of_bytes(dimensions: Sequence[int], ty: Any, data: bytes) -> FakeTensor:
+        """As the contract makes one."""
+        values: array[Any] = array(ELEMENTS[ty.name])
+        values.frombytes(data)
+        return FakeTensor(dimensions, values, ty.name)
 
     def dimensions(self) -> list[int]:
         return self.shape
 
     def ty(self) -> Any:
-        return _host.tensor.TensorType.FP32
+        return _host.tensor.TensorType[self.type]
 
     def data(self) -> bytes:
         return self.values.tobytes()
@@ -152,16 +166,41 @@ def _increment(bucket: _Bucket, key: str, by: int) -> int:
     return total
 
 
-Script = Callable[[Mapping[str, FakeTensor]], Mapping[str, "tuple[Sequence[int], Iterable[float]]"]]
+Script = Callable[[Mapping[str, FakeTensor]], Mapping[str, "tuple[Any, ...]"]]
+
+
+def described(
+    decoder: Mapping[str, Any] | None = None,
+    spec: Any = None,
+    labels: Sequence[str] = (),
+    input: str = "input",
+) -> Any:
+    """What the host says of a model: `decoder` is the table `[decoder]` of its `model.toml`, `spec`
+    is what its `input` takes, by `tensor_spec`."""
+    known = _host.models
+    return known.ModelDescription(
+        inputs=[],
+        outputs=[],
+        picture=None if spec is None else known.PictureInput(input, spec),
+        decoder=decoder and known.Decoder(decoder["family"], json.dumps(dict(decoder))),
+        labels=list(labels),
+    )
 
 
 class FakeHost:
     """Stands in for the host: `models` maps names to functions of the named inputs, which give
-    each output's shape and numbers. At its end no handle may be open."""
+    each output's shape and numbers, and its type where that is not `FP32`; `descriptions` says
+    what the host knows of them, by `described`. At its end no handle may be open."""
 
-    def __init__(self, models: Mapping[str, Script] | None = None) -> None:
-        self.models = dict(models or {})
+    def __init__(
+        self,
+        models: Mapping[str, Script] | None = None,
+        descriptions: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.models, self.descriptions = dict(models or {}), dict(descriptions or {})
         self._patches = [
+            mock.patch.object(_host.models, "describe", self._describe),
+            mock.patch.object(_host.tensor, "Tensor", FakeTensor.of_bytes),
             mock.patch.object(_host.boxes, "best", _best),
             mock.patch.object(_host.boxes, "rows", _rows),
             mock.patch.object(_host.boxes, "suppress", _suppress),
@@ -190,6 +229,13 @@ class FakeHost:
 
     def _log(self, level: Any, context: str, message: str) -> None:
         self.lines.append((level.name.lower(), message))
+
+    def _describe(self, name: str) -> Any:
+        if name in self.descriptions:
+            return self.descriptions[name]
+        if name in self.models:
+            return described()
+        raise _host.Err(f"the host has no model {name!r}; it has: {', '.join(self.models)}")
 
     def _load(self, name: str) -> Any:
         if name not in self.models:
@@ -297,6 +343,7 @@ __all__ = [
     "FakeTensor",
     "HostError",
     "Played",
+    "described",
     "frames",
     "play",
 ]
