@@ -65,6 +65,11 @@ export class Tensor extends Handle {
     return new Tensor(new host.tensor.Tensor(Uint32Array.from(dimensions), 'FP32', data));
   }
 
+  static ofIntegers(dimensions, values) {
+    const data = new Uint8Array(BigInt64Array.from(values, BigInt).buffer);
+    return new Tensor(new host.tensor.Tensor(Uint32Array.from(dimensions), 'I64', data));
+  }
+
   get dimensions() {
     return Array.from(this.use().dimensions());
   }

@@ -81,6 +81,8 @@ export class Tensor implements Handle {
   private constructor();
   /** A tensor of f32 of these numbers. */
   static ofFloats(dimensions: number[], values: ArrayLike<number>): Tensor;
+  /** A tensor of i64 of these numbers. */
+  static ofIntegers(dimensions: number[], values: number[]): Tensor;
   get dimensions(): number[];
   get type(): 'FP16' | 'FP32' | 'FP64' | 'BF16' | 'U8' | 'I32' | 'I64';
   /** A copy of the data. */
@@ -205,14 +207,61 @@ export class Model {
   run(inputs: Record<string, Tensor>): Record<string, Tensor>;
 }
 
+/** An input or output of a model; -1 stands for a dimension that is known at run time alone. */
+export interface TensorDescription {
+  name: string;
+  ty: Tensor['type'];
+  shape: number[];
+}
+
+/** What the host knows of a model, by its `model.toml`. */
+export interface ModelDescription {
+  inputs: TensorDescription[];
+  outputs: TensorDescription[];
+  /** The input that takes a picture, and what a frame is to be asked for. */
+  picture?: { name: string; spec: TensorSpec };
+  /** The form of the outputs, such as `yolov8`. */
+  family?: string;
+  /** The whole table `[decoder]`: the names of the outputs, and what else the family needs. */
+  decoder: Record<string, unknown>;
+  /** Names of the classes by their index. Empty where they are unknown. */
+  labels: string[];
+}
+
+/** Describes a model. An error names the models that there are. */
+export function describeModel(name: string): ModelDescription;
+
+/** What a detector is asked for. Of two boxes that overlap by more than `iou` one stands. */
+interface Search {
+  score?: number;
+  iou?: number;
+  classes?: number[];
+}
+
+/**
+ * A model of the host's catalogue that finds boxes, as the host describes it: YOLOv5 to 12, YOLOX,
+ * NanoDet, DETR and SSD. An error names what its `model.toml` lacks.
+ */
+export class Detector {
+  constructor(name: string);
+  readonly name: string;
+  readonly family: string;
+  readonly labels: string[];
+  readonly input: string;
+  readonly spec: TensorSpec;
+  /** What is in the frame, or in a region of it; best first, boxes in frame pixels. */
+  detect(frame: Frame, options?: Search & { region?: Box }): Required<Scored>[];
+  /** The name of a class: "class 3" where the model has none for it. */
+  label(number: number): string;
+  /** The classes of these names; undefined, which is all, without one. `at` names the setting. */
+  classes(labels: string[], at?: string): number[] | undefined;
+}
+
 /** NanoDet, the detector that comes with the host. */
 export class NanoDet {
   constructor(name?: string, size?: number);
   /** What is in the frame, best first, boxes in frame pixels. */
-  detect(
-    frame: Frame,
-    options?: { score?: number; iou?: number; classes?: number[] },
-  ): Required<Scored>[];
+  detect(frame: Frame, options?: Search): Required<Scored>[];
 }
 
 /**
@@ -233,10 +282,7 @@ export class Yolo {
     },
   );
   /** What is in the frame, or in a region of it; best first, boxes in frame pixels. */
-  detect(
-    frame: Frame,
-    options?: { score?: number; iou?: number; classes?: number[]; region?: Box },
-  ): Required<Scored>[];
+  detect(frame: Frame, options?: Search & { region?: Box }): Required<Scored>[];
 }
 
 /** The label of each of NanoDet's classes. */

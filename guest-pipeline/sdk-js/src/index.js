@@ -1,10 +1,11 @@
 /** The SDK for camera pipelines in JavaScript and TypeScript: one class is a pipeline. */
 
 export { Box, suppress } from './boxes.js';
+export { Detector } from './detect.js';
 export { HostError, PipelineError, SettingsError } from './errors.js';
 export { Frame, Image, Letterbox, Tensor, tensorSpec } from './frames.js';
 export { log } from './log.js';
-export { Model } from './models.js';
+export { Model, describeModel } from './models.js';
 export { COCO_LABELS, NanoDet } from './nanodet.js';
 export { CameraPipeline, exportPipeline } from './pipeline.js';
 export { decimal, flag, integer, list, optional, settings, text } from './settings.js';

@@ -1,4 +1,4 @@
-/** Models of the host's catalogue. */
+/** Models of the host's catalogue, and what the host knows of them. */
 
 import { host } from '#host';
 import { PipelineError, call, hostError } from './errors.js';
@@ -23,4 +23,25 @@ export class Model {
     const outputs = call(() => this.#context.compute(named));
     return Object.fromEntries(outputs.map(([name, raw]) => [name, new Tensor(raw)]));
   }
+}
+
+/** What the host knows of a model, by its `model.toml`. */
+export function describeModel(name) {
+  let raw;
+  try {
+    raw = host.models.describe(name);
+  } catch (error) {
+    // The text says all: it names the models that there are.
+    throw typeof error?.payload === 'string' ? new PipelineError(error.payload) : error;
+  }
+  const { inputs, outputs, picture, decoder, labels } = raw;
+  const shaped = (list) => list.map((one) => ({ ...one, shape: Array.from(one.shape, Number) }));
+  return {
+    inputs: shaped(inputs),
+    outputs: shaped(outputs),
+    picture,
+    family: decoder?.family,
+    decoder: decoder === undefined ? {} : JSON.parse(decoder.parameters),
+    labels,
+  };
 }

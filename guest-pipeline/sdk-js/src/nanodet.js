@@ -1,17 +1,23 @@
-/** NanoDet, the detector that comes with the host: boxes of the 80 COCO classes. */
+/**
+ * NanoDet, the detector that comes with the host: boxes of the 80 COCO classes. `Detector` runs it,
+ * too, by the host's description; this one needs none.
+ */
 
-import { Box, suppress } from './boxes.js';
+import { suppress } from './boxes.js';
+import { FAMILIES } from './families.js';
 import { tensorSpec } from './frames.js';
 import { Model } from './models.js';
 
-/** Bins of a side: distances of 0 to 10 strides. */
-const BINS = 11;
-
-/** Strides of the three output levels in input pixels. */
 const STRIDES = [8, 16, 32];
 
-/** Cells of one level that are decoded, the best first: a crowd has a few per person. */
-const CELLS_READ = 300;
+const FORM = {
+  scores: STRIDES.map((stride) => `cls_s${stride}`),
+  sides: STRIDES.map((stride) => `reg_s${stride}`),
+  classes: 80,
+  strides: STRIDES,
+  bins: 11,
+  point: 0.5,
+};
 
 /** A NanoDet by its name. `size` is the side of its input. */
 export class NanoDet {
@@ -32,42 +38,14 @@ export class NanoDet {
   /** What is in the frame, best first, boxes in frame pixels. */
   detect(frame, { score = 0.4, iou = 0.5, classes } = {}) {
     const [tensor, letterbox] = frame.tensor(this.#spec);
-    const outputs = this.#model.run({ input: tensor });
+    const search = { size: [this.size, this.size], score, classes };
     const found = [];
-    for (const stride of STRIDES) {
-      let hits = outputs[`cls_s${stride}`].best(score, { limit: CELLS_READ });
-      if (classes !== undefined) hits = hits.filter((hit) => classes.includes(hit.class));
-      const rows = outputs[`reg_s${stride}`].rows(hits.map((hit) => hit.row));
-      hits.forEach((hit, i) => {
-        const box = letterbox.inFrame(cellBox(rows[i], hit.row, this.size / stride, stride));
-        if (box.proper) found.push({ box, score: hit.score, class: hit.class });
-      });
+    for (const one of FAMILIES.nanodet(this.#model.run({ input: tensor }), FORM, search)) {
+      const box = letterbox.inFrame(one.box);
+      if (box.proper) found.push({ box, score: one.score, class: one.class });
     }
     return found.length > 0 ? suppress(found, iou) : [];
   }
-}
-
-/** A cell's box: distances from its centre to the sides, in strides, are expected bins. */
-function cellBox(row, cell, columns, stride) {
-  const [left, top, right, bottom] = [0, 1, 2, 3].map(
-    (side) => expected(row, side * BINS) * stride,
-  );
-  const x = ((cell % columns) + 0.5) * stride;
-  const y = (Math.floor(cell / columns) + 0.5) * stride;
-  return new Box(x - left, y - top, x + right, y + bottom);
-}
-
-/** The mean of 0 to 10 under the softmax of the logits from `first` on. */
-function expected(row, first) {
-  let largest = -Infinity;
-  for (let bin = 0; bin < BINS; bin++) largest = Math.max(largest, row[first + bin]);
-  let [sum, weighted] = [0, 0];
-  for (let bin = 0; bin < BINS; bin++) {
-    const weight = Math.exp(row[first + bin] - largest);
-    sum += weight;
-    weighted += weight * bin;
-  }
-  return weighted / sum;
 }
 
 /** The label of each class. */

@@ -1,6 +1,6 @@
 /** Tests without a host: a pipeline, scripted frames and scripted models. */
 
-import type { CameraPipeline, Description, Rect } from './index.js';
+import type { CameraPipeline, Description, Rect, TensorSpec } from './index.js';
 
 type Author = (new () => CameraPipeline) & { description: Description };
 
@@ -23,14 +23,36 @@ export interface RawOutput {
   basis?: { source: string; modelAge: bigint };
 }
 
-/** A model of a script: named inputs to each output's shape and numbers. */
+/** A model of a script: named inputs to each output's shape, numbers and type, FP32 unless said. */
 export type Script = (
   inputs: Record<string, unknown>,
-) => Record<string, [number[], ArrayLike<number>]>;
+) => Record<string, [number[], ArrayLike<number>, ('FP32' | 'I64' | 'I32' | 'U8')?]>;
+
+/** What the host says of a model, as the contract has it. */
+export interface RawModelDescription {
+  picture?: { name: string; spec: TensorSpec };
+  decoder?: { family: string; parameters: string };
+  labels: string[];
+}
+
+/**
+ * What the host says of a model: `decoder` is the table `[decoder]` of its `model.toml`, `spec` is
+ * what its `input` takes, by `tensorSpec`.
+ */
+export function described(options?: {
+  decoder?: { family: string; [key: string]: unknown };
+  spec?: TensorSpec;
+  labels?: string[];
+  input?: string;
+}): RawModelDescription;
 
 /** Stands in for the host while `work` runs. At the end no handle may be open. */
 export function withHost<T>(
-  options: { models?: Record<string, Script>; lines?: [string, string][] },
+  options: {
+    models?: Record<string, Script>;
+    descriptions?: Record<string, RawModelDescription>;
+    lines?: [string, string][];
+  },
   work: () => T | Promise<T>,
 ): Promise<T>;
 

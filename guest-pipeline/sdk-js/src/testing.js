@@ -28,11 +28,14 @@ class FakeImage extends FakeHandle {
   }
 }
 
+const ELEMENTS = { FP32: Float32Array, I64: BigInt64Array, I32: Int32Array, U8: Uint8Array };
+
 class FakeTensor extends FakeHandle {
-  constructor(shape, values) {
+  constructor(shape, values, type = 'FP32') {
     super();
-    this.shape = shape;
-    this.values = Float32Array.from(values);
+    this.shape = Array.from(shape);
+    this.type = type;
+    this.values = ELEMENTS[type].from(values, type === 'I64' ? BigInt : Number);
   }
 
   dimensions() {
@@ -40,7 +43,7 @@ class FakeTensor extends FakeHandle {
   }
 
   ty() {
-    return 'FP32';
+    return this.type;
   }
 
   data() {
@@ -56,6 +59,13 @@ class FakeTensor extends FakeHandle {
     return Array.from({ length: rows }, (_, row) =>
       Array.from({ length: columns }, (_, column) => value(row, column)),
     );
+  }
+}
+
+/** A tensor that the pipeline makes. */
+class MadeTensor extends FakeTensor {
+  constructor(shape, type, data) {
+    super(shape, new ELEMENTS[type](Uint8Array.from(data).buffer), type);
   }
 }
 
@@ -173,10 +183,25 @@ class FakeGraph {
 }
 
 /**
- * Stands in for the host while `work` runs. `models` maps names to functions of the named inputs,
- * which give each output's shape and numbers. At the end no handle may be open.
+ * What the host says of a model: `decoder` is the table `[decoder]` of its `model.toml`, `spec` is
+ * what its `input` takes, by `tensorSpec`.
  */
-export async function withHost({ models = {}, lines = [] }, work) {
+export function described({ decoder, spec, labels = [], input = 'input' } = {}) {
+  return {
+    inputs: [],
+    outputs: [],
+    picture: spec && { name: input, spec },
+    decoder: decoder && { family: decoder.family, parameters: JSON.stringify(decoder) },
+    labels,
+  };
+}
+
+/**
+ * Stands in for the host while `work` runs. `models` maps names to functions of the named inputs,
+ * which give each output's shape and numbers, and its type where that is not `FP32`;
+ * `descriptions` has what the host knows of them, by `described`. At the end no handle may be open.
+ */
+export async function withHost({ models = {}, descriptions = {}, lines = [] }, work) {
   const before = { ...host };
   const buckets = new Map();
   open = 0;
@@ -196,6 +221,16 @@ export async function withHost({ models = {}, lines = [] }, work) {
       },
     },
     logging: { log: (level, _, message) => lines.push([level, message]) },
+    models: {
+      describe(name) {
+        if (Object.hasOwn(descriptions, name)) return descriptions[name];
+        if (Object.hasOwn(models, name)) return described();
+        const there = Object.keys(models).join(', ');
+        const payload = `the host has no model ${JSON.stringify(name)}; it has: ${there}`;
+        throw Object.assign(new Error(), { payload });
+      },
+    },
+    tensor: { Tensor: MadeTensor },
   });
   try {
     const result = await work();

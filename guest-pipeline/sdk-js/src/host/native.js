@@ -13,6 +13,7 @@ export const host = {
   },
   graph: { loadByName: absent('graph.loadByName') },
   logging: { log: () => {} },
+  models: { describe: absent('models.describe') },
   store: { open: absent('store.open') },
   tensor: { Tensor: absent('the constructor of a tensor') },
 };
