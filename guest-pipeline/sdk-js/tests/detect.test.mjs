@@ -7,7 +7,8 @@ import { CameraPipeline, Detector, describeModel, tensorSpec } from '@ocelli/sdk
 import { FakeFrame, described, play, withHost } from '@ocelli/sdk/testing';
 
 /** What the tests of all SDKs read. */
-const SHARED = JSON.parse(readFileSync(new URL('../../families.json', import.meta.url), 'utf8'));
+const PLACE = new URL('../../../tests/golden/families.json', import.meta.url);
+const SHARED = JSON.parse(readFileSync(PLACE, 'utf8'));
 
 /** A scripted output: shape, numbers, type. */
 function output({ shape, values, rows = {}, type = 'FP32' }) {

@@ -15,7 +15,7 @@ from ocelli_sdk import (
 )
 from ocelli_sdk.testing import FakeFrame, FakeHost, described, play
 
-SHARED = pathlib.Path(__file__).parents[2] / "families.json"
+SHARED = pathlib.Path(__file__).parents[3] / "tests/golden/families.json"
 """What the tests of all SDKs read."""
 
 
