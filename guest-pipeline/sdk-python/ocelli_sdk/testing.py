@@ -300,7 +300,9 @@ class Played:
         try:
             return method(*arguments)
         except _host.Err as error:
-            raise PipelineError(error.value) from None
+            # Not in its context: `Err` is frozen, and unittest sets the traceback of all errors.
+            failure = PipelineError(error.value)
+        raise failure
 
     def process(self, frame: FakeFrame) -> Any:
         """The contract's output of a frame; its pictures are given back."""
