@@ -257,6 +257,28 @@ export class Detector {
   classes(labels: string[], at?: string): number[] | undefined;
 }
 
+/** A classifier of the host's catalogue, as the host describes it. Load it in `init`. */
+export class Classifier {
+  constructor(name: string);
+  readonly name: string;
+  readonly labels: string[];
+  readonly input: string;
+  readonly spec: TensorSpec;
+  /** The best `count` classes of the frame, or of a region of it, with their scores. */
+  classify(
+    frame: Frame,
+    options?: { region?: Box; count?: number },
+  ): { label: string; score: number }[];
+  /** The name of a class: "class 3" where the model has none for it. */
+  label(number: number): string;
+}
+
+/** The vector at length 1. One without a direction is an error: it resembles nothing. */
+export function unit(vector: ArrayLike<number>): Float32Array;
+
+/** How alike two vectors are: the cosine of the angle between them, -1 to 1. */
+export function cosine(one: ArrayLike<number>, other: ArrayLike<number>): number;
+
 /** NanoDet, the detector that comes with the host. */
 export class NanoDet {
   constructor(name?: string, size?: number);

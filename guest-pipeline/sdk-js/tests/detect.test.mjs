@@ -3,8 +3,17 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { CameraPipeline, Detector, describeModel, tensorSpec } from '@ocelli/sdk';
+import {
+  CameraPipeline,
+  Classifier,
+  Detector,
+  cosine,
+  describeModel,
+  tensorSpec,
+  unit,
+} from '@ocelli/sdk';
 import { FakeFrame, described, play, withHost } from '@ocelli/sdk/testing';
+import { classes } from '../src/classify.js';
 
 /** What the tests of all SDKs read. */
 const PLACE = new URL('../../../tests/golden/families.json', import.meta.url);
@@ -118,4 +127,28 @@ test('classes by their labels', async () => {
       message: 'settings.labels[1]: no label "persn"; there are person, car',
     });
   });
+});
+
+test('classes and their scores', async () => {
+  const found = classes([1, 6, 3].map(Math.log));
+  assert.deepEqual(
+    found.map(([number]) => number),
+    [1, 2, 0],
+  );
+  close(found[0][1], 0.6, 1e-6);
+  assert.deepEqual(classes([-1e9, 0], 'sigmoid')[0], [1, 0.5]);
+  assert.deepEqual(classes([0.1, 0.9, 0.9], 'none')[0], [1, 0.9]);
+  assert.throws(() => classes([NaN]), /not finite/);
+  await withHost({ models: { eye: {} }, descriptions: { eye: described() } }, () => {
+    assert.throws(() => new Classifier('eye'), /no classifier/);
+  });
+});
+
+test('how alike vectors are', () => {
+  assert.equal(cosine([1, 0], [0, 3]), 0);
+  close(cosine([1, 1], [-2, -2]), -1, 1e-6);
+  assert.deepEqual(unit([3, 4]), Float32Array.of(0.6, 0.8));
+  assert.throws(() => cosine([0, 0], [1, 1]), /zero or not finite/);
+  assert.throws(() => cosine([NaN], [1]), /not finite/);
+  assert.throws(() => cosine([1], [1, 0]), /1 and 2 numbers/);
 });

@@ -31,6 +31,7 @@
 
 from . import (
     boxes,
+    classify,
     detect,
     errors,
     families,
@@ -45,6 +46,7 @@ from . import (
     zones,
 )
 from .boxes import Axes, Box, Scored, suppress
+from .classify import Classifier, cosine, unit
 from .detect import Detector
 from .errors import HostError, PipelineError, SettingsError
 from .frames import (
@@ -84,6 +86,7 @@ __all__ = [
     "Bucket",
     "CameraPipeline",
     "Channels",
+    "Classifier",
     "Detection",
     "Detector",
     "Element",
@@ -108,6 +111,8 @@ __all__ = [
     "Tracker",
     "Zone",
     "boxes",
+    "classify",
+    "cosine",
     "detect",
     "errors",
     "export",
@@ -122,6 +127,7 @@ __all__ = [
     "suppress",
     "tensor_spec",
     "tracker",
+    "unit",
     "yolo",
     "zones",
 ]

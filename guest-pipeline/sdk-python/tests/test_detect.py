@@ -1,17 +1,22 @@
 """Detectors by the host's description: the same objects in each family's form."""
 
 import json
+import math
 import pathlib
 import unittest
 
 from ocelli_sdk import (
     CameraPipeline,
+    Classifier,
     Detection,
     Detector,
     PipelineError,
     boxes,
+    classify,
+    cosine,
     models,
     tensor_spec,
+    unit,
 )
 from ocelli_sdk.testing import FakeFrame, FakeHost, described, play
 
@@ -123,6 +128,26 @@ class Described(unittest.TestCase):
         wrong = r"^settings.labels.1.: no label 'persn'; there are person, car"
         with self.assertRaisesRegex(PipelineError, wrong):
             detector.classes(["car", "persn"])
+
+    def test_classes_and_their_scores(self):
+        found = classify.classes([math.log(1), math.log(6), math.log(3)])
+        self.assertEqual([one for one, _ in found], [1, 2, 0])
+        self.assertAlmostEqual(found[0][1], 0.6)
+        self.assertEqual(classify.classes([-1e9, 0.0], "sigmoid")[0], (1, 0.5))
+        self.assertEqual(classify.classes([0.1, 0.9, 0.9], "none")[0], (1, 0.9))
+        with self.assertRaisesRegex(PipelineError, "not finite"):
+            classify.classes([math.nan])
+        with FakeHost({"eye": None}, {"eye": described({"family": "yolov10", "output": "o"})}):
+            with self.assertRaisesRegex(PipelineError, "no classifier"):
+                Classifier("eye")
+
+    def test_how_alike_vectors_are(self):
+        self.assertEqual(cosine([1, 0], [0, 3]), 0)
+        self.assertAlmostEqual(cosine([1, 1], [-2, -2]), -1)
+        self.assertEqual(unit([3, 4]), [0.6, 0.8])
+        for one, other in [([0, 0], [1, 1]), ([math.nan], [1]), ([1], [1, 0])]:
+            with self.assertRaises(PipelineError):
+                cosine(one, other)
 
 
 if __name__ == "__main__":
