@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._native import (
-        Err,
-        atomics,
-        boxes,
-        description,
-        frames,
-        graph,
-        logging,
-        models,
-        results,
-        store,
-        tensor,
-    )
+    # The types of all interfaces are in one module.
+    from . import _native as atomics
+    from . import _native as boxes
+    from . import _native as description
+    from . import _native as frames
+    from . import _native as graph
+    from . import _native as logging
+    from . import _native as models
+    from . import _native as results
+    from . import _native as store
+    from . import _native as tensor
+    from ._native import Err
 else:
     try:
         from componentize_py_types import Err

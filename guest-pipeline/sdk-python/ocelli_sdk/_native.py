@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 
 @dataclass(frozen=True)
@@ -259,6 +259,19 @@ class Level(enum.Enum):
     WARN = 3
     ERROR = 4
     CRITICAL = 5
+
+
+if TYPE_CHECKING:
+    # The functions and the resource of the interfaces below, for type checkers.
+    Tensor: Any
+    best: Any
+    describe: Any
+    increment: Any
+    load_by_name: Any
+    log: Any
+    open: Any
+    rows: Any
+    suppress: Any
 
 
 def _absent(name: str) -> Any:

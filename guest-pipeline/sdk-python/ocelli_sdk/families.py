@@ -198,7 +198,8 @@ def _columns(table: Tensor) -> int:
 def _levels(size: tuple[int, int], strides: Sequence[int], table: Tensor) -> list[Level]:
     """For each level the stride, the row of its first cell and the cells in a line, the coarsest
     first."""
-    levels, first = [], 0
+    levels: list[Level] = []
+    first = 0
     for stride in strides:
         columns, lines = (-(-side // stride) for side in size)
         levels.insert(0, (stride, first, columns))

@@ -59,7 +59,7 @@ class Detector:
         return suppress(found, iou) if found else []
 
 
-LABELS = (
+_NAMES = (
     "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant "
     "stop_sign parking_meter bench bird cat dog horse sheep cow elephant bear zebra giraffe "
     "backpack umbrella handbag tie suitcase frisbee skis snowboard sports_ball kite baseball_bat "
@@ -68,5 +68,5 @@ LABELS = (
     "potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone microwave "
     "oven toaster sink refrigerator book clock vase scissors teddy_bear hair_drier toothbrush"
 )
-LABELS = tuple(label.replace("_", " ") for label in LABELS.split())
+LABELS = tuple(label.replace("_", " ") for label in _NAMES.split())
 """The label of each class."""

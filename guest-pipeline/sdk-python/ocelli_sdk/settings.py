@@ -61,7 +61,8 @@ def read(cls: type[T], value: Any, path: str = "settings") -> T:
     if not isinstance(value, dict):
         raise SettingsError(f"{path}: {_shown(value)} is no object")
     hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    declared: Any = cls
+    fields = {field.name: field for field in dataclasses.fields(declared)}
     for name in value:
         if name not in fields:
             raise SettingsError(f"{path}.{name}: there is no such setting; {_names(fields)}")

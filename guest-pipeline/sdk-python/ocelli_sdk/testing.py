@@ -182,7 +182,7 @@ def described(
         inputs=[],
         outputs=[],
         picture=None if spec is None else known.PictureInput(input, spec),
-        decoder=decoder and known.Decoder(decoder["family"], json.dumps(dict(decoder))),
+        decoder=known.Decoder(decoder["family"], json.dumps(dict(decoder))) if decoder else None,
         labels=list(labels),
     )
 
@@ -198,7 +198,7 @@ class FakeHost:
         descriptions: Mapping[str, Any] | None = None,
     ) -> None:
         self.models, self.descriptions = dict(models or {}), dict(descriptions or {})
-        self._patches = [
+        self._patches: list[Any] = [
             mock.patch.object(_host.models, "describe", self._describe),
             mock.patch.object(_host.tensor, "Tensor", FakeTensor.of_bytes),
             mock.patch.object(_host.boxes, "best", _best),

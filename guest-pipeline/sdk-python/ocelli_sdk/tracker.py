@@ -71,13 +71,14 @@ class Tracker:
                 taken.add(track.number)
         began = []
         for place, one in enumerate(found):
-            track = matched.get(place)
-            if track is None:
+            known = matched.get(place)
+            if known is None:
                 track = Track(self._next, one.class_, one.box, one.score, seconds, seconds)
                 self._next += 1
                 self._tracks.append(track)
                 matched[place] = track
             else:
+                track = known
                 track.box, track.score, track.last_seen = one.box, one.score, seconds
                 track.hits += 1
             if track.hits >= self.hits and not track.announced:
