@@ -1,9 +1,9 @@
 /**
  * The engine with a garbage collector for small heaps.
  *
- * SpiderMonkey first collects its old generation when that has 27 MiB of cells or 38 MiB of other
- * memory, times 1.5; StarlingMonkey has no setting for it, and a component's memory never shrinks.
- * So a pipeline that makes 10 KB of garbage with each frame grows to a hundred megabytes in half an
+ * SpiderMonkey first collects its old generation when that has some 30 MiB of cells or 57 MiB of
+ * other memory; StarlingMonkey has no setting for it, and a component's memory never shrinks. So a
+ * pipeline that makes 10 KB of garbage with each frame grows to a hundred megabytes in half an
  * hour. The limits are three constants in the constructor of `js::gc::GCSchedulingTunables`, each
  * beside another one in an `i64.const`; they are made smaller here, in a copy.
  */
