@@ -26,7 +26,7 @@ fn classifier(name: &str, labels: &[&str], stages: Value) -> Value {
 fn without_settings_it_is_person_face_age_and_gender() {
     let tree = read("{}").unwrap();
     assert!(
-        matches!(&tree.detect.detector, Detector::Nanodet { variant, .. } if variant.name == "nanodet-g-416")
+        matches!(&tree.detect.detector, Detector::Nanodet { variant, .. } if variant.name == "nanodet-g-320-int8")
     );
     let stages = tree.stages();
     let [face, reading] = stages[..] else { panic!("{stages:?}") };

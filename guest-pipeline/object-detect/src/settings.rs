@@ -221,7 +221,7 @@ mod tests {
         let settings = Settings::read("{}").unwrap();
         assert_eq!(
             (settings.model.as_str(), settings.score, settings.iou),
-            ("nanodet-g-416", 0.40, 0.50)
+            ("nanodet-g-320-int8", 0.40, 0.50)
         );
         assert_eq!(settings.max_results_per_second, None);
         assert!((0..80).all(|class| settings.filter().wants(class)));
@@ -307,7 +307,7 @@ mod tests {
         let error = read(r#"{"model":"dishes","labels":["person"]}"#).unwrap_err();
         assert!(error.contains("settings.labels[0]: no label \"person\"; there are"), "{error}");
         assert_eq!(model(&settings).as_deref(), Ok("dishes"));
-        assert_eq!(model("{}").as_deref(), Ok("nanodet-g-416"));
+        assert_eq!(model("{}").as_deref(), Ok("nanodet-g-320-int8"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ export class NanoDet {
   #model;
   #spec;
 
-  constructor(name = 'nanodet-g-416', size = 416) {
+  constructor(name = 'nanodet-g-320-int8', size = 320) {
     this.size = size;
     this.#model = new Model(name);
     // ImageNet's means and deviations in BGR, as NanoDet was trained with.

@@ -31,15 +31,15 @@ async function pipelines() {
   return (await import(module)).classes;
 }
 
-/** A person of NanoDet's, whose foot is in the lower half of a frame of 416 x 416 pixels. */
+/** A person of NanoDet's, whose foot is in the lower half of a frame of 320 x 320 pixels. */
 function person() {
   const outputs = {};
   for (const stride of [8, 16, 32]) {
-    const cells = (416 / stride) ** 2;
+    const cells = (320 / stride) ** 2;
     const [scores, sides] = [new Float32Array(cells * 80), new Float32Array(cells * 44).fill(-50)];
     if (stride === 32) {
-      // Column 6 and line 8: about (208, 272), a stride to each side.
-      const cell = 8 * 13 + 6;
+      // Column 4 and line 6: about (144, 208), a stride to each side.
+      const cell = 6 * 10 + 4;
       scores[cell * 80] = 0.9;
       for (const side of [0, 1, 2, 3]) sides[cell * 44 + side * 11 + 1] = 50;
     }
@@ -66,14 +66,14 @@ function host(work) {
   const eye = new Float32Array(84 * 2);
   [320, 320, 100, 50, 0, 0.8].forEach((value, row) => (eye[row * 2 + 1] = value));
   const models = {
-    'nanodet-g-416': person,
+    'nanodet-g-320-int8': person,
     brands: () => ({ logits: [[1, 2], [0, 2]] }),
     reid: () => ({ output: [[1, 3], [0, 3, 4]] }),
     eye: () => ({ output0: [[1, 84, 2], eye] }),
   };
   const labels = ['person'];
   const descriptions = {
-    'nanodet-g-416': described({ decoder: nanodet, spec: tensorSpec(416, 416), labels }),
+    'nanodet-g-320-int8': described({ decoder: nanodet, spec: tensorSpec(320, 320), labels }),
     brands: described({
       decoder: classifier,
       spec: tensorSpec(224, 224),
@@ -89,7 +89,7 @@ test('each pipeline does what the page says', async () => {
   assert.deepEqual(Object.keys(classes), expected.split(' '));
   const [played, outputs] = [{}, {}];
   const frame = (index) => {
-    return new FakeFrame({ index, width: 416, height: 416, seconds: index / 2 });
+    return new FakeFrame({ index, width: 320, height: 320, seconds: index / 2 });
   };
   await host(async () => {
     for (const [name, author] of Object.entries(classes)) {
@@ -115,5 +115,5 @@ test('each pipeline does what the page says', async () => {
   const length = alike.embedding.reduce((sum, number) => sum + number * number, 0);
   assert.ok(Math.abs(length - 1) < 1e-6);
   const [own] = outputs.Own[0].detections;
-  assert.deepEqual([own.label, Math.round(own.box.width)], ['1', 65]);
+  assert.deepEqual([own.label, Math.round(own.box.width)], ['1', 50]);
 });

@@ -26,9 +26,9 @@ _FORM = families.Form(
 
 
 class Detector:
-    """A NanoDet by its name, such as `nanodet-g-416`. `size` is the side of its input."""
+    """A NanoDet by its name, such as `nanodet-g-320-int8`. `size` is the side of its input."""
 
-    def __init__(self, name: str = "nanodet-g-416", size: int = 416) -> None:
+    def __init__(self, name: str = "nanodet-g-320-int8", size: int = 320) -> None:
         self.size = size
         self._model = Model(name)
         # ImageNet's means and deviations in BGR, as NanoDet was trained with.

@@ -30,14 +30,14 @@ def is_own(cls):
 
 
 def person(_):
-    """A person of NanoDet's, whose foot is in the lower half of a frame of 416 x 416 pixels."""
+    """A person of NanoDet's, whose foot is in the lower half of a frame of 320 x 320 pixels."""
     outputs = {}
     for stride in (8, 16, 32):
-        cells = (416 // stride) ** 2
+        cells = (320 // stride) ** 2
         scores, sides = [0.0] * cells * 80, [-50.0] * cells * 44
         if stride == 32:
-            # Column 6 and line 8: about (208, 272), a stride to each side.
-            cell = 8 * 13 + 6
+            # Column 4 and line 6: about (144, 208), a stride to each side.
+            cell = 6 * 10 + 4
             scores[cell * 80] = 0.9
             for side in range(4):
                 sides[cell * 44 + side * 11 + 1] = 50.0
@@ -58,14 +58,14 @@ def host():
     for row, value in enumerate([320, 320, 100, 50, 0, 0.8]):
         eye[row * 2 + 1] = value
     models = {
-        "nanodet-g-416": person,
+        "nanodet-g-320-int8": person,
         "brands": lambda _: {"logits": ((1, 2), [0.0, 2.0])},
         "reid": lambda _: {"output": ((1, 3), [0.0, 3.0, 4.0])},
         "eye": lambda _: {"output0": ((1, 84, 2), eye)},
     }
     labels = ["person"] + ["other"] * 79
     descriptions = {
-        "nanodet-g-416": described(NANODET, tensor_spec(416, 416), labels),
+        "nanodet-g-320-int8": described(NANODET, tensor_spec(320, 320), labels),
         "brands": described(CLASSIFIER, tensor_spec(224, 224), ["audi", "bmw"]),
     }
     return FakeHost(models, descriptions)
@@ -74,7 +74,7 @@ def host():
 class Page(unittest.TestCase):
     def test_each_pipeline_does_what_the_page_says(self):
         classes = pipelines()
-        frames = [FakeFrame(n, 416, 416, seconds=n / 2) for n in range(4)]
+        frames = [FakeFrame(n, 320, 320, seconds=n / 2) for n in range(4)]
         played, outputs = {}, {}
         with host():
             for name, cls in classes.items():
@@ -99,7 +99,7 @@ class Page(unittest.TestCase):
         self.assertAlmostEqual(alike.attributes[0].score, 1.0)
         self.assertAlmostEqual(sum(x * x for x in alike.embedding), 1.0)
         (own,) = outputs["own"][0].detections
-        self.assertEqual((own.label, round(own.box.width)), ("1", 65))
+        self.assertEqual((own.label, round(own.box.width)), ("1", 50))
 
 
 if __name__ == "__main__":

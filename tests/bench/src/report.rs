@@ -67,7 +67,7 @@ impl Display for Report {
             "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}",
             self.version
         )?;
-        writeln!(f, "model: nanodet-g-416; clip: {}", self.clip)?;
+        writeln!(f, "model: {}; clip: {}", ocelli_sdk::nanodet::DEFAULT.name, self.clip)?;
         writeln!(
             f,
             "all figures are from this one run of {:.0} s, {:.0} s each; load before it: \

@@ -66,7 +66,13 @@ async fn a_client_asks_for_all_that_a_host_tells_and_refusals_have_their_codes()
     let deployments = client.deployments(GATE, 5).await.unwrap();
     assert_eq!(deployments.iter().map(|record| record.number).collect::<Vec<_>>(), [1]);
     assert!(
-        client.models().await.unwrap().models.iter().any(|model| model.name == "nanodet-g-416")
+        client
+            .models()
+            .await
+            .unwrap()
+            .models
+            .iter()
+            .any(|model| model.name == "nanodet-g-320-int8")
     );
     let Err(Error::Problem(problem)) = client.session("nobody").await else { panic!("no problem") };
     assert_eq!((problem.status, problem.code.as_str()), (404, "unknown_session"));

@@ -10,6 +10,9 @@ use crate::analyze::{analyze, frame};
 
 const DETECTOR: &str = "nanodet-g-416";
 
+/// The default pipeline's.
+const USUAL: &str = "nanodet-g-320-int8";
+
 /// Pixels by which an edge of a box may differ from the reference's.
 const TOLERANCE: f64 = 3.0;
 
@@ -22,8 +25,9 @@ impl Models {
         std::fs::create_dir(folder.path().join("models")).unwrap();
         let models = Self(folder);
         std::fs::write(models.0.path().join("ocelli.toml"), models.section()).unwrap();
+        models.reference(DETECTOR, DETECTOR, &[]);
         // A worker for single pictures begins with the usual settings.
-        models.reference(DETECTOR, &[]);
+        models.reference(USUAL, USUAL, &[]);
         models
     }
 
@@ -32,14 +36,14 @@ impl Models {
         format!("[models]\ndirectory = {:?}\n", directory.display().to_string())
     }
 
-    /// `nanodet-g-416` under another name, with another preprocessing.
-    fn reference(&self, name: &str, changes: &[(&str, &str)]) {
-        let (from, to) = (root().join("models").join(DETECTOR), self.0.path().join("models"));
+    /// A bundled model under another name, with another preprocessing.
+    fn reference(&self, model: &str, name: &str, changes: &[(&str, &str)]) {
+        let (from, to) = (root().join("models").join(model), self.0.path().join("models"));
         let to = to.join(name);
         std::fs::create_dir(&to).unwrap();
         std::fs::copy(from.join("model.onnx"), to.join("model.onnx")).unwrap();
         let mut text = std::fs::read_to_string(from.join("model.toml")).unwrap();
-        text = text.replace(&format!("name = {DETECTOR:?}"), &format!("name = {name:?}"));
+        text = text.replace(&format!("name = {model:?}"), &format!("name = {name:?}"));
         for (from, to) in changes {
             assert!(text.contains(from), "{from} is not in model.toml");
             text = text.replace(from, to);
@@ -120,8 +124,8 @@ async fn a_detector_of_each_family_finds_the_references_boxes_by_config_alone() 
     let models = Models::new();
     let grey = ("fill = [0, 0, 0]", "fill = [114, 114, 114]");
     let stretched = ("fit = \"letterbox\"", "fit = \"stretch\"");
-    models.reference("grey", &[grey]);
-    models.reference("stretched", &[stretched]);
+    models.reference(DETECTOR, "grey", &[grey]);
+    models.reference(DETECTOR, "stretched", &[stretched]);
     let labels = models.0.path().join("labels.txt");
     let names = models.listed("grey")["labels"].as_array().unwrap().clone();
     let lines: Vec<_> = names.iter().map(|name| name.as_str().unwrap()).collect();
@@ -187,7 +191,7 @@ async fn a_model_of_no_known_family_is_added_with_what_it_lacks() {
 
     let host = Ocelli::start(&models.section()).await;
     let street = frame("people-576-mjpeg.avi");
-    for (model, word) in [("echo", "no [decoder]"), ("eco", "it has: echo, nanodet-g-416")] {
+    for (model, word) in [("echo", "no [decoder]"), ("eco", "it has: echo, nanodet-g-320-int8, ")] {
         let path = format!("object-detect?settings={}", query(&json!({"model": model})));
         let (status, problem) = analyze(&host, &path, "image/jpeg", &street).await;
         assert_eq!(status, 422, "{problem}");

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{SLOW, camera};
 
-const DETECTOR: &str = "nanodet-g-416";
+const DETECTOR: &str = "nanodet-g-320-int8";
 
 /// A folder of models with the detector alone, and a config that names it.
 struct Site {
@@ -152,12 +152,12 @@ fn a_file_is_added_listed_inspected_and_replaced() {
     assert_eq!(eye["decoder"]["family"], "nanodet", "{eye}");
     assert_eq!(eye["preprocessing"]["channels"], "bgr", "{eye}");
     assert_eq!(eye["lacks"], Value::Null);
-    assert!(site.done(&["models", "list"]).contains("input f32 [1, 3, 416, 416]  nanodet  80"));
+    assert!(site.done(&["models", "list"]).contains("input f32 [1, 3, 320, 320]  nanodet  80"));
 
     for what in ["eye", file] {
         let told: Value =
             serde_json::from_str(&site.done(&["models", "inspect", what, "--json"])).unwrap();
-        assert_eq!(told["inputs"][0]["shape"], serde_json::json!([1, 3, 416, 416]), "{what}");
+        assert_eq!(told["inputs"][0]["shape"], serde_json::json!([1, 3, 320, 320]), "{what}");
         assert_eq!(told["sha256"], detector["sha256"], "{what}");
     }
     let inspected = site.done(&["models", "inspect", "eye"]);

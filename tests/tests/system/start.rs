@@ -52,7 +52,7 @@ async fn a_pipeline_whose_model_is_missing_fails_at_once_and_says_which() {
     let host = Ocelli::start(&(directory(folder.path()) + &some_camera())).await;
     let session = host.wait_for_session("cam", |session| session["state"] == "failed").await;
     let reason = session["reason"].as_str().unwrap();
-    assert!(reason.contains("object-detect") && reason.contains("nanodet-g-416"), "{reason}");
+    assert!(reason.contains("object-detect") && reason.contains("nanodet-g-320-int8"), "{reason}");
     assert_eq!(session["restarts"], 0, "trying again would not bring the model");
 }
 

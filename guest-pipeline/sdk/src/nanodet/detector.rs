@@ -17,12 +17,14 @@ pub struct Variant {
     pub size: u32,
 }
 
-/// The default model.
-pub const DEFAULT: Variant = Variant { name: "nanodet-g-416", size: 416 };
+/// The default model: int8 weights and activations, a third of the CPU time of `nanodet-g-416` at
+/// most. Sees people from 48 pixels of a picture that is 768 wide, where that sees those of 40.
+pub const DEFAULT: Variant = Variant { name: "nanodet-g-320-int8", size: 320 };
 
 /// All models that the settings may name.
-pub const KNOWN: [Variant; 3] = [
+pub const KNOWN: [Variant; 4] = [
     DEFAULT,
+    Variant { name: "nanodet-g-416", size: 416 },
     Variant { name: "nanodet-g-320", size: 320 },
     Variant { name: "nanodet-g-416-int8", size: 416 },
 ];

@@ -133,7 +133,10 @@ fn a_detector_finds_what_the_test_has_it_see() {
         assert!(found.bbox.iou(&object.bbox) > 0.99, "{found:?} for {object:?}");
     }
     let again = detector.candidates(&frame, 0.3, |_| true).unwrap_err();
-    assert!(again.contains("nanodet-g-416") && again.contains("outputs for 1 runs"), "{again}");
+    assert!(
+        again.contains("nanodet-g-320-int8") && again.contains("outputs for 1 runs"),
+        "{again}"
+    );
 }
 
 #[test]

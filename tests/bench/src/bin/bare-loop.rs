@@ -14,7 +14,7 @@ struct Arguments {
     /// ONNX Runtime's shared library.
     #[arg(long)]
     library: PathBuf,
-    /// The ONNX file of nanodet-g-416.
+    /// The ONNX file of the default pipeline's model.
     #[arg(long)]
     model: PathBuf,
     /// An mp4 file.
