@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DEFAULT_PATH};
 use crate::inference::catalog::{
-    Catalog, CatalogEntry, MANIFEST, Manifest, ModelDecoder, ModelInfo, ModelInspector,
-    Preprocessing, Recognised, mismatch, recognise,
+    Catalog, CatalogEntry, GraphCensus, MANIFEST, Manifest, ModelDecoder, ModelInfo,
+    ModelInspector, Preprocessing, Recognised, mismatch, recognise,
 };
 use anyhow::{Context, bail, ensure};
 use clap::{Args, Subcommand};
@@ -178,7 +178,7 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
     };
     let Some(entry) = catalog.get(what) else {
         if path.is_file() {
-            let found = inspector.inspect(path)?;
+            let found = (inspector.inspect(path)?, inspector.census(path)?);
             return show(what, &found, None, json);
         }
         let folder = config.models.directory.join(what);
@@ -194,14 +194,15 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
             known.join(", ")
         );
     };
-    let found = inspector.inspect(Path::new(&entry.model.path))?;
+    let path = Path::new(&entry.model.path);
+    let found = (inspector.inspect(path)?, inspector.census(path)?);
     show(&entry.model.path, &found, Some(entry), json)
 }
 
 /// Prints the inspection of a file. An error if the file and its description differ.
 fn show(
     file: &str,
-    found: &Inspection,
+    (found, census): &(Inspection, GraphCensus),
     entry: Option<&CatalogEntry>,
     json: bool,
 ) -> anyhow::Result<()> {
@@ -211,10 +212,10 @@ fn show(
         let model = entry.map(|entry| ModelInfo::new(entry, &[]));
         let mut told =
             json!({"file": file, "model": model, "difference": difference, "doubt": doubts});
-        if let (Value::Object(told), Value::Object(found)) =
-            (&mut told, serde_json::to_value(found)?)
-        {
-            told.extend(found);
+        for more in [serde_json::to_value(found)?, serde_json::to_value(census)?] {
+            if let (Value::Object(told), Value::Object(more)) = (&mut told, more) {
+                told.extend(more);
+            }
         }
         print_line(&told)?;
     } else {
@@ -230,13 +231,14 @@ fn show(
             format!("{file}: {} bytes, sha256 {}, made by {producer}", found.bytes, found.sha256);
         writeln!(std::io::stdout(), "{}", printable(&text))?;
         print_table(&rows)?;
+        writeln!(std::io::stdout(), "{}", printable(&census.summary()))?;
         if let Some(entry) = entry {
             show_description(&entry.manifest)?;
             if difference.is_none() {
                 writeln!(std::io::stdout(), "{MANIFEST} agrees")?;
             }
         }
-        if let Some(doubt) = doubts {
+        for doubt in doubts.into_iter().chain(census.warning()) {
             writeln!(std::io::stderr(), "ocelli: warning: {doubt}")?;
         }
     }
@@ -283,7 +285,8 @@ fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow:
         "{} exists: choose another --name, or take its place with --replace",
         place.display()
     );
-    let found = ModelInspector::find(config.inference.library.as_deref())?.inspect(file)?;
+    let inspector = ModelInspector::find(config.inference.library.as_deref())?;
+    let (found, census) = (inspector.inspect(file)?, inspector.census(file)?);
     let manifest = describe(file, &found, about)?;
 
     std::fs::create_dir_all(directory)
@@ -331,8 +334,8 @@ fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow:
              {MANIFEST}"
         );
     }
-    if let Some(lack) = manifest.lack() {
-        eprintln!("ocelli: warning: {name}: {}", printable(&lack));
+    for doubt in manifest.lack().into_iter().chain(census.warning()) {
+        eprintln!("ocelli: warning: {name}: {}", printable(&doubt));
     }
     Ok(())
 }

@@ -159,11 +159,16 @@ fn a_file_is_added_listed_inspected_and_replaced() {
             serde_json::from_str(&site.done(&["models", "inspect", what, "--json"])).unwrap();
         assert_eq!(told["inputs"][0]["shape"], serde_json::json!([1, 3, 320, 320]), "{what}");
         assert_eq!(told["sha256"], detector["sha256"], "{what}");
+        assert_eq!(told["operators"]["Conv"], 34, "{what}");
     }
     let inspected = site.done(&["models", "inspect", "eye"]);
-    for words in
-        ["preprocessing: bgr, ", "decoder: nanodet: ", "labels: 80: class 0, ", "model.toml agrees"]
-    {
+    for words in [
+        "operators: ",
+        "preprocessing: bgr, ",
+        "decoder: nanodet: ",
+        "labels: 80: class 0, ",
+        "model.toml agrees",
+    ] {
         assert!(inspected.contains(words), "{inspected}");
     }
     assert!(site.done(&["check"]).contains("models: 2"));

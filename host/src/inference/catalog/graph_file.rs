@@ -74,7 +74,7 @@ pub(super) fn fault(file: File, pinned: bool) -> io::Result<Option<GraphFault>> 
     }
     let end = file.get_ref().metadata()?.len();
     file.rewind()?;
-    let mut message = GraphMessage { file, at: 0, fields: 0 };
+    let mut message = GraphMessage::new(file);
     match message.model(end, pinned) {
         // No message, or one that goes on forever.
         Err(error)
@@ -88,7 +88,7 @@ pub(super) fn fault(file: File, pinned: bool) -> io::Result<Option<GraphFault>> 
 }
 
 /// A reader of a protobuf message in a file.
-struct GraphMessage {
+pub(super) struct GraphMessage {
     file: BufReader<File>,
     /// The place in the file.
     at: u64,
@@ -96,12 +96,22 @@ struct GraphMessage {
 }
 
 /// The kinds of values on the wire that ONNX has.
-const VARINT: u64 = 0;
+pub(super) const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
-const LENGTH: u64 = 2;
+pub(super) const LENGTH: u64 = 2;
 const FIXED_32: u64 = 5;
 
 impl GraphMessage {
+    /// The message that begins where the file stands.
+    pub(super) fn new(file: BufReader<File>) -> Self {
+        Self { file, at: 0, fields: 0 }
+    }
+
+    /// The place in the message.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
     /// `ModelProto`.
     fn model(&mut self, end: u64, pinned: bool) -> io::Result<Option<GraphFault>> {
         let mut external = None;
@@ -186,7 +196,7 @@ impl GraphMessage {
     }
 
     /// The number of the next field, and the kind of its value.
-    fn field(&mut self) -> io::Result<(u64, u64)> {
+    pub(super) fn field(&mut self) -> io::Result<(u64, u64)> {
         self.fields += 1;
         if self.fields > MAX_FIELDS {
             return Err(io::ErrorKind::InvalidData.into());
@@ -195,7 +205,7 @@ impl GraphMessage {
         Ok((tag >> 3, tag & 7))
     }
 
-    fn varint(&mut self) -> io::Result<u64> {
+    pub(super) fn varint(&mut self) -> io::Result<u64> {
         let mut value = 0;
         for place in (0..64).step_by(7) {
             let mut byte = [0];
@@ -210,13 +220,13 @@ impl GraphMessage {
     }
 
     /// Where a value that has its length before it ends, within what holds it.
-    fn end_of_value(&mut self, within: u64) -> io::Result<u64> {
+    pub(super) fn end_of_value(&mut self, within: u64) -> io::Result<u64> {
         let length = self.varint()?;
         let end = self.at.checked_add(length).filter(|end| *end <= within);
         end.ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    fn text(&mut self, within: u64) -> io::Result<String> {
+    pub(super) fn text(&mut self, within: u64) -> io::Result<String> {
         let end = self.end_of_value(within)?;
         let mut bytes = vec![0; usize::try_from((end - self.at).min(MAX_NAME)).unwrap_or(0)];
         self.file.read_exact(&mut bytes)?;
@@ -225,7 +235,7 @@ impl GraphMessage {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    fn skip(&mut self, kind: u64, within: u64) -> io::Result<()> {
+    pub(super) fn skip(&mut self, kind: u64, within: u64) -> io::Result<()> {
         let end = match kind {
             VARINT => return self.varint().map(drop),
             FIXED_64 => self.at + 8,
@@ -248,7 +258,7 @@ impl GraphMessage {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::io::Write;
 
@@ -262,16 +272,16 @@ mod tests {
         bytes
     }
 
-    fn number(field: u64, value: u64) -> Vec<u8> {
+    pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
         [varint(field << 3), varint(value)].concat()
     }
 
-    fn nested(field: u64, parts: &[Vec<u8>]) -> Vec<u8> {
+    pub(crate) fn nested(field: u64, parts: &[Vec<u8>]) -> Vec<u8> {
         let bytes = parts.concat();
         [varint(field << 3 | LENGTH), varint(bytes.len() as u64), bytes].concat()
     }
 
-    fn text(field: u64, value: &str) -> Vec<u8> {
+    pub(crate) fn text(field: u64, value: &str) -> Vec<u8> {
         nested(field, &[value.as_bytes().to_vec()])
     }
 

@@ -9,6 +9,7 @@ use ocelli_protocol::graph::{Inspection, difference};
 use ocelli_protocol::inference::Model;
 
 use super::super::library::{self, Library};
+use super::census::GraphCensus;
 use super::graph_file::{self, GraphFault};
 use crate::util::folder::open_regular;
 
@@ -53,6 +54,14 @@ impl ModelInspector {
             program.display()
         );
         Ok(Self { program, library: library::find(library)? })
+    }
+
+    /// The operators of a model file that was inspected. Empty for one with more of them than are
+    /// looked at.
+    pub fn census(&self, file: &Path) -> Result<GraphCensus, InspectError> {
+        let census = open_regular(file).and_then(GraphCensus::of);
+        let unreadable = |source| InspectError::File { path: file.to_owned(), source };
+        Ok(census.map_err(unreadable)?.unwrap_or_default())
     }
 
     /// The tensors of a model file. Blocks until the process has ended.

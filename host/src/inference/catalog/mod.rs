@@ -1,5 +1,6 @@
 //! The models that an operator offers: one folder each, with the graph and its `model.toml`.
 
+mod census;
 mod decoder;
 mod error;
 mod graph_file;
@@ -26,6 +27,7 @@ use super::library;
 use crate::config::{DeviceFallback, InferenceConfig, ModelOptions};
 use crate::util::folder::Folder;
 
+pub use census::GraphCensus;
 pub use decoder::ModelDecoder;
 pub use error::CatalogError;
 pub use graph_file::GraphFault;
