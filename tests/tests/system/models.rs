@@ -288,6 +288,22 @@ async fn a_device_that_is_not_usable_is_refused_at_start_in_the_providers_words(
     }
 }
 
+#[test]
+fn the_check_of_devices_says_why_it_is_skipped_where_there_is_none() {
+    if has_gpu() {
+        return;
+    }
+    for (more, status) in [(None, 0), (Some("--require"), 1)] {
+        let mut check = Command::new("python3");
+        check.arg(root().join("tests/gpu/run")).args(more);
+        check.arg("--programs").arg(program("ocelli").parent().unwrap());
+        let output = check.stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(status), "{}", words(&output));
+        assert!(words(&output).starts_with("SKIPPED: no NVIDIA device: "), "{}", words(&output));
+        assert_eq!(words(&output).lines().count(), 1, "{}", words(&output));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_processor_takes_over_where_it_may_and_the_api_says_so() {
     if has_gpu() {
