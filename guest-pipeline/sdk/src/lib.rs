@@ -131,7 +131,8 @@ pub mod zones;
 pub use bindings::exports::ocelli::pipeline::pipeline::{Description, ModelNeed};
 #[cfg(target_family = "wasm")]
 pub use bindings::ocelli::pipeline::frames::{
-    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
+    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Motion, Placement, Point,
+    Rect, TensorSpec,
 };
 pub use bindings::ocelli::pipeline::results::{Attribute, Basis, Detection, Event, Output, Source};
 #[cfg(target_family = "wasm")]
@@ -139,7 +140,8 @@ pub use bindings::wasi::nn::tensor::{Tensor, TensorType};
 pub use letterbox::Letterbox;
 #[cfg(not(target_family = "wasm"))]
 pub use native::frames::{
-    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Placement, Rect, TensorSpec,
+    Affine, Channels, Element, Fit, Frame, FrameError, Image, Layout, Motion, Placement, Point,
+    Rect, TensorSpec,
 };
 #[cfg(not(target_family = "wasm"))]
 pub use native::tensor::{Tensor, TensorType};

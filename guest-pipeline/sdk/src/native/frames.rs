@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 pub use crate::bindings::records::ocelli::pipeline::frames::{
-    Affine, Channels, Element, Fit, FrameError, Layout, PerChannel, Placement, Rect, TensorSpec,
+    Affine, Channels, Element, Fit, FrameError, Layout, Motion, PerChannel, Placement, Point, Rect,
+    TensorSpec,
 };
 
 use super::tensor::{NO_HANDLE, Tensor, TensorType};
@@ -12,6 +13,12 @@ use crate::letterbox;
 
 /// Regions of a batch, as with the host.
 const MAX_REGIONS: usize = 64;
+
+/// Points that are followed in one call, as with the host.
+const MAX_POINTS: usize = 1024;
+
+/// Regions of a frame's motion, as with the host.
+const MAX_MOTION_REGIONS: usize = 32;
 
 /// Pixels of a side of a tensor, as with the host.
 const MAX_SIDE: u32 = 4096;
@@ -31,6 +38,22 @@ pub struct Frame {
     size: (u32, u32),
     /// Red, green and blue, row by row; or of one pixel, which is all pixels.
     pixels: Rc<[u8]>,
+    changes: Changes,
+}
+
+/// What a test says of a frame's motion. A rectangle is its left and upper edge, width and height.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Changes {
+    regions: Vec<[f32; 4]>,
+    calibrating: bool,
+    moved: Vec<Moved>,
+}
+
+/// How far the points in a rectangle of the frame before have gone; None for those that are lost.
+#[derive(Debug, Clone, PartialEq)]
+struct Moved {
+    area: [f32; 4],
+    shift: Option<(f32, f32)>,
 }
 
 impl Frame {
@@ -38,7 +61,14 @@ impl Frame {
     #[must_use]
     pub fn solid(width: u32, height: u32, colour: [u8; 3]) -> Self {
         let pixels = colour.as_slice().into();
-        Self { index: 0, time: Duration::ZERO, skipped: 0, size: (width, height), pixels }
+        Self {
+            index: 0,
+            time: Duration::ZERO,
+            skipped: 0,
+            size: (width, height),
+            pixels,
+            changes: Changes::default(),
+        }
     }
 
     /// A picture of these pixels: red, green and blue, row by row.
@@ -62,6 +92,30 @@ impl Frame {
     #[must_use]
     pub fn after_skipped(self, skipped: u64) -> Self {
         Self { skipped, ..self }
+    }
+
+    /// The same picture, in which this changes: [`Frame::motion`] gives these regions. Of a frame
+    /// of which nothing is said nothing moves.
+    #[must_use]
+    pub fn with_motion(mut self, regions: &[Rect]) -> Self {
+        self.changes.regions = regions.iter().map(edges).collect();
+        self
+    }
+
+    /// The same picture, in which what lay in `area` of the frame before has gone so many pixels to
+    /// the right and down, or is lost: [`Frame::flow`] gives its points so. Of several areas around
+    /// a point the first counts; what lies in none stays.
+    #[must_use]
+    pub fn with_flow(mut self, area: Rect, shift: Option<(f32, f32)>) -> Self {
+        self.changes.moved.push(Moved { area: edges(&area), shift });
+        self
+    }
+
+    /// The same picture, which changed as a whole: [`Frame::motion`] says `calibrating`.
+    #[must_use]
+    pub fn calibrating(mut self) -> Self {
+        self.changes.calibrating = true;
+        self
     }
 
     /// The frame's number in its source.
@@ -168,6 +222,50 @@ impl Frame {
         Ok((0..height).flat_map(|y| (0..width).map(move |x| grey(x, y))).collect())
     }
 
+    /// What changes, as the test says: [`Frame::with_motion`].
+    ///
+    /// # Errors
+    /// None here.
+    pub fn motion(&self) -> Result<Motion, FrameError> {
+        let Changes { regions, calibrating, .. } = &self.changes;
+        let area = |region: &[f32; 4]| region.iter().skip(2).product::<f32>();
+        let all = self.whole().width * self.whole().height;
+        let share = (regions.iter().map(area).sum::<f32>() / all.max(1.0)).min(1.0);
+        if *calibrating {
+            return Ok(Motion { regions: Vec::new(), share: 1.0, calibrating: true });
+        }
+        let rect = |&[x, y, width, height]: &[f32; 4]| Rect { x, y, width, height };
+        let mut regions: Vec<_> = regions.iter().map(rect).collect();
+        regions.sort_by(|one, other| {
+            (other.width * other.height).total_cmp(&(one.width * one.height))
+        });
+        regions.truncate(MAX_MOTION_REGIONS);
+        Ok(Motion { regions, share, calibrating: false })
+    }
+
+    /// Where points of the frame before are, as the test says: [`Frame::with_flow`]. A point that
+    /// leaves the picture is lost.
+    ///
+    /// # Errors
+    /// As with the host.
+    pub fn flow(&self, points: &[Point]) -> Result<Vec<Option<Point>>, FrameError> {
+        if points.len() > MAX_POINTS {
+            let message = format!("{} points: at most {MAX_POINTS} are taken", points.len());
+            return Err(FrameError::InvalidSpec(message));
+        }
+        let inside = |[left, top, width, height]: [f32; 4], x: f32, y: f32| {
+            x >= left && y >= top && x < left + width && y < top + height
+        };
+        let all = edges(&self.whole());
+        let follow = |&Point { x, y }: &Point| {
+            let moved = self.changes.moved.iter().find(|moved| inside(moved.area, x, y));
+            let (right, down) = moved.map_or(Some((0.0, 0.0)), |moved| moved.shift)?;
+            let (x, y) = (x + right, y + down);
+            inside(all, x, y).then_some(Point { x, y })
+        };
+        Ok(points.iter().map(follow).collect())
+    }
+
     /// A picture of a region, or of the whole frame, to attach to an event. It is not encoded.
     ///
     /// # Errors
@@ -255,6 +353,10 @@ impl Frame {
     pub unsafe fn from_handle(_: u32) -> Self {
         unreachable!("{NO_HANDLE}")
     }
+}
+
+fn edges(rect: &Rect) -> [f32; 4] {
+    [rect.x, rect.y, rect.width, rect.height]
 }
 
 fn check(spec: &TensorSpec) -> Result<(), FrameError> {

@@ -7,7 +7,7 @@ use crate::nanodet::{self, Detector};
 use crate::nms::Candidate;
 use crate::nn::{Floats, Model};
 use crate::{Affine, Channels, Description, Element, Event, Fit, FrameError, Layout, Output};
-use crate::{Pipeline, Rect, TensorSpec};
+use crate::{Pipeline, Point, Rect, TensorSpec};
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     Floats::new(tensor.dimensions(), tensor.data()).unwrap().values().to_vec()
@@ -238,4 +238,29 @@ fn a_session_checks_settings_and_hands_over_as_the_host_does() {
     let error = session.process(&Frame::solid(8, 8, [0; 3])).unwrap_err();
     assert!(error.contains("data is no JSON object"), "{error}");
     assert!(session.command("").is_err_and(|error| error.contains("takes no commands")));
+}
+
+#[test]
+fn a_frame_moves_as_the_test_says() {
+    let still = halves().motion().unwrap();
+    assert!(still.regions.is_empty() && still.share == 0.0 && !still.calibrating);
+    let region = |x, width| Rect { x, y: 0.0, width, height: 2.0 };
+    let motion = halves().with_motion(&[region(0.0, 1.0), region(4.0, 3.0)]).motion().unwrap();
+    assert_eq!(motion.regions.iter().map(|r| r.width).collect::<Vec<_>>(), [3.0, 1.0]);
+    assert_eq!(motion.share, 0.25);
+    let turned = halves().with_motion(&[region(0.0, 1.0)]).calibrating().motion().unwrap();
+    assert!(turned.calibrating && turned.regions.is_empty());
+}
+
+#[test]
+fn points_go_as_the_test_says() {
+    let area = |x, width| Rect { x, y: 0.0, width, height: 4.0 };
+    let frame =
+        halves().with_flow(area(1.0, 2.0), Some((3.0, 1.0))).with_flow(area(0.0, 4.0), None);
+    let points = [0.5, 1.5, 2.5, 5.0, 8.0].map(|x| Point { x, y: 2.5 });
+    let found = frame.flow(&points).unwrap();
+    let places: Vec<_> = found.iter().map(|point| point.map(|point| (point.x, point.y))).collect();
+    assert_eq!(places, [None, Some((4.5, 3.5)), Some((5.5, 3.5)), Some((5.0, 2.5)), None]);
+    let many = vec![points[0]; 1025];
+    assert!(matches!(frame.flow(&many), Err(FrameError::InvalidSpec(_))));
 }

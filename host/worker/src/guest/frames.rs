@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ocelli_protocol::inference::Element;
 use ocelli_protocol::limit::Limit;
+use ocelli_protocol::worker::Rect;
 use wasmtime::component::{HasData, Resource, ResourceTable};
 
 use super::HostResult;
@@ -19,17 +20,31 @@ use crate::video;
 /// one allocation.
 const MAX_REGIONS: usize = 64;
 
+/// Most points of one call: 25 for each of 40 tracks, which take about 3 ms.
+const MAX_POINTS: usize = 1024;
+
 /// The part of an instance's state behind `frames`.
 pub(super) struct FramesState {
     arena: Arc<Arena>,
     resampler: video::Resampler,
+    watch: video::Watch,
     images: ImageBudget,
 }
 
 impl FramesState {
     /// `arena` is where tensors lie.
     pub(super) fn new(arena: Arc<Arena>) -> Self {
-        Self { arena, resampler: video::Resampler::new(), images: ImageBudget::default() }
+        Self {
+            arena,
+            resampler: video::Resampler::new(),
+            watch: video::Watch::default(),
+            images: ImageBudget::default(),
+        }
+    }
+
+    /// The next calls are about another frame.
+    pub(super) fn begin_frame(&mut self) {
+        self.watch.next();
     }
 
     pub(super) fn view<'a>(
@@ -37,8 +52,8 @@ impl FramesState {
         table: &'a mut ResourceTable,
         limiter: &'a mut Limiter,
     ) -> FramesView<'a> {
-        let Self { arena, resampler, images } = self;
-        FramesView { arena, resampler, images, table, limiter }
+        let Self { arena, resampler, watch, images } = self;
+        FramesView { arena, resampler, watch, images, table, limiter }
     }
 }
 
@@ -46,6 +61,7 @@ impl FramesState {
 pub(super) struct FramesView<'a> {
     arena: &'a Arc<Arena>,
     resampler: &'a mut video::Resampler,
+    watch: &'a mut video::Watch,
     images: &'a ImageBudget,
     table: &'a mut ResourceTable,
     limiter: &'a mut Limiter,
@@ -267,6 +283,32 @@ impl wit::HostFrame for FramesView<'_> {
         let frame = Arc::clone(&self.table.get(&frame)?.frame);
         let luma = self.resampler.luma(&frame.picture, width, height);
         Ok(luma.map_err(|error| self.frame_error(error)))
+    }
+
+    fn motion(&mut self, frame: Resource<FrameHandle>) -> HostResult<wit::Motion, FrameError> {
+        let frame = &self.table.get(&frame)?.frame;
+        let motion = self.watch.motion(&frame.picture, frame.presentation_ns);
+        let region = |Rect { x, y, width, height }| wit::Rect { x, y, width, height };
+        let video::Motion { regions, share, calibrating } = motion;
+        let regions = regions.into_iter().map(region).collect();
+        Ok(Ok(wit::Motion { regions, share, calibrating }))
+    }
+
+    fn flow(
+        &mut self,
+        frame: Resource<FrameHandle>,
+        points: Vec<wit::Point>,
+    ) -> HostResult<Vec<Option<wit::Point>>, FrameError> {
+        if points.len() > MAX_POINTS {
+            let message = format!("{} points: at most {MAX_POINTS} are taken", points.len());
+            return Ok(Err(FrameError::InvalidSpec(message)));
+        }
+        let frame = &self.table.get(&frame)?.frame;
+        let points: Vec<_> =
+            points.into_iter().map(|wit::Point { x, y }| video::Point { x, y }).collect();
+        let found = self.watch.flow(&frame.picture, &points).into_iter();
+        let point = |video::Point { x, y }| wit::Point { x, y };
+        Ok(Ok(found.map(|found| found.map(point)).collect()))
     }
 
     fn image(

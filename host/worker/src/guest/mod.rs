@@ -15,6 +15,8 @@ mod limit_tests;
 pub(crate) mod limits;
 mod log;
 mod models;
+#[cfg(test)]
+mod motion_tests;
 mod nn;
 #[cfg(test)]
 mod nn_tests;

@@ -250,6 +250,7 @@ impl InstanceState {
     ) -> wasmtime::Result<Resource<FrameHandle>> {
         self.log.set_frame(frame.frame.number);
         self.nn.forget_answers();
+        self.frames.begin_frame();
         Ok(self.table.push(frame)?)
     }
 

@@ -10,7 +10,10 @@ mod colour;
 mod damage;
 mod decoder;
 mod encode;
+mod flow;
 mod font;
+mod grey;
+mod motion;
 mod numbering;
 mod orientation;
 mod picture;
@@ -20,6 +23,7 @@ mod still;
 mod stream;
 mod tensor;
 mod warp;
+mod watch;
 
 #[cfg(test)]
 pub(crate) mod clips;
@@ -33,6 +37,8 @@ mod tests;
 pub use canvas::Canvas;
 pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
 pub use encode::{Jpeg, ShownBox, jpeg, jpeg_shown, jpeg_within, write_png};
+pub use flow::Point;
+pub use motion::Motion;
 pub use numbering::Numbering;
 pub use picture::{Matrix, Picture, Plane, Unreadable};
 pub use spec::{
@@ -42,3 +48,4 @@ pub use still::{StillError, still};
 pub use stream::{Frame, Stream};
 pub use tensor::{MAX_LUMA_SIDE, Resampler};
 pub use warp::warp;
+pub use watch::Watch;
