@@ -219,6 +219,17 @@ export class Frame {
     return call(() => this.#raw.luma(width, height));
   }
 
+  motion() {
+    const { regions, share, calibrating } = call(() => this.#raw.motion());
+    const box = ({ x, y, width, height }) => Box.of(x, y, width, height);
+    return { regions: regions.map(box), share, calibrating };
+  }
+
+  flow(points) {
+    const found = call(() => this.#raw.flow(points.map(([x, y]) => ({ x, y }))));
+    return found.map((point) => (point ? [point.x, point.y] : undefined));
+  }
+
   image(region, quality = 80, longest) {
     const rect = region?.rect();
     const make = () =>

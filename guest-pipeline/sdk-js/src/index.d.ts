@@ -163,6 +163,16 @@ export interface Affine {
   f: number;
 }
 
+/** What changes in a frame, beside a background that follows the camera. */
+export interface Motion {
+  /** Boxes around what changes, the largest first; at most 32, none while `calibrating`. */
+  regions: Box[];
+  /** Of the picture's area, 0 to 1. */
+  share: number;
+  /** Most of the picture changed at once, or it is not known yet: what moves is not said. */
+  calibrating: boolean;
+}
+
 /** One decoded picture of the camera; it is there until `process` returns. */
 export class Frame {
   private constructor();
@@ -186,6 +196,13 @@ export class Frame {
   warp(toFrame: Affine, spec: TensorSpec): Tensor;
   /** A small grey picture, one byte a pixel, row by row. At most 640 x 640. */
   luma(width: number, height: number): Uint8Array;
+  /** What changes in this frame. The first call of a pipeline begins to look. */
+  motion(): Motion;
+  /**
+   * Where points of the frame for which this was called last are in this one; undefined for one
+   * that is lost. Call it with no points too, for a frame that is to be followed from.
+   */
+  flow(points: [number, number][]): ([number, number] | undefined)[];
   /**
    * A JPEG of the frame or of a region, made smaller where a side is longer than `longest` pixels.
    * `quality` is 1 to 100, 80 unless said.

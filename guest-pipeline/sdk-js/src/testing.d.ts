@@ -1,10 +1,14 @@
 /** Tests without a host: a pipeline, scripted frames and scripted models. */
 
-import type { CameraPipeline, Description, Rect, TensorSpec } from './index.js';
+import type { Box, CameraPipeline, Description, Rect, TensorSpec } from './index.js';
 
 type Author = (new () => CameraPipeline) & { description: Description };
 
-/** A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one. */
+/**
+ * A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one;
+ * `moving` are the boxes in which something changes, or null where the whole picture does; `flow`
+ * says where a point of the frame before is, or nothing where it is lost.
+ */
 export class FakeFrame {
   constructor(script?: {
     index?: number;
@@ -13,6 +17,8 @@ export class FakeFrame {
     luma?: ArrayLike<number> | ((width: number, height: number) => ArrayLike<number>);
     seconds?: number;
     skipped?: number;
+    moving?: Box[] | null;
+    flow?: (x: number, y: number) => [number, number] | undefined;
   });
 }
 

@@ -69,12 +69,17 @@ class MadeTensor extends FakeTensor {
   }
 }
 
-/** A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one. */
+/**
+ * A frame of a script, at 10 a second. `luma` is a grey picture, or a function that gives one;
+ * `moving` are the boxes in which something changes, or null where the whole picture does; `flow`
+ * says where a point of the frame before is, or nothing where it is lost.
+ */
 export class FakeFrame {
   #script;
 
-  constructor({ index = 0, width = 640, height = 360, luma, seconds, skipped = 0 } = {}) {
-    this.#script = { index, width, height, luma, seconds: seconds ?? index / 10, skipped };
+  constructor({ index = 0, width = 640, height = 360, luma, seconds, skipped = 0, ...other } = {}) {
+    const script = { index, width, height, luma, seconds: seconds ?? index / 10, skipped };
+    this.#script = { moving: [], flow: (x, y) => [x, y], ...script, ...other };
   }
 
   index() {
@@ -108,6 +113,20 @@ export class FakeFrame {
       throw new Error(`the script has ${picture?.length} pixels for ${width} x ${height}`);
     }
     return Uint8Array.from(picture);
+  }
+
+  motion() {
+    const { moving, width, height } = this.#script;
+    if (!moving) return { regions: [], share: 1, calibrating: true };
+    const boxes = moving.toSorted((one, other) => other.area - one.area);
+    const area = boxes.reduce((sum, box) => sum + box.area, 0);
+    const regions = boxes.slice(0, 32).map((box) => box.rect());
+    return { regions, share: Math.min(1, area / (width * height)), calibrating: false };
+  }
+
+  flow(points) {
+    const found = points.map(({ x, y }) => this.#script.flow(x, y));
+    return found.map((point) => point && { x: point[0], y: point[1] });
   }
 
   tensor(region, spec) {

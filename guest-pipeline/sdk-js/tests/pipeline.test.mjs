@@ -249,6 +249,32 @@ test('NanoDet gives the box worked out by hand', async () => {
   });
 });
 
+test('a frame says what moves and where points go', async () => {
+  const seen = [];
+  class Moving extends Counter {
+    process(frame) {
+      const { regions, calibrating } = frame.motion();
+      const points = [[5, 6], [90, 6]];
+      seen.push([regions.map((box) => box.left), calibrating, frame.flow(points)]);
+      return [];
+    }
+  }
+  const moving = [Box.of(1, 0, 4, 4), Box.of(9, 0, 8, 8)];
+  const flow = (x, y) => (x < 50 ? [x + 2, y] : undefined);
+  const script = [
+    new FakeFrame(),
+    new FakeFrame({ index: 1, moving, flow }),
+    new FakeFrame({ index: 2, moving: null }),
+  ];
+  await withHost({}, () => play(Moving, script));
+  const stay = [[5, 6], [90, 6]];
+  assert.deepEqual(seen, [
+    [[], false, stay],
+    [[9, 1], false, [[7, 6], undefined]],
+    [[], true, stay],
+  ]);
+});
+
 test('each form of YOLO gives the same boxes', async () => {
   // In a tensor of 64 x 64 pixels: a box about (32, 32) of 16 x 8, class 1 of 3, score 0.72; one
   // that overlaps it and is worse; and one that is too low.

@@ -29,6 +29,23 @@ class Rect:
     height: float
 
 
+@dataclass
+class Point:
+    """A point of the picture, in frame pixels from its left and upper edge."""
+
+    x: float
+    y: float
+
+
+@dataclass
+class Motion:
+    """What changes in the picture."""
+
+    regions: list[Rect]
+    share: float
+    calibrating: bool
+
+
 class Fit(enum.Enum):
     """How a region of another aspect ratio is brought to the tensor's size."""
 
@@ -283,6 +300,8 @@ def _absent(name: str) -> Any:
 
 frames = SimpleNamespace(
     Rect=Rect,
+    Point=Point,
+    Motion=Motion,
     Fit=Fit,
     Channels=Channels,
     Layout=Layout,

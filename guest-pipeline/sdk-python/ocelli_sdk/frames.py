@@ -7,6 +7,7 @@ has to live longer is said so with `keep()`.
 from __future__ import annotations
 
 from array import array
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Sequence
 
@@ -174,6 +175,18 @@ class Letterbox:
         )
 
 
+@dataclass(frozen=True)
+class Motion:
+    """What changes in a frame, beside a background that follows the camera."""
+
+    regions: list[Box]
+    """Boxes around what changes, the largest first; at most 32, none while `calibrating`."""
+    share: float
+    """Of the picture's area, 0 to 1."""
+    calibrating: bool
+    """Most of the picture changed at once, or it is not known yet: what moves is not said."""
+
+
 class Frame:
     """One decoded picture of the camera; it is there until `process` returns."""
 
@@ -236,6 +249,18 @@ class Frame:
     def luma(self, width: int, height: int) -> bytes:
         """A small grey picture, one byte a pixel, row by row. At most 640 x 640."""
         return bytes(errors.call(self._raw.luma, width, height))
+
+    def motion(self) -> Motion:
+        """What changes in this frame. The first call of a pipeline begins to look."""
+        found = errors.call(self._raw.motion)
+        regions = [Box.of(one.x, one.y, one.width, one.height) for one in found.regions]
+        return Motion(regions, found.share, found.calibrating)
+
+    def flow(self, points: Sequence[tuple[float, float]]) -> list[tuple[float, float] | None]:
+        """Where points of the frame for which this was called last are in this one; None for one
+        that is lost. Call it with no points too, for a frame that is to be followed from."""
+        found = errors.call(self._raw.flow, [frames.Point(x, y) for x, y in points])
+        return [None if point is None else (point.x, point.y) for point in found]
 
     def image(
         self, region: Box | None = None, quality: int = 80, longest: int | None = None

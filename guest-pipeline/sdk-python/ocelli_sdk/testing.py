@@ -13,13 +13,16 @@ from typing import Any, Callable, Iterable, Mapping, Sequence
 from unittest import mock
 
 from . import _host, frames
+from .boxes import Box
 from .errors import HostError, PipelineError
 from .pipeline import CameraPipeline, export
 
 
 class FakeFrame:
     """A frame of a script, at 10 a second. `luma` is a grey picture as bytes, or a function of
-    width and height that gives one."""
+    width and height that gives one; `moving` are the boxes in which something changes, or None
+    where the whole picture does; `flow` says where a point of the frame before is, or that it is
+    lost: without it, all points stay."""
 
     def __init__(
         self,
@@ -29,9 +32,12 @@ class FakeFrame:
         luma: bytes | Callable[[int, int], bytes] = b"",
         seconds: float | None = None,
         skipped: int = 0,
+        moving: Sequence[Box] | None = (),
+        flow: Callable[[float, float], tuple[float, float] | None] | None = None,
     ) -> None:
         self._index, self._width, self._height = index, width, height
         self._luma, self._skipped = luma, skipped
+        self._moving, self._flow = moving, flow
         self._time = int((index / 10 if seconds is None else seconds) * 1e9)
 
     def index(self) -> int:
@@ -57,6 +63,18 @@ class FakeFrame:
         if len(picture) != width * height:
             raise ValueError(f"the script has {len(picture)} pixels for {width} x {height}")
         return picture
+
+    def motion(self) -> Any:
+        if self._moving is None:
+            return _host.frames.Motion([], 1.0, True)
+        area = sum(box.area() for box in self._moving)
+        share = min(1.0, area / (self._width * self._height))
+        boxes = sorted(self._moving, key=Box.area, reverse=True)
+        return _host.frames.Motion([box.rect() for box in boxes[:32]], share, False)
+
+    def flow(self, points: Any) -> list[Any]:
+        found = [(p.x, p.y) if self._flow is None else self._flow(p.x, p.y) for p in points]
+        return [None if one is None else _host.frames.Point(*one) for one in found]
 
     def tensor(self, region: Any, spec: Any) -> tuple[FakeTensor, Any]:
         width, height = (self._width, self._height) if region is None else (

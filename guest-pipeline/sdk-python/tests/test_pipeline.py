@@ -265,6 +265,27 @@ class Detecting(unittest.TestCase):
         for got, want in zip((rect.x, rect.y, rect.width, rect.height), (16, 0, 64, 16)):
             self.assertAlmostEqual(got, want, places=3)
 
+    def test_a_frame_says_what_moves_and_where_points_go(self):
+        seen = []
+
+        class Moving(Counter):
+            def process(self, frame):
+                motion = frame.motion()
+                boxes = [box.left for box in motion.regions]
+                seen.append((boxes, motion.calibrating, frame.flow([(5.0, 6.0), (90.0, 6.0)])))
+                return []
+
+        def flow(x, y):
+            return (x + 2, y) if x < 50 else None
+
+        moving = [Box.of(1, 0, 4, 4), Box.of(9, 0, 8, 8)]
+        script = [FakeFrame(), FakeFrame(1, moving=moving, flow=flow), FakeFrame(2, moving=None)]
+        with FakeHost():
+            play(Moving, script)
+        stay = [(5.0, 6.0), (90.0, 6.0)]
+        wanted = [([], False, stay), ([9, 1], False, [(7.0, 6.0), None]), ([], True, stay)]
+        self.assertEqual(seen, wanted)
+
     def test_each_form_of_yolo_gives_the_same_boxes(self):
         # In a tensor of 64 x 64 pixels: a box about (32, 32) of 16 x 8, class 1 of 3, score 0.72;
         # one that overlaps it and is worse; and one that is too low.
