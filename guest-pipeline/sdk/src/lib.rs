@@ -67,6 +67,7 @@
 //! | [`detect`], [`models`] | boxes of any detector whose model describes itself |
 //! | [`letterbox`], [`geometry`] | from the tensor's pixels to the frame's |
 //! | [`nms`] | score filter over a model's class scores, non-maximum suppression |
+//! | [`budget`] | whether a model may run for this frame |
 //! | [`boxes`] | the same done by the host, which copies only the rows that matter |
 //! | [`nanodet`], [`labels`] | boxes of the NanoDet detectors, the COCO labels |
 //! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
@@ -97,6 +98,7 @@ struct Tour;
 pub mod align;
 pub mod bindings;
 pub mod boxes;
+pub mod budget;
 pub mod centerface;
 pub mod classifier;
 pub mod counts;

@@ -58,6 +58,7 @@ pub(crate) static CONTRACTS: [Contract; SERVED.len()] = [
             &[wit!("0.3/deps/wasi-keyvalue/keyvalue.wit")],
             &[
                 wit!("0.3/boxes.wit"),
+                wit!("0.3/budget.wit"),
                 wit!("0.3/frames.wit"),
                 wit!("0.3/models.wit"),
                 wit!("0.3/pipeline.wit"),

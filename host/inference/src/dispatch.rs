@@ -112,6 +112,10 @@ impl Dispatcher {
         let violation = match receive::<InferenceRequest>(session.socket(), buffer) {
             Ok(request) => match connection.admit(&request) {
                 Ok(true) => {
+                    if let InferenceRequest::Ask { id, want } = request {
+                        let granted = self.weigh(&session, want);
+                        return session.answer(&InferenceResponse::Granted { id, granted });
+                    }
                     let request = Job::new(Arc::clone(&session), request, monotonic_ns()).waiting();
                     let late_ns = request.late_ns;
                     match self.shared.queue.push(request) {
@@ -139,12 +143,21 @@ impl Dispatcher {
         self.forget(&mut sessions, key);
     }
 
+    /// Whether a session's models may run now.
+    fn weigh(&self, session: &Client, want: u16) -> bool {
+        let terms = session.terms();
+        let weight = terms.service.priority.weight();
+        !terms.service.budgeted
+            || self.shared.budget.lock().ask(terms.number, weight, want, monotonic_ns())
+    }
+
     fn forget(&self, sessions: &mut HashMap<u64, Connection>, key: u64) {
         let Some(Connection { client: session, .. }) = sessions.remove(&key) else { return };
         if let Err(error) = epoll::delete(&self.epoll, session.socket()) {
             tracing::warn!(session = session.name(), %error, "cannot stop waiting for a session");
         }
         self.shared.queue.forget(|job| Arc::ptr_eq(&job.client, &session));
+        self.shared.budget.lock().forget(session.terms().number);
         drop(session);
         self.shared.changed();
     }

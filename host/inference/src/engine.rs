@@ -11,7 +11,9 @@ use std::thread::JoinHandle;
 use ocelli_protocol::in_flight::InFlightTable;
 use ocelli_protocol::inference::{Attach, Configure, LoadedModel, Model};
 use ort::session::RunOptions;
+use parking_lot::Mutex;
 
+use crate::budget::Budget;
 use crate::catalog_versions::CatalogVersions;
 use crate::client::Client;
 use crate::deadline_timer::DeadlineTimer;
@@ -50,6 +52,7 @@ pub struct Prepared {
     /// Where models that are offered later lie.
     folder: Option<PathBuf>,
     threads: u32,
+    budget_millicores: u32,
     preload: Arc<[String]>,
 }
 
@@ -84,6 +87,7 @@ impl Engine {
             in_flight,
             folder: configure.folder.map(PathBuf::from),
             threads,
+            budget_millicores: configure.budget_millicores,
             preload: configure.preload.into(),
         })
     }
@@ -179,12 +183,14 @@ impl Prepared {
         loaded: impl Fn(LoadedModel) + Send + Sync + 'static,
         before_run: Hook,
     ) -> Result<Engine, EngineError> {
-        let Self { runtime, offers, in_flight, threads, preload, folder: _ } = self;
+        let Self { runtime, offers, in_flight, threads, budget_millicores, preload, folder: _ } =
+            self;
         let options = (0..threads).map(|_| RunOptions::new().map(Arc::new));
         let options: Vec<_> = options.collect::<Result<_, _>>()?;
         let shared = Arc::new(EngineShared {
             catalogs: offers,
             queue: Queue::new(MAX_SESSIONS),
+            budget: Mutex::new(Budget::new(budget_millicores)),
             timer: DeadlineTimer::new(in_flight, options.iter().cloned()),
             before_run,
             loaded: Box::new(loaded),

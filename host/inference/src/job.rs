@@ -41,7 +41,7 @@ impl Job {
             InferenceRequest::Open { model, .. } | InferenceRequest::Run { model, .. } => {
                 session.catalog().find(model).cloned()
             }
-            InferenceRequest::Load { .. } => {
+            InferenceRequest::Load { .. } | InferenceRequest::Ask { .. } => {
                 Err(RequestError::argument("it asks for no model of the catalog"))
             }
         };
@@ -148,6 +148,7 @@ impl Job {
             InferenceRequest::Run { model, .. } => format!("model \"{model}\""),
             InferenceRequest::Open { model, .. } => format!("opening model \"{model}\""),
             InferenceRequest::Load { .. } => "loading a model of the pipeline's own".to_owned(),
+            InferenceRequest::Ask { .. } => "asking for a run".to_owned(),
         }
     }
 }

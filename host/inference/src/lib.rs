@@ -8,6 +8,8 @@
 //!
 //! - **Fair** (`fair.rs`): each share has the runners' time by its weight, however many sessions it
 //!   has and however long its runs are.
+//! - **Within a budget** (`budget.rs`): a pipeline that can go on without a run asks first; time
+//!   goes where it is wanted most, and no run is granted for which there is none.
 //! - **In time** (`deadline_timer.rs`): a request is answered at its deadline, whether it waits or
 //!   runs; one whose frame is too old is dropped.
 //! - **Attributed** (the in-flight table): each runner notes its request in memory that the host
@@ -31,6 +33,7 @@
 //! in place of the messages.
 
 mod batch;
+mod budget;
 mod buffer;
 mod catalog_versions;
 mod client;

@@ -117,6 +117,10 @@ impl Runner {
         (0..jobs.len()).for_each(|slot| in_flight.end(self.context.index, slot));
         let each_ns = monotonic_ns().saturating_sub(begun_ns) / turns.len().max(1) as u64;
         shared.queue.finish(turns, each_ns);
+        {
+            let mut budget = shared.budget.lock();
+            jobs.iter().for_each(|job| budget.charge(job.client.terms().number, each_ns));
+        }
         jobs.iter().zip(answers).for_each(|(job, answer)| job.answer(answer));
     }
 
@@ -126,6 +130,8 @@ impl Runner {
                 Ok(opened(*id, model.clone(), self.models.of(&self.context, job)?))
             }
             InferenceRequest::Load { id, offset, length } => self.load(job, *id, *offset, *length),
+            // The dispatcher answers it.
+            InferenceRequest::Ask { .. } => Err(RequestError::argument("this is nothing to run")),
             InferenceRequest::Run { model, .. } => {
                 let mut private = job.client.private().lock();
                 let loaded = match private.find(model) {

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ocelli_protocol::inference::LoadedModel;
+use parking_lot::Mutex;
 
+use crate::budget::Budget;
 use crate::catalog_versions::CatalogVersions;
 use crate::deadline_timer::DeadlineTimer;
 use crate::hook::Hook;
@@ -18,6 +20,8 @@ pub const MAX_SESSIONS: usize = 256;
 pub(crate) struct EngineShared {
     pub(crate) catalogs: CatalogVersions,
     pub(crate) queue: Queue<Job>,
+    /// What those may run that ask. Locked for moments.
+    pub(crate) budget: Mutex<Budget>,
     pub(crate) timer: DeadlineTimer,
     pub(crate) before_run: Hook,
     /// Reports to the host a model that was loaded on demand.

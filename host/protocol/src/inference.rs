@@ -20,28 +20,15 @@
 //! Models have versions: a folder that changes on disk makes a new *version* of the catalog. A
 //! session keeps the one that it was attached with.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
-
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::confinement::Confinement;
-use crate::wire::{WireError, decode_within, to_bytes};
+pub use crate::packet::{PacketError, packet_pair, receive, receive_with, send, send_with};
 
 /// Longest packet in bytes: a request with 64 tensors, or the catalog of a few hundred models,
 /// stays below it.
 pub const MAX_PACKET: usize = 128 << 10;
-
-/// Most bytes that the lists and texts of a packet take once it is decoded: the catalog's tensors
-/// take six times what they take in the packet.
-const MAX_DECODED: usize = 8 * MAX_PACKET;
 
 /// Most inputs or outputs of a model.
 pub const MAX_TENSORS: usize = 64;
@@ -59,6 +46,9 @@ pub const MAX_BATCH: u32 = 32;
 /// Most models that a session may have loaded by [`InferenceRequest::Load`]: each takes memory in
 /// the inference process until the session ends.
 pub const MAX_OWN_MODELS: usize = 4;
+
+/// The most that a pipeline can want of the budget ([`InferenceRequest::Ask`]).
+pub const MAX_WANT: u16 = 1000;
 
 /// The type of a tensor's elements.
 #[derive(
@@ -252,6 +242,8 @@ pub struct Configure {
     pub library_sha256: Option<String>,
     /// Runs at the same time: one thread and one session of each model for each.
     pub threads: u32,
+    /// Thousandths of a core for the runs of those that ask ([`InferenceRequest::Ask`]).
+    pub budget_millicores: u32,
     /// Share of a GPU's memory that the process may take, 0 to 1.
     pub gpu_memory_fraction: f32,
     /// Private memory of the process in bytes (RLIMIT_DATA); `None`: unbounded.
@@ -305,6 +297,9 @@ pub struct ServiceLevel {
     pub stale_ms: Option<u32>,
     /// Whether the worker may have models of its own loaded ([`InferenceRequest::Load`]).
     pub may_load: bool,
+    /// Whether what it asks ([`InferenceRequest::Ask`]) is weighed; otherwise it may always run:
+    /// every frame of a file counts.
+    pub budgeted: bool,
 }
 
 /// A session that may send requests from now on.
@@ -431,12 +426,22 @@ pub enum InferenceRequest {
         /// Bytes reserved for them.
         output_length: u64,
     },
+    /// Asks whether models may run for the frame at hand; answered by `Granted`, at once.
+    Ask {
+        /// Counts up with each request of the session.
+        id: u64,
+        /// How much of the picture the results no longer describe: 0 to [`MAX_WANT`].
+        want: u16,
+    },
 }
 
 impl InferenceRequest {
     pub fn id(&self) -> u64 {
         match self {
-            Self::Open { id, .. } | Self::Load { id, .. } | Self::Run { id, .. } => *id,
+            Self::Open { id, .. }
+            | Self::Load { id, .. }
+            | Self::Run { id, .. }
+            | Self::Ask { id, .. } => *id,
         }
     }
 }
@@ -487,6 +492,8 @@ pub enum InferenceResponse {
         /// Time of the run itself, in nanoseconds.
         run_ns: u64,
     },
+    /// Whether models may run for the frame at hand.
+    Granted { id: u64, granted: bool },
     /// The request was not run: it had waited so long that its frame is too old.
     Stale {
         id: u64,
@@ -504,120 +511,9 @@ pub enum InferenceResponse {
     },
 }
 
-/// Why a packet could not be sent or taken in.
-#[derive(Debug, thiserror::Error)]
-pub enum PacketError {
-    /// The other side is gone.
-    #[error("the connection is closed")]
-    Closed,
-    /// The packet, or the number of descriptors with it, exceeds its bound.
-    #[error("a packet exceeds its bound of {MAX_PACKET} bytes or {ATTACH_DESCRIPTORS} descriptors")]
-    TooLong,
-    /// The bytes are not a message of the expected type.
-    #[error("malformed packet: {0}")]
-    Malformed(#[from] WireError),
-    /// The socket failed; `WOULDBLOCK` where it does not block and nothing is there.
-    #[error(transparent)]
-    Io(#[from] rustix::io::Errno),
-}
-
-/// Two connected packet sockets: messages keep their bounds and arrive whole, in order.
-pub fn packet_pair() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
-}
-
-/// Sends one message with descriptors.
-pub fn send_with<M: Serialize>(
-    socket: BorrowedFd<'_>,
-    message: &M,
-    descriptors: &[BorrowedFd<'_>],
-) -> Result<(), PacketError> {
-    let bytes = to_bytes(message)?;
-    if bytes.len() > MAX_PACKET || descriptors.len() > ATTACH_DESCRIPTORS {
-        return Err(PacketError::TooLong);
-    }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACH_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(PacketError::TooLong);
-    }
-    let parts = [IoSlice::new(&bytes)];
-    match rustix::io::retry_on_intr(|| {
-        rustix::net::sendmsg(socket, &parts, &mut ancillary, SendFlags::NOSIGNAL)
-    }) {
-        Ok(_) => Ok(()),
-        Err(rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => Err(PacketError::Closed),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-pub fn send<M: Serialize>(socket: BorrowedFd<'_>, message: &M) -> Result<(), PacketError> {
-    send_with(socket, message, &[])
-}
-
-/// Receives one message and the descriptors that came with it. `buffer` is at least [`MAX_PACKET`]
-/// bytes, which the caller reuses.
-pub fn receive_with<M: DeserializeOwned>(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> Result<(M, Vec<OwnedFd>), PacketError> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACH_DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(buffer)];
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
-    });
-    let received = match received {
-        Ok(received) => received,
-        Err(rustix::io::Errno::CONNRESET) => return Err(PacketError::Closed),
-        Err(errno) => return Err(errno.into()),
-    };
-    let descriptors: Vec<OwnedFd> = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(rights) => Some(rights),
-            _ => None,
-        })
-        .flatten()
-        .collect();
-    if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(PacketError::TooLong);
-    }
-    // No message of ours is empty, so no bytes means that the other side is gone.
-    match buffer.get(..received.bytes) {
-        None | Some([]) => Err(PacketError::Closed),
-        Some(bytes) => Ok((decode_within(bytes, MAX_DECODED)?, descriptors)),
-    }
-}
-
-/// Receives one message. Descriptors that came with it are closed.
-pub fn receive<M: DeserializeOwned>(
-    socket: BorrowedFd<'_>,
-    buffer: &mut [u8],
-) -> Result<M, PacketError> {
-    receive_with(socket, buffer).map(|(message, _)| message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
-
-    fn attach(session: &str) -> Attach {
-        let service = ServiceLevel {
-            share: 1,
-            priority: Priority::Normal,
-            timeout_ms: 1000,
-            stale_ms: None,
-            may_load: false,
-        };
-        Attach { session: session.into(), number: 1, catalog_version: 0, service, suspect: None }
-    }
 
     #[test]
     fn a_device_is_written_as_it_is_read() {
@@ -628,50 +524,6 @@ mod tests {
         for text in ["", "gpu", "cpu:0", "cuda:", "cuda:x", "openvino:1"] {
             assert!(text.parse::<Device>().unwrap_err().to_string().contains(text), "{text}");
         }
-    }
-
-    #[test]
-    fn a_message_arrives_with_its_descriptors() {
-        let (ours, theirs) = packet_pair().unwrap();
-        let memory = crate::shm::SharedMemory::create(4096).unwrap();
-        let message = FromHost::Attach(attach("cam"));
-        send_with(ours.as_fd(), &message, &[ours.as_fd(), memory.fd()]).unwrap();
-        let mut buffer = vec![0; MAX_PACKET];
-        let (received, mut descriptors) =
-            receive_with::<FromHost>(theirs.as_fd(), &mut buffer).unwrap();
-        assert_eq!(received, message);
-        assert_eq!(descriptors.len(), 2);
-        assert_eq!(crate::shm::SharedMemory::map(descriptors.pop().unwrap()).unwrap().len(), 4096);
-    }
-
-    #[test]
-    fn the_end_of_the_other_side_is_seen() {
-        let (ours, theirs) = packet_pair().unwrap();
-        drop(theirs);
-        let mut buffer = vec![0; MAX_PACKET];
-        assert!(matches!(
-            receive::<InferenceResponse>(ours.as_fd(), &mut buffer),
-            Err(PacketError::Closed)
-        ));
-        assert!(matches!(send(ours.as_fd(), &InferenceResponse::Hello), Err(PacketError::Closed)));
-    }
-
-    #[test]
-    fn a_packet_of_random_bytes_is_malformed() {
-        let (ours, theirs) = packet_pair().unwrap();
-        rustix::net::send(&ours, &[0xff; 40], SendFlags::empty()).unwrap();
-        let mut buffer = vec![0; MAX_PACKET];
-        assert!(matches!(
-            receive::<InferenceResponse>(theirs.as_fd(), &mut buffer),
-            Err(PacketError::Malformed(_))
-        ));
-    }
-
-    #[test]
-    fn a_packet_over_the_bound_is_not_sent() {
-        let (ours, _theirs) = packet_pair().unwrap();
-        let message = FromHost::Attach(attach(&"x".repeat(MAX_PACKET)));
-        assert!(matches!(send(ours.as_fd(), &message), Err(PacketError::TooLong)));
     }
 
     #[test]

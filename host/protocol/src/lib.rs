@@ -37,6 +37,7 @@ pub mod key;
 pub mod limit;
 pub mod model;
 mod orientation;
+mod packet;
 pub mod process;
 pub mod redis_bridge;
 pub mod rtsp;

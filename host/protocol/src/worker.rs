@@ -466,6 +466,10 @@ pub struct Counters {
     /// Time that the component waited for the inference process, together, in nanoseconds: for
     /// inferences, on their way there and back too, and for models that were opened.
     pub inference_call_ns: u64,
+    /// Frames for which the component asked whether its models may run.
+    pub budget_asked: u64,
+    /// Of these, frames for which they might.
+    pub budget_granted: u64,
     /// Frames skipped because a newer one had come.
     pub skipped_newer: u64,
     /// Access units that the decode setting leaves out.

@@ -50,6 +50,10 @@ pub struct InferenceConfig {
     /// Inferences at the same time, one thread each. Left out: as many as there are cores.
     #[schemars(range(min = 1, max = 256))]
     pub threads: Option<u32>,
+    /// Cores for the inferences of pipelines that ask for them frame by frame
+    /// (ocelli:pipeline/budget), shared between their cameras. Left out: half of the cores.
+    #[schemars(range(min = 0.01, max = 256))]
+    pub budget_cores: Option<f64>,
     /// Milliseconds that one inference of a stream may take, waiting in the queue included. A run
     /// that takes longer is ended, by killing the process where nothing else helps.
     #[schemars(range(min = 1, max = 600_000))]
@@ -87,6 +91,7 @@ impl Default for InferenceConfig {
             device: Device::default(),
             fallback: DeviceFallback::default(),
             threads: None,
+            budget_cores: None,
             timeout_ms: 5000,
             stale_ms: 2000,
             memory_mb: 4096,

@@ -71,7 +71,7 @@ fn every_default_is_in_the_schema_and_within_it() {
     }
     assert_eq!(
         keys.into_iter().collect::<Vec<_>>(),
-        ["inference.library", "inference.threads", "store.cache"]
+        ["inference.budget_cores", "inference.library", "inference.threads", "store.cache"]
     );
 }
 

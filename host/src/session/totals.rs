@@ -25,6 +25,10 @@ pub struct Frames {
     pub inference_wait_ns: u64,
     /// Time that inferences ran, together, in nanoseconds.
     pub inference_run_ns: u64,
+    /// Frames for which the pipeline asked the budget whether its models may run.
+    pub budget_asked: u64,
+    /// Of these, frames for which they might.
+    pub budget_granted: u64,
     /// Skipped frames by reason.
     pub skipped: Skipped,
 }
@@ -108,6 +112,8 @@ impl From<Counters> for Frames {
             inference_stale: counters.inference_stale,
             inference_wait_ns: counters.inference_wait_ns,
             inference_run_ns: counters.inference_run_ns,
+            budget_asked: counters.budget_asked,
+            budget_granted: counters.budget_granted,
             skipped: Skipped {
                 newer: counters.skipped_newer,
                 setting: counters.skipped_setting,
@@ -136,6 +142,8 @@ impl Frames {
             inferred: sum(self.inferred, other.inferred),
             inference_failed: sum(self.inference_failed, other.inference_failed),
             inference_stale: sum(self.inference_stale, other.inference_stale),
+            budget_asked: sum(self.budget_asked, other.budget_asked),
+            budget_granted: sum(self.budget_granted, other.budget_granted),
             inference_wait_ns: sum(self.inference_wait_ns, other.inference_wait_ns),
             inference_run_ns: sum(self.inference_run_ns, other.inference_run_ns),
             skipped: Skipped {
@@ -215,6 +223,8 @@ mod tests {
             inference_wait_ns: count,
             inference_run_ns: count,
             inference_call_ns: 0,
+            budget_asked: count,
+            budget_granted: count,
             skipped_newer: count,
             skipped_setting: count,
             skipped_no_key: count,

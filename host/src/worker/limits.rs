@@ -74,6 +74,7 @@ impl WorkerSettings {
             timeout_ms: limits.inference_timeout_ms,
             stale_ms: (live && self.stale_ms > 0).then_some(self.stale_ms),
             may_load: self.may_load,
+            budgeted: live,
             tensor_memory: self.tensor_memory,
         }
     }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::inference::{
-    ErrorCode, InferenceRequest, InferenceResponse, MAX_OWN_MODELS, MAX_PACKET, PacketError,
-    PlacedTensor, TensorDeclaration, receive, send,
+    ErrorCode, InferenceRequest, InferenceResponse, MAX_OWN_MODELS, MAX_PACKET, MAX_WANT,
+    PacketError, PlacedTensor, TensorDeclaration, receive, send,
 };
 use rustix::event::PollFlags;
 
@@ -25,6 +25,10 @@ use crate::poll::ready_by;
 /// answers at the deadline itself, and one that hangs is killed half a second later, whereupon the
 /// host answers. So this is run into only where neither gets to it.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long an answer to `ask` may take: it waits for nothing but a processor, or for a process that
+/// replaces one that died. A spare takes milliseconds; without one it is no until there is one.
+const AT_ONCE: Duration = Duration::from_secs(2);
 
 /// Why a request failed: a code of wasi:nn and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,6 +152,22 @@ impl InferenceClient {
         let (name, greetings) = (opened.name.clone(), self.greetings);
         self.own.push(OwnModel { bytes, opened: opened.clone(), name, greetings });
         Ok(opened)
+    }
+
+    /// Asks whether models may run for the frame at hand. `want` is 0 to 1. No where the answer
+    /// does not come: the process is being replaced.
+    pub fn ask(&mut self, want: f32, patience: Duration) -> bool {
+        // NaN becomes 0.
+        let want = (want.clamp(0.0, 1.0) * f32::from(MAX_WANT)).round() as u16;
+        let id = self.next_id();
+        let request = InferenceRequest::Ask { id, want };
+        let answer = self.exchange(request, Vec::new(), patience.min(AT_ONCE));
+        let granted = matches!(answer, Ok(InferenceResponse::Granted { granted: true, .. }));
+        self.counters.update(|counters| {
+            counters.budget_asked += 1;
+            counters.budget_granted += u64::from(granted);
+        });
+        granted
     }
 
     /// Runs a model. `inputs` lie in `blocks`; the outputs are written into `output`.
@@ -339,6 +359,7 @@ impl InferenceClient {
                 }
                 InferenceResponse::Opened { id, .. }
                 | InferenceResponse::Done { id, .. }
+                | InferenceResponse::Granted { id, .. }
                 | InferenceResponse::Stale { id, .. }
                 | InferenceResponse::Failed { id, .. } => {
                     if *id == unsettled.request.id() {
@@ -527,6 +548,31 @@ mod tests {
         } = client.counters.snapshot();
         assert_eq!((inferred, inference_failed, inference_stale), (2, 1, 1));
         assert_eq!((inference_wait_ns, inference_run_ns), (60, 1000));
+    }
+
+    #[test]
+    fn what_is_wanted_is_told_in_thousandths_and_no_answer_is_no() {
+        let (mut client, _played) = served(|socket, next| {
+            for wanted in [0, 0, 1000, 1000, 250] {
+                let InferenceRequest::Ask { id, want } = next() else { panic!("another request") };
+                assert_eq!(want, wanted);
+                tell(socket, &InferenceResponse::Granted { id, granted: want > 250 });
+            }
+            // Answered when it is of no use any more: the next request waits for it.
+            let late = next().id();
+            tell(socket, &failed(late, ErrorCode::RuntimeError));
+            tell(socket, &done(next().id()));
+        });
+        let mut ask = |want| client.ask(want, GENEROUS);
+        assert_eq!(
+            [f32::NAN, -1.0, 1.0, f32::INFINITY, 0.25].map(&mut ask),
+            [false, false, true, true, false]
+        );
+        assert!(!ask(1.0));
+        run(&mut client, "model").unwrap();
+        let counters = client.counters.snapshot();
+        assert_eq!((counters.budget_asked, counters.budget_granted), (6, 2));
+        assert_eq!((counters.inferred, counters.inference_failed), (1, 0));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! `from_handle` and the like.
 
 pub mod boxes;
+pub(crate) mod budget;
 pub mod frames;
 pub mod model;
 pub mod tensor;

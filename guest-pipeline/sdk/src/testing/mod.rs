@@ -98,5 +98,17 @@ pub fn model_says(name: &str, runs: impl IntoIterator<Item = Vec<NamedTensor>>) 
     });
 }
 
+/// The next answers to [`budget::ask`](crate::budget::ask). After the last one, and without any, it
+/// is yes, as with a file.
+pub fn budget_says(answers: impl IntoIterator<Item = bool>) {
+    crate::native::budget::say(answers);
+}
+
+/// What was wanted by each [`budget::ask`](crate::budget::ask) since this was called last.
+#[must_use]
+pub fn budget_asked() -> Vec<f32> {
+    crate::native::budget::asked()
+}
+
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::boxes::{self, Axes};
+use crate::budget;
 use crate::geometry::BBox;
 use crate::nanodet::{self, Detector};
 use crate::nms::Candidate;
@@ -263,4 +264,12 @@ fn points_go_as_the_test_says() {
     assert_eq!(places, [None, Some((4.5, 3.5)), Some((5.5, 3.5)), Some((5.0, 2.5)), None]);
     let many = vec![points[0]; 1025];
     assert!(matches!(frame.flow(&many), Err(FrameError::InvalidSpec(_))));
+}
+
+#[test]
+fn the_budget_says_what_the_test_has_it_say_and_then_yes() {
+    super::budget_says([false, true, false]);
+    assert_eq!([0.5, 1.0, 0.0, 0.25].map(budget::ask), [false, true, false, true]);
+    assert_eq!(super::budget_asked(), [0.5, 1.0, 0.0, 0.25]);
+    assert!(super::budget_asked().is_empty());
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 
 use ocelli_protocol::in_flight::RunningRequest;
 use ocelli_protocol::inference::{
-    Element, ErrorCode, InferenceRequest, InferenceResponse, Model, PlacedTensor,
+    Configure, Element, ErrorCode, InferenceRequest, InferenceResponse, Model, PlacedTensor,
 };
 
 use crate::support::started::*;
@@ -252,4 +252,29 @@ fn many_sessions_in_one_share_get_no_more_than_one_in_another() {
         // In turn: ten of each. First come, first served would be forty to ten.
         assert!((5..=20).contains(&crowd), "{crowd} runs of the crowd to 10 of the other");
     });
+}
+
+#[test]
+fn whether_a_model_may_run_is_said_at_once_and_within_the_budget() {
+    let (slow, _file) = slow(FOR_EVER);
+    // Nobody waits for what so little brings in: two runs are there at the start.
+    let little = Configure { budget_millicores: 1, ..configure(1, vec![slow], &["slow"]) };
+    let started = start(little);
+    // The only runner is busy until the end of the test.
+    let running = started.session(|_| {});
+    running.send(&run_slow(1));
+    let ask = |worker: &mut Worker, id| {
+        worker.send(&InferenceRequest::Ask { id, want: 1000 });
+        match worker.receive() {
+            InferenceResponse::Granted { id: of, granted } if of == id => granted,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut workers: Vec<_> = (0..3).map(|_| started.session(|_| {})).collect();
+    let granted: Vec<_> = workers.iter_mut().map(|worker| ask(worker, 1)).collect();
+    assert_eq!(granted[..2], [true, true]);
+    let mut file = started.session(|attach| attach.service.budgeted = false);
+    assert!((1..10).all(|id| ask(&mut file, id)), "every frame of a file counts");
+    let refused = (2..100).any(|id| !ask(&mut workers[2], id));
+    assert!(refused, "there is time for two");
 }

@@ -126,7 +126,11 @@ impl Exposition {
         )?
         .samples(self.each(|it| it.status().frames.inference_wait_ns as f64 / NANOSECONDS))?;
         out.counter("session_inference_run_seconds", "Time that inferences ran, together")?
-            .samples(self.each(|it| it.status().frames.inference_run_ns as f64 / NANOSECONDS))
+            .samples(self.each(|it| it.status().frames.inference_run_ns as f64 / NANOSECONDS))?;
+        out.counter("session_budget_asked", "Frames for which the pipeline asked the budget")?
+            .samples(self.each(|it| it.status().frames.budget_asked))?;
+        out.counter("session_budget_granted", "Frames for which the budget granted a run")?
+            .samples(self.each(|it| it.status().frames.budget_granted))
     }
 
     fn workers(&self, out: &mut Families<'_, '_>) -> fmt::Result {

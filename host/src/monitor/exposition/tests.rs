@@ -76,6 +76,8 @@ fn session(id: &str) -> SessionSample {
             inference_stale: 1,
             inference_wait_ns: 500_000_000,
             inference_run_ns: 2_000_000_000,
+            budget_asked: 38,
+            budget_granted: 12,
             skipped,
         },
         guest_memory: 1 << 20,

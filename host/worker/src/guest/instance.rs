@@ -175,6 +175,15 @@ impl Instance {
         })
     }
 
+    /// As [`process`](Self::process), where the result is to show what the component does: its
+    /// models may run whatever else waits for them.
+    pub fn dry_run(&mut self, frame: Arc<Frame>) -> Result<FrameResult, CallError> {
+        self.store.data_mut().set_dry_run(true);
+        let result = self.process(frame);
+        self.store.data_mut().set_dry_run(false);
+        result
+    }
+
     /// Does something on the host's side of the instance. An error loses the instance.
     fn with_state<T>(
         &mut self,

@@ -4,6 +4,7 @@
 pub mod boxes;
 #[cfg(test)]
 mod boxes_tests;
+mod budget;
 mod config;
 mod console;
 mod deadline;

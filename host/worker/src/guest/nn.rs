@@ -29,11 +29,13 @@ pub(super) struct NnState {
     arena: Arc<Arena>,
     inference: Arc<Mutex<InferenceClient>>,
     answered_ns: Option<u64>,
+    /// The frame at hand is that of a dry run.
+    dry_run: bool,
 }
 
 impl NnState {
     pub(super) fn new(arena: Arc<Arena>, inference: Arc<Mutex<InferenceClient>>) -> Self {
-        Self { arena, inference, answered_ns: None }
+        Self { arena, inference, answered_ns: None, dry_run: false }
     }
 
     /// A frame begins, for which no inference has answered.
@@ -46,14 +48,20 @@ impl NnState {
         self.answered_ns
     }
 
+    /// Whether the next frame is that of a dry run, in which models run without being granted it:
+    /// it is to show that they do.
+    pub(super) fn set_dry_run(&mut self, dry_run: bool) {
+        self.dry_run = dry_run;
+    }
+
     pub(super) fn view<'a>(
         &'a mut self,
         table: &'a mut ResourceTable,
         limiter: &'a mut Limiter,
         call: &'a CallBudget,
     ) -> NnView<'a> {
-        let Self { arena, inference, answered_ns } = self;
-        NnView { arena, inference, answered_ns, table, limiter, call }
+        let Self { arena, inference, answered_ns, dry_run } = self;
+        NnView { arena, inference, answered_ns, dry_run: *dry_run, table, limiter, call }
     }
 }
 
@@ -62,6 +70,7 @@ pub(super) struct NnView<'a> {
     arena: &'a Arc<Arena>,
     inference: &'a Mutex<InferenceClient>,
     answered_ns: &'a mut Option<u64>,
+    dry_run: bool,
     table: &'a mut ResourceTable,
     limiter: &'a mut Limiter,
     call: &'a CallBudget,
@@ -138,6 +147,11 @@ impl NnView<'_> {
         // One thread calls components: the lock is never waited for.
         let mut client = self.inference.lock();
         ask(&mut client, self.call.time_left())
+    }
+
+    /// Whether models may run for the frame at hand.
+    pub(super) fn may_run(&mut self, want: f32) -> bool {
+        self.dry_run || self.with_inference(|client, left| client.ask(want, left))
     }
 
     fn run(

@@ -211,6 +211,11 @@ impl InstanceState {
         self.keyvalue.set_read_only(read_only);
     }
 
+    /// Whether the next frame is that of a dry run.
+    pub(super) fn set_dry_run(&mut self, dry_run: bool) {
+        self.nn.set_dry_run(dry_run);
+    }
+
     /// `models`.
     pub(super) fn models(&mut self) -> &mut DescribedModels {
         &mut self.models

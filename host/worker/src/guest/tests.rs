@@ -110,6 +110,9 @@ fn answer(memory: &SharedMemory, request: InferenceRequest) -> InferenceResponse
                 message: "no such model".into(),
             }
         }
+        InferenceRequest::Ask { id, want } => {
+            InferenceResponse::Granted { id, granted: want > 500 }
+        }
         InferenceRequest::Run { id, inputs, output_offset, .. } => {
             let output = PlacedTensor {
                 name: "y".into(),
@@ -336,6 +339,16 @@ fn detection(score: f32) -> wit::Detection {
 
 fn output_of(detections: Vec<wit::Detection>) -> wit::Output {
     wit::Output { detections: Some(detections), events: Vec::new(), basis: None }
+}
+
+#[test]
+fn models_run_in_a_dry_run_whatever_the_budget_says() {
+    let mut state = state();
+    assert!(state.nn().may_run(0.6) && !state.nn().may_run(0.5));
+    state.set_dry_run(true);
+    assert!(state.nn().may_run(0.0));
+    state.set_dry_run(false);
+    assert!(!state.nn().may_run(0.0));
 }
 
 #[test]

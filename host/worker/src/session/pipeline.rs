@@ -209,7 +209,7 @@ impl PipelineTask {
             return Ok(());
         };
         let number = frame.number;
-        let processed = instance.process(frame);
+        let processed = instance.dry_run(frame);
         self.factory.kv_store().lock().roll_back();
         let mut outcome = refusable(WorkerStage::Process, processed)?;
         if let Ok(result) = &mut outcome {

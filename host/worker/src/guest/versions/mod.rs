@@ -142,6 +142,7 @@ fn linker(engine: &Engine) -> wasmtime::Result<Linker<InstanceState>> {
     // `results` has types alone, which need nothing in a linker.
     newest::frames::add_to_linker::<_, Frames>(&mut linker, InstanceState::frames)?;
     newest::boxes::add_to_linker::<_, Boxes>(&mut linker, InstanceState::boxes)?;
+    newest::budget::add_to_linker::<_, Nn>(&mut linker, InstanceState::nn)?;
     newest::models::add_to_linker::<_, HasSelf<DescribedModels>>(
         &mut linker,
         InstanceState::models,

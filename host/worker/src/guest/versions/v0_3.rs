@@ -19,5 +19,5 @@ mod bindings {
     });
 }
 
-pub use bindings::ocelli::pipeline::{boxes, frames, models, results};
+pub use bindings::ocelli::pipeline::{boxes, budget, frames, models, results};
 pub use bindings::{CameraPipeline, CameraPipelinePre, wasi};
