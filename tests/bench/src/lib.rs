@@ -21,6 +21,7 @@
 //! joining   subscribe to first result: running camera, cold camera, file
 //! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
 //! page      the dashboard in a browser: joining, latency by rung, CPU a picture, walls of 1, 4 and 20
+//! peers     4, 8 and 20 cameras: Ocelli | each script of a folder that is given | again ...   results a second, CPU, memory, start
 //! recovery  SIGKILL of a worker, of the inference process: to the next result
 //! ```
 //!

@@ -15,6 +15,7 @@ use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
 use crate::phases::live::{Live, Moments, STATIONS};
 use crate::phases::page::PageCost;
+use crate::phases::peers::PeerTurns;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
@@ -57,6 +58,8 @@ pub struct Report {
     pub fanout: Option<Fanout>,
     /// The dashboard.
     pub page: Option<PageCost>,
+    /// Other programs on the same cameras.
+    pub peers: Option<PeerTurns>,
 }
 
 impl Display for Report {
@@ -107,7 +110,10 @@ impl Display for Report {
         if let Some(measured) = &self.fanout {
             fanout(measured, f)?;
         }
-        self.page.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
+        if let Some(measured) = &self.page {
+            write!(f, "{measured}")?;
+        }
+        self.peers.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
     }
 }
 

@@ -22,6 +22,11 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The smallest value. NaN of no values.
+pub fn smallest(values: &[f64]) -> f64 {
+    values.iter().copied().reduce(f64::min).unwrap_or(f64::NAN)
+}
+
 /// The largest value. NaN of no values.
 pub fn largest(values: &[f64]) -> f64 {
     values.iter().copied().reduce(f64::max).unwrap_or(f64::NAN)

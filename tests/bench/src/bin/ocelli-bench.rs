@@ -10,7 +10,7 @@ use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::{CLIP, Paths};
 use ocelli_bench::phases::{
     Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, page,
-    readers, recovery, twenty,
+    peers, readers, recovery, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -40,6 +40,13 @@ struct Arguments {
     /// The checkout: models, clips and cameras.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     root: PathBuf,
+    /// The scripts of other programs, to be measured on the same cameras.
+    #[arg(long, value_name = "FOLDER")]
+    peers: Option<PathBuf>,
+    /// Where their Python environments are made, up to 8 GB together. Left out: `target/peers` of
+    /// the checkout.
+    #[arg(long, value_name = "FOLDER", requires = "peers")]
+    peers_cache: Option<PathBuf>,
     /// The folder of `ocelli` and its children; without it, this program's own.
     #[arg(long, value_name = "FOLDER", env = "OCELLI_BIN_DIR")]
     programs: Option<PathBuf>,
@@ -72,6 +79,8 @@ enum Part {
     Fanout,
     /// The dashboard in a browser.
     Page,
+    /// Other programs on the same cameras; only with --peers.
+    Peers,
 }
 
 fn main() -> Result<()> {
@@ -119,6 +128,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         deploying: None,
         fanout: None,
         page: None,
+        peers: None,
     };
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
@@ -179,10 +189,29 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
                 progress("the dashboard in a browser");
                 report.page = Some(page::measure(&environment).await.context("page")?);
             }
+            Part::Peers => report.peers = peers(&environment, arguments).await?,
         }
     }
     report.took_s = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Other programs, where their folder is given.
+async fn peers(
+    environment: &Environment,
+    arguments: &Arguments,
+) -> Result<Option<peers::PeerTurns>> {
+    let Some(scripts) = &arguments.peers else {
+        ensure!(arguments.only.is_empty(), "--only peers needs --peers FOLDER");
+        eprintln!("==> SKIPPED: peers: --peers names no folder");
+        return Ok(None);
+    };
+    let cache = arguments.peers_cache.clone();
+    let cache = cache.unwrap_or_else(|| arguments.root.join("target/peers"));
+    std::fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;
+    let absolute = |path: &PathBuf| path.canonicalize().with_context(|| path.display().to_string());
+    let folders = peers::PeerFolders { scripts: absolute(scripts)?, cache: absolute(&cache)? };
+    peers::measure(environment, &folders, progress).await.map(Some).context("peers")
 }
 
 fn progress(what: &str) {

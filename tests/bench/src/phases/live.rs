@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use ocelli_sdk::nanodet::DEFAULT;
 use serde::Serialize;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::{Environment, SETTLE};
 use crate::cameras::Cameras;
 use crate::chain::{Camera, Chain, Session};
 use crate::machine::{Role, pss_mb};
-use crate::statistics::{largest, median, percentile};
+use crate::statistics::{largest, median, percentile, smallest};
 
 /// Stations of `latency_ms`, in the order of a frame's way.
 pub const STATIONS: [&str; 5] = ["decode", "wait", "inference", "pipeline", "total"];
@@ -36,6 +38,8 @@ pub struct Live {
     /// From the start of the host to the first result of each session, in seconds; the pipeline was
     /// compiled before.
     pub start_to_first_result_s: Moments,
+    /// The same of the session that had one first.
+    pub first_result_s: f64,
     /// Cores that others kept busy meanwhile; the cameras' server is among them.
     pub other_cores: f64,
 }
@@ -82,10 +86,18 @@ impl Moments {
 
 /// Measures with `count` cameras.
 pub async fn measure(environment: &Environment, count: usize) -> Result<Live> {
+    measure_model(environment, count, DEFAULT.name).await
+}
+
+/// The same with a NanoDet of that name.
+pub async fn measure_model(environment: &Environment, count: usize, model: &str) -> Result<Live> {
     let server = Cameras::start(&environment.paths, count).await?;
-    let cameras: Vec<Camera> =
-        (0..count).map(|index| Camera::live(index, server.url(index))).collect();
-    let chain = Chain::start(&environment.paths, &environment.workplace, &cameras).await?;
+    let cameras: Vec<Camera> = (0..count)
+        .map(|index| Camera::live(index, server.url(index)).with(json!({"model": model})))
+        .collect();
+    let preload = json!({"inference": {"preload": [model]}});
+    let Environment { paths, workplace, .. } = environment;
+    let chain = Chain::start_with(paths, workplace, &cameras, preload).await?;
     let mut first = Vec::new();
     // A connection each: a result is taken from the connection that it came on, and none must wait
     // behind another's.
@@ -145,6 +157,7 @@ pub async fn measure(environment: &Environment, count: usize) -> Result<Live> {
         },
         latency_ms: STATIONS.into_iter().map(station).collect(),
         start_to_first_result_s: Moments::of(&first),
+        first_result_s: smallest(&first),
         other_cores: spent.other_cores,
     })
 }

@@ -9,6 +9,7 @@ pub mod isolation;
 pub mod joining;
 pub mod live;
 pub mod page;
+pub mod peers;
 pub mod readers;
 pub mod recovery;
 pub mod twenty;
