@@ -10,21 +10,31 @@ use ocelli_protocol::worker::Rect;
 
 use super::grey::{Averager, Grey};
 
+mod cells;
 mod regions;
 
+use cells::Cells;
 use regions::Regions;
 
 /// Most samples of the picture that is looked at: 160 x 90, or 128 x 96. About a hundred rows see
 /// 99.9 % of the moving people of a street camera.
 pub(super) const PIXELS: usize = 20_000;
 
-/// Share of the picture above which a change is one of the whole: the camera turns, its light
-/// changes, it is blinded.
+/// Share of the picture above which a change is one of the whole: its light changes, it is blinded.
 const WHOLE: f32 = 0.8;
 
-/// How long the picture has to hold still, as a whole, before changes in it say something. In
+/// Share of the cells that show something above which the camera turns: where it does, 60 to 80 %
+/// of them change; people before a camera that holds still, and rain, change 20 %.
+const TURNED: f32 = 0.65;
+
+/// Share above which the picture does not hold still yet, after such a change.
+const UNSETTLED: f32 = 0.4;
+
+/// How long the picture has to hold still, as a whole, before changes in it say something; and how
+/// long that is waited for, at most, where people crowd before a camera that does hold still. In
 /// seconds.
 const SETTLING: f32 = 1.0;
+const PATIENCE: f32 = 10.0;
 
 /// Seconds in which the background comes nearer to the picture by a factor of e: where nothing
 /// changes, so that it follows light and weather; where something does, so that what stopped is
@@ -87,10 +97,12 @@ pub(super) struct Background {
     /// 1 where a sample changes.
     changed: Vec<u8>,
     light: Light,
+    cells: Cells,
     regions: Regions,
     time: Option<u64>,
-    /// Seconds still to settle.
+    /// Seconds still to settle, and for which that may begin again.
     settling: f32,
+    patience: f32,
 }
 
 impl Background {
@@ -110,14 +122,19 @@ impl Background {
         self.light.measure(&self.picture.samples, &self.levels);
         let settling = self.settling > 0.0;
         self.compare(passed, settling);
-        let (found, count) = self.regions.find(&self.changed, size.0);
-        let share = count as f32 / self.changed.len().max(1) as f32;
-        if share > WHOLE || self.light.beyond {
+        let (found, kept) = self.regions.find(&self.changed, size.0);
+        let count = kept.iter().map(|&mark| usize::from(mark)).sum::<usize>();
+        let share = count as f32 / kept.len().max(1) as f32;
+        let seen = self.cells.share(kept, &self.levels, size.0);
+        // While it settles, the background is a mean, into which rain does not come as a picture of
+        // it would.
+        let turned = seen > TURNED && !settling;
+        if share > WHOLE || turned || self.light.beyond {
             self.adopt();
             return Motion { share, calibrating: true, regions: Vec::new() };
         }
-        self.settling = (self.settling - passed).max(0.0);
         if settling {
+            self.settle(passed, seen.max(share));
             return Motion { share, calibrating: true, regions: Vec::new() };
         }
         let scale = |samples: usize| (samples * step) as f32;
@@ -138,7 +155,16 @@ impl Background {
         self.wont.resize(self.levels.len(), 0.0);
         self.changed.clear();
         self.changed.resize(self.levels.len(), 0);
-        self.settling = SETTLING;
+        (self.settling, self.patience) = (SETTLING, PATIENCE);
+    }
+
+    /// Waits on, from the beginning where so large a share of the picture changes.
+    fn settle(&mut self, passed: f32, share: f32) {
+        self.settling = (self.settling - passed).max(0.0);
+        self.patience -= passed;
+        if share > UNSETTLED && self.patience > 0.0 {
+            self.settling = SETTLING;
+        }
     }
 
     /// Marks what changes, and lets the background follow.

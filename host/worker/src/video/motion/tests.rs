@@ -180,6 +180,17 @@ fn a_camera_that_turns_reports_nothing_while_it_does_and_sees_soon_after() {
 }
 
 #[test]
+fn a_camera_that_turns_over_a_road_and_a_sky_is_told_by_what_has_edges() {
+    // Posts before a wall: few samples change when they pass by, but all that there is to see.
+    let posts = |x: usize, _: usize, _: i32| if x % 36 < 6 { 180 } else { 90 };
+    let mut scene = Scene::new(10);
+    assert_eq!(scene.frames(3, posts), Motion::default());
+    let turned = scene.frame(6, |x, y, wall| posts(x + 12, y, wall));
+    assert!(turned.calibrating && turned.regions.is_empty(), "{turned:?}");
+    assert!(turned.share < 0.5, "{turned:?}");
+}
+
+#[test]
 fn a_light_that_changes_slowly_moves_nothing() {
     let mut scene = Scene::new(2);
     scene.frames(3, still);
