@@ -4,9 +4,9 @@
 //!
 //! A point is known by the 8 x 8 samples around it. At each level, from the smallest picture to the
 //! largest, the shift is improved until those samples lie on the later picture's. Gradients are
-//! taken about their mean, which makes a change of light the same all over the window no part of the
-//! error. A point is lost where nothing around it tells where it is (a wall, an edge), where what is
-//! found does not look like it, and where it leaves the picture.
+//! taken about their mean, which makes a change of light that is the same all over the window no
+//! part of the error. A point is lost where nothing around it tells where it is (a wall, an edge),
+//! where what is found does not look like it, and where it leaves the picture.
 
 use super::grey::{Averager, Grey};
 

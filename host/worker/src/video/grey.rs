@@ -110,8 +110,8 @@ impl Averager {
     }
 }
 
-/// The averages of `N` columns each of sums of `N` rows. A constant, so that the compiler divides by
-/// a multiplication.
+/// The averages of `N` columns each of sums of `N` rows. A constant, so that the compiler divides
+/// by a multiplication.
 fn averages<const N: usize>(sums: &[u16], out: &mut Vec<u8>) {
     let area = (N * N) as u32;
     out.extend(sums.as_chunks::<N>().0.iter().map(|sums| {

@@ -3,8 +3,9 @@
 //!
 //! Light that changes all over is taken off first: a line from the background's brightness to the
 //! picture's, through what the darker and the brighter half do for the most part. What then differs
-//! by more than the picture's noise, and by more than that place is wont to, changes. The background
-//! follows by presentation time, not by frames, so that 1 and 30 frames a second behave alike.
+//! by more than the picture's noise, and by more than that place is wont to, changes. The
+//! background follows by presentation time, not by frames, so that 1 and 30 frames a second behave
+//! alike.
 
 use ocelli_protocol::worker::Rect;
 

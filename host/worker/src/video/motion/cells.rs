@@ -1,5 +1,5 @@
-//! How much of what can be seen in a picture changes. Where a camera turns, a road stays a road: few
-//! samples change, but so does nearly everything that has an edge.
+//! How much of what can be seen in a picture changes. Where a camera turns, a road stays a road:
+//! few samples change, but nearly everything that has an edge does.
 
 /// Samples of a cell's side.
 const SIDE: usize = 8;
@@ -31,8 +31,8 @@ impl Cell {
 }
 
 impl Cells {
-    /// The share that changes of the cells that show something, of a picture in rows of `width`: its
-    /// marks, 0 or 1 each, and its levels. 0 where few cells show anything.
+    /// The share that changes of the cells that show something, of a picture in rows of `width`:
+    /// its marks, 0 or 1 each, and its levels. 0 where few cells show anything.
     pub(super) fn share(&mut self, marks: &[u8], levels: &[f32], width: usize) -> f32 {
         let width = width.max(1);
         let (mut all, mut showing, mut changed) = (0.0, 0.0, 0.0);

@@ -225,7 +225,10 @@ mod tests {
         /// Whatever changes: rectangles lie in the picture, the largest first, and hold every
         /// sample that stands if there are few enough.
         #[test]
-        fn regions_lie_in_the_picture(width in 1usize..40, marks in prop::collection::vec(0u8..2, 0..900)) {
+        fn regions_lie_in_the_picture(
+            width in 1usize..40,
+            marks in prop::collection::vec(0u8..2, 0..900),
+        ) {
             let height = marks.len() / width;
             let marks = &marks[..width * height];
             let mut regions = Regions::default();
