@@ -73,6 +73,7 @@
 //! | [`centerface`], [`align`], [`faceres`] | faces with landmarks, faces in one position, what a face says |
 //! | [`embedding`], [`classifier`] | vectors of length 1 and their likeness, the best classes |
 //! | [`track`] | ByteTrack: the same number for the same object from frame to frame |
+//! | [`assign`] | pairs of two lists with the largest sum of gains |
 //! | [`zones`], [`lines`] | who is in which part of the picture since when, who crosses a line |
 //! | [`counts`] | how many entered and left, kept across restarts |
 //! | [`events`] | a queue that spreads events over frames |
@@ -96,6 +97,7 @@
 struct Tour;
 
 pub mod align;
+pub mod assign;
 pub mod bindings;
 pub mod boxes;
 pub mod budget;

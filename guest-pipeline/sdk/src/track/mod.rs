@@ -30,7 +30,6 @@
 //! pipeline skips frames, durations count in presentation time. The same updates give the same
 //! tracks, also across [`Tracker::state`] and [`Tracker::resume`].
 
-mod assign;
 mod kalman;
 mod reach;
 
@@ -38,8 +37,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::assign::assign;
 use crate::geometry::BBox;
-use assign::assign;
 use kalman::Motion;
 pub use reach::Certainty;
 
@@ -341,7 +340,7 @@ impl Tracker {
             });
             let gains: Vec<f32> = gains.collect();
             let pairs = assign(rows.len(), columns.len(), |row, column| {
-                gains[row * columns.len() + column]
+                f64::from(gains[row * columns.len() + column])
             });
             for (row, column) in pairs {
                 seen_as[rows[row]] = Some(columns[column]);

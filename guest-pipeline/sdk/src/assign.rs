@@ -7,14 +7,15 @@
 ///
 /// Time grows with the square of the smaller number times the larger. The same input gives the same
 /// pairs; they come in order of the rows.
-pub(super) fn assign(
+#[must_use]
+pub fn assign(
     rows: usize,
     columns: usize,
-    gain: impl Fn(usize, usize) -> f32,
+    gain: impl Fn(usize, usize) -> f64,
 ) -> Vec<(usize, usize)> {
     // A negative or a missing gain is no worse than not to pair; the pairs that this makes up are
     // left out below.
-    let cost = |row: usize, column: usize| -f64::from(gain(row, column).max(0.0));
+    let cost = |row: usize, column: usize| -gain(row, column).max(0.0);
     let mut pairs = if rows <= columns {
         solve(rows, columns, cost)
     } else {
@@ -96,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// The best sum of gains, by trying everything.
-    fn best(gains: &[Vec<f32>], row: usize, taken: &mut Vec<bool>) -> f64 {
+    fn best(gains: &[Vec<f64>], row: usize, taken: &mut Vec<bool>) -> f64 {
         if row == gains.len() {
             return 0.0;
         }
@@ -104,7 +105,7 @@ mod tests {
         for column in 0..taken.len() {
             if !taken[column] && gains[row][column] > 0.0 {
                 taken[column] = true;
-                most = most.max(f64::from(gains[row][column]) + best(gains, row + 1, taken));
+                most = most.max(gains[row][column] + best(gains, row + 1, taken));
                 taken[column] = false;
             }
         }
@@ -115,13 +116,13 @@ mod tests {
         #[test]
         fn no_other_assignment_gains_more(
             (rows, columns, values) in (0usize..6, 0usize..6).prop_flat_map(|(r, c)| {
-                (Just(r), Just(c), prop::collection::vec(-0.5f32..1.0, r * c))
+                (Just(r), Just(c), prop::collection::vec(-0.5f64..1.0, r * c))
             }),
         ) {
-            let gains: Vec<Vec<f32>> = (0..rows).map(|r| values[r * columns..(r + 1) * columns].to_vec()).collect();
+            let gains: Vec<Vec<f64>> = (0..rows).map(|r| values[r * columns..(r + 1) * columns].to_vec()).collect();
             let pairs = assign(rows, columns, |r, c| gains[r][c]);
-            let total: f64 = pairs.iter().map(|&(r, c)| f64::from(gains[r][c])).sum();
-            prop_assert!((total - best(&gains, 0, &mut vec![false; columns])).abs() < 1e-5);
+            let total: f64 = pairs.iter().map(|&(r, c)| gains[r][c]).sum();
+            prop_assert!((total - best(&gains, 0, &mut vec![false; columns])).abs() < 1e-9);
             for (i, a) in pairs.iter().enumerate() {
                 prop_assert!(gains[a.0][a.1] > 0.0);
                 prop_assert!(pairs[..i].iter().all(|b| a.0 != b.0 && a.1 != b.1), "each at most \
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_gain_that_is_not_a_number_pairs_nothing() {
-        assert!(assign(1, 1, |_, _| f32::NAN).is_empty());
+        assert!(assign(1, 1, |_, _| f64::NAN).is_empty());
         assert!(assign(0, 3, |_, _| 1.0).is_empty());
     }
 }
