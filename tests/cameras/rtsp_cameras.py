@@ -11,7 +11,8 @@ growing without a gap from one round to the next.
 prints "READY <port>" as its only line on standard output once cameras can
 connect (here to rtsp://127.0.0.1:<port>/people). It ends on SIGINT or SIGTERM,
 and is killed when the thread that started it ends, so that no run leaves
-cameras behind.
+cameras behind. With --hold each round begins with a still scene: the first
+picture, over and over, for so many seconds.
 
 Run it with the system's Python: the GObject bindings are a Debian package.
 """
@@ -23,7 +24,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median_low
 
 import gi
@@ -80,7 +81,7 @@ class AccessUnit:
 class Clip:
     """A clip in memory: its access units in decoding order."""
 
-    def __init__(self, path):
+    def __init__(self, path, hold):
         self.codec, self.caps, self.units = _demultiplex(path)
         if len(self.units) < 2:
             raise ClipError(f"{path}: a clip needs at least two pictures, this has {len(self.units)}")
@@ -91,6 +92,14 @@ class Clip:
             del self.units[-1], times[-1]
         self.start = min(unit.dts for unit in self.units)
         self.duration = times[-1] - times[0] + self.frame_duration
+        self._hold(round(hold * Gst.SECOND / self.frame_duration))
+
+    def _hold(self, count):
+        """Shows the first picture, a key frame, `count` times before the clip."""
+        held, first = count * self.frame_duration, self.units[0]
+        still = [_later(first, number * self.frame_duration) for number in range(count)]
+        self.units = still + [_later(unit, held) for unit in self.units]
+        self.duration += held
 
 
 def _demultiplex(path):
@@ -138,6 +147,10 @@ def _access_unit(buffer):
     dts = buffer.dts if buffer.dts != Gst.CLOCK_TIME_NONE else buffer.pts
     is_key = not buffer.has_flags(Gst.BufferFlags.DELTA_UNIT)
     return AccessUnit(buffer.pts, dts, buffer.extract_dup(0, buffer.get_size()), is_key)
+
+
+def _later(unit, nanoseconds):
+    return replace(unit, pts=unit.pts + nanoseconds, dts=unit.dts + nanoseconds)
 
 
 class Feeder:
@@ -267,6 +280,14 @@ def probability(text):
     return value
 
 
+def seconds(text):
+    """Parses a time up to an hour."""
+    value = float(text)
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 3600")
+    return value
+
+
 def parse_arguments():
     """Returns the command line's options."""
     parser = argparse.ArgumentParser(description="Plays video clips in a loop as live RTSP cameras.")
@@ -276,6 +297,7 @@ def parse_arguments():
     parser.add_argument("--password", default="", help="the password of --user")
     parser.add_argument("--drop", type=probability, default=0, metavar="P", help="lose this share of RTP packets")
     parser.add_argument("--tcp-only", action="store_true", help="refuse RTP over UDP")
+    parser.add_argument("--hold", type=seconds, default=0, metavar="S", help="begin rounds with a still scene")
     parser.add_argument("mounts", nargs="+", type=mount, metavar="/PATH=FILE", help="a camera and its clip")
     return parser.parse_args()
 
@@ -286,7 +308,7 @@ def main():
     die_with_parent()
     Gst.init(None)
     try:
-        clips = {path: Clip(file) for path, file in options.mounts}
+        clips = {path: Clip(file, options.hold) for path, file in options.mounts}
     except ClipError as error:
         sys.exit(f"rtsp_cameras: {error}")
     serve(options, clips)

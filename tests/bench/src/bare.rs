@@ -281,7 +281,7 @@ pub async fn longest_gop_s(clip: &Path) -> Result<f64> {
 }
 
 /// Nanoseconds that a clip lasts: from its first picture to its repetition.
-fn period_ns(units: &[AccessUnit]) -> Result<i64> {
+pub(crate) fn period_ns(units: &[AccessUnit]) -> Result<i64> {
     let times = || units.iter().filter_map(|unit| unit.header.presentation_ns);
     let (first, last) = times().min().zip(times().max()).context("the clip has no times")?;
     let steps = i64::try_from(units.len()).unwrap_or(i64::MAX).saturating_sub(1).max(1);
@@ -289,7 +289,7 @@ fn period_ns(units: &[AccessUnit]) -> Result<i64> {
 }
 
 /// All access units of a clip, read as the host reads files.
-async fn units(clip: &Path) -> Result<Vec<AccessUnit>> {
+pub(crate) async fn units(clip: &Path) -> Result<Vec<AccessUnit>> {
     let source = Source::parse(&format!("file:{}", clip.display()), None, None, false)?;
     let mut subscription = crate::paths::sources()?.subscribe(&source);
     let mut units = Vec::new();

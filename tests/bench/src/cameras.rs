@@ -34,8 +34,19 @@ impl Cameras {
 
     /// Starts `count` cameras, from 0 on, that play a clip.
     pub async fn play(paths: &Paths, clip: &Path, count: usize) -> Result<Self> {
+        Self::play_held(paths, clip, count, Duration::ZERO).await
+    }
+
+    /// The same. Before each round of the clip they show its first picture for a time.
+    pub async fn play_held(
+        paths: &Paths,
+        clip: &Path,
+        count: usize,
+        hold: Duration,
+    ) -> Result<Self> {
         let mut command = Command::new(PYTHON);
         command.arg(&paths.cameras).args(["--port", "0"]);
+        command.arg("--hold").arg(hold.as_secs().to_string());
         for index in 0..count {
             command.arg(format!("/{index}={}", clip.display()));
         }

@@ -115,6 +115,8 @@ pub struct Frames {
     pub received: u64,
     /// Pictures decoded.
     pub decoded: u64,
+    /// Runs of models.
+    pub inferred: u64,
 }
 
 /// A folder that the hosts of a run share, so that the pipeline is compiled once.

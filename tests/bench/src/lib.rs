@@ -20,6 +20,7 @@
 //! fairness  9 cameras at 2 results a second: alone | beside a session that floods the inference process | again ...
 //! joining   subscribe to first result: running camera, cold camera, file
 //! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
+//! tracking  boxes and tracks against a ground truth: a file, cameras at full and at lower rates, a still scene
 //! page      the dashboard in a browser: joining, latency by rung, CPU a picture, walls of 1, 4 and 20
 //! peers     4, 8 and 20 cameras: Ocelli | each script of a folder that is given | again ...   results a second, CPU, memory, start
 //! recovery  SIGKILL of a worker, of the inference process: to the next result
@@ -39,3 +40,4 @@ pub mod phases;
 pub mod report;
 pub mod statistics;
 pub mod subscriber;
+pub mod tracking;

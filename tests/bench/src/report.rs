@@ -6,6 +6,7 @@ use std::fmt::{self, Display, Formatter};
 use serde::Serialize;
 
 use crate::machine::{Machine, Role};
+use crate::paths::CLIP;
 use crate::phases::cost::Cost;
 use crate::phases::deploying::{Deploying, Deployments};
 use crate::phases::embeddings::{self as embed, Embeddings};
@@ -18,6 +19,7 @@ use crate::phases::page::PageCost;
 use crate::phases::peers::PeerTurns;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
+use crate::phases::tracking::Tracking;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 
 /// One run. All figures in it were measured in this run, on this machine. What was not asked for is
@@ -60,6 +62,35 @@ pub struct Report {
     pub page: Option<PageCost>,
     /// Other programs on the same cameras.
     pub peers: Option<PeerTurns>,
+    /// Tracks against a ground truth.
+    pub tracking: Option<Tracking>,
+}
+
+impl Report {
+    /// Of nothing yet.
+    pub fn new(machine: Machine, segment_s: f64) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            machine,
+            clip: CLIP,
+            segment_s,
+            took_s: 0.0,
+            cost: None,
+            live: Vec::new(),
+            twenty: None,
+            readers: Vec::new(),
+            isolation: None,
+            embeddings: None,
+            fairness: None,
+            joining: None,
+            recovery: None,
+            deploying: None,
+            fanout: None,
+            page: None,
+            peers: None,
+            tracking: None,
+        }
+    }
 }
 
 impl Display for Report {
@@ -113,7 +144,10 @@ impl Display for Report {
         if let Some(measured) = &self.page {
             write!(f, "{measured}")?;
         }
-        self.peers.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
+        if let Some(measured) = &self.peers {
+            write!(f, "{measured}")?;
+        }
+        self.tracking.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
     }
 }
 

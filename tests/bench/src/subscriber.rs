@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use ocelli_client::{Client, Detections, Message, SessionState, Subscribe};
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 /// No wait of a measurement takes this long unless something is wrong.
@@ -31,8 +31,36 @@ impl Subscriber {
 
     /// Asks for a session of the default pipeline that is made for this purpose.
     pub async fn make(&mut self, session: &str, source: &str) -> Result<()> {
-        self.0.subscribe(Subscribe::to(session).make(source, "object-detect", Map::new())).await;
+        self.make_with(session, source, Map::new()).await
+    }
+
+    /// The same with settings.
+    pub async fn make_with(
+        &mut self,
+        session: &str,
+        source: &str,
+        settings: Map<String, Value>,
+    ) -> Result<()> {
+        self.0.subscribe(Subscribe::to(session).make(source, "object-detect", settings)).await;
         Ok(())
+    }
+
+    /// The next result of any session. That some were lost is an error.
+    pub async fn detections(&mut self) -> Result<Detections> {
+        let heard = async {
+            loop {
+                match self.next().await? {
+                    Message::Detections(found) => return Ok(found),
+                    Message::Lagged { session, missed } => {
+                        bail!("{missed} results of {session:?} did not come")
+                    }
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard)
+            .await
+            .unwrap_or_else(|_| bail!("no result came within {} s", PATIENCE.as_secs()))
     }
 
     /// Ends a subscription and waits until no more of the session can come.

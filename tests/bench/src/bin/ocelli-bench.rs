@@ -7,10 +7,10 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use ocelli_bench::chain::BenchFolder;
 use ocelli_bench::machine::Machine;
-use ocelli_bench::paths::{CLIP, Paths};
+use ocelli_bench::paths::Paths;
 use ocelli_bench::phases::{
     Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, page,
-    peers, readers, recovery, twenty,
+    peers, readers, recovery, tracking, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -34,6 +34,15 @@ struct Arguments {
     /// Measure these parts alone.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART,...")]
     only: Vec<Part>,
+    /// For `tracking`: a folder with `clip.mp4` and `gt.txt`, its truth in MOT's format.
+    #[arg(long, value_name = "FOLDER")]
+    truth: Option<PathBuf>,
+    /// For `tracking`: settings of the pipeline, in JSON, that cameras have; once for each.
+    #[arg(long, value_name = "JSON", requires = "truth")]
+    settings: Vec<String>,
+    /// For `tracking`: how many cameras play at once (1 to 40).
+    #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "truth")]
+    cameras: usize,
     /// Write all figures there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -81,6 +90,8 @@ enum Part {
     Page,
     /// Other programs on the same cameras; only with --peers.
     Peers,
+    /// Tracks against a ground truth, which `--truth` names.
+    Tracking,
 }
 
 fn main() -> Result<()> {
@@ -88,6 +99,8 @@ fn main() -> Result<()> {
     ensure!((1.0..=120.0).contains(&arguments.seconds), "--seconds is 1 to 120");
     ensure!((1..=100).contains(&arguments.rounds), "--rounds is 1 to 100");
     ensure!((1..=100).contains(&arguments.repeats), "--repeats is 1 to 100");
+    let truth = arguments.truth.is_some();
+    ensure!(truth || !arguments.only.contains(&Part::Tracking), "tracking needs --truth FOLDER");
     // Children end with the thread that started them: all is done on this one.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(measure(&arguments))?;
@@ -110,26 +123,11 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         rounds: arguments.rounds,
         repeats: arguments.repeats,
     };
-    let mut report = Report {
-        version: env!("CARGO_PKG_VERSION"),
-        machine,
-        clip: CLIP,
-        segment_s: arguments.seconds,
-        took_s: 0.0,
-        cost: None,
-        live: Vec::new(),
-        twenty: None,
-        readers: Vec::new(),
-        isolation: None,
-        embeddings: None,
-        fairness: None,
-        joining: None,
-        recovery: None,
-        deploying: None,
-        fanout: None,
-        page: None,
-        peers: None,
-    };
+    let mut report = Report::new(machine, arguments.seconds);
+    // Bad input is told before anything is measured.
+    let judge =
+        |truth: &PathBuf| tracking::Judged::read(truth, &arguments.settings, arguments.cameras);
+    let judged = arguments.truth.as_ref().map(judge).transpose()?;
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
         match part {
@@ -190,6 +188,7 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
                 report.page = Some(page::measure(&environment).await.context("page")?);
             }
             Part::Peers => report.peers = peers(&environment, arguments).await?,
+            Part::Tracking => report.tracking = tracks(&environment, judged.as_ref()).await?,
         }
     }
     report.took_s = begun.elapsed().as_secs_f64();
@@ -212,6 +211,16 @@ async fn peers(
     let absolute = |path: &PathBuf| path.canonicalize().with_context(|| path.display().to_string());
     let folders = peers::PeerFolders { scripts: absolute(scripts)?, cache: absolute(&cache)? };
     peers::measure(environment, &folders, progress).await.map(Some).context("peers")
+}
+
+/// Tracks, where there is a truth.
+async fn tracks(
+    environment: &Environment,
+    judged: Option<&tracking::Judged>,
+) -> Result<Option<tracking::Tracking>> {
+    let Some(judged) = judged else { return Ok(None) };
+    let measured = tracking::measure(environment, judged, &progress).await;
+    Ok(Some(measured.context("tracking")?))
 }
 
 fn progress(what: &str) {

@@ -12,6 +12,7 @@ pub mod page;
 pub mod peers;
 pub mod readers;
 pub mod recovery;
+pub mod tracking;
 pub mod twenty;
 
 use std::time::Duration;

@@ -1,0 +1,432 @@
+//! How good the boxes and tracks are that subscribers get, against a ground truth, and what they
+//! cost: a file, every frame of which is looked at; cameras that play the same clip, with settings
+//! that may look at fewer frames; and a scene that is mostly still.
+//!
+//! A camera is joined at a key frame of its clip, and which one is found by where boxes and truth
+//! fit best. The first seconds are not scored: models warm up, and tracks begin.
+//!
+//! The truth of the still scene is the result of the same host on every frame of a clip of the
+//! checkout, whose first picture is held for a while before it begins. What is scored there is what
+//! less frequent looks lose, not the model.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use ocelli_client::Detections;
+use ocelli_sdk::assign::assign;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Environment, SETTLE};
+use crate::bare;
+use crate::cameras::Cameras;
+use crate::chain::{Camera, Chain, Session};
+use crate::machine::Snapshot;
+use crate::statistics::percentile;
+use crate::subscriber::Subscriber;
+use crate::tracking::{self, Located, Scores, Truth};
+
+/// Frames at a camera's beginning that are not scored, in seconds.
+const WARM_UP_S: f64 = 3.0;
+
+/// How long the still scene stands before people walk for ten seconds.
+const HOLD: Duration = Duration::from_secs(30);
+
+/// Looks a second, if nothing else is asked for: each frame of a camera at 10, a third, a fifth.
+const RATES: [Option<f64>; 3] = [None, Some(3.33), Some(2.0)];
+
+/// Most cameras at once.
+const MAX_CAMERAS: usize = 40;
+
+/// Added to the track numbers of each further camera, so that none is another's.
+const NUMBERS: u64 = 1 << 32;
+
+/// What is measured against what.
+#[derive(Debug)]
+pub struct Judged {
+    clip: PathBuf,
+    truth: Truth,
+    settings: Vec<Map<String, Value>>,
+    cameras: usize,
+}
+
+impl Judged {
+    /// Reads the folder of a truth. Without settings, cameras have those that limit how often they
+    /// are looked at.
+    pub fn read(folder: &Path, settings: &[String], cameras: usize) -> Result<Self> {
+        ensure!((1..=MAX_CAMERAS).contains(&cameras), "--cameras is 1 to {MAX_CAMERAS}");
+        let clip = folder.join("clip.mp4");
+        let clip = clip.canonicalize().with_context(|| format!("no file {}", clip.display()))?;
+        let truth = Truth::read(&folder.join("gt.txt"))?;
+        let read = |text: &String| {
+            serde_json::from_str(text).with_context(|| format!("--settings {text}: not an object"))
+        };
+        let settings = match settings {
+            [] => RATES.into_iter().map(at_rate).collect(),
+            given => given.iter().map(read).collect::<Result<_>>()?,
+        };
+        Ok(Self { clip, truth, settings, cameras })
+    }
+}
+
+/// The settings of so many looks a second.
+fn at_rate(rate: Option<f64>) -> Map<String, Value> {
+    rate.map(|rate| ("max_results_per_second".to_owned(), json!(rate))).into_iter().collect()
+}
+
+/// The figures of this phase.
+#[derive(Debug, Serialize)]
+pub struct Tracking {
+    /// The clip with the truth.
+    pub clip: PathBuf,
+    /// A row for each source and settings.
+    pub rows: Vec<TrackingRow>,
+}
+
+/// One source with one kind of settings.
+#[derive(Debug, Serialize)]
+pub struct TrackingRow {
+    /// `file`, `camera` or `still`.
+    pub source: &'static str,
+    /// Of the pipeline, in JSON.
+    pub settings: String,
+    /// How many, with a worker each.
+    pub cameras: usize,
+    /// The frame of the clip with which each began.
+    pub joined: Vec<usize>,
+    /// Frames that were scored, of all cameras.
+    pub frames: usize,
+    /// Those of them with a result.
+    pub results: usize,
+    /// Runs of the model a second, for each camera.
+    pub runs_per_second: f64,
+    /// Milliseconds of CPU of all processes for each decoded frame of a camera.
+    pub cpu_ms_per_frame: f64,
+    /// Milliseconds from a picture's arrival to its result; of a file there is no such time.
+    pub age_ms: Option<Age>,
+    /// Frames without a result have no boxes.
+    pub none: Scores,
+    /// Frames without a result have those of the last one.
+    pub hold: Scores,
+}
+
+/// Two percentiles.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Age {
+    /// The median.
+    pub p50: f64,
+    /// One in twenty is larger.
+    pub p95: f64,
+}
+
+/// A clip as this phase needs it.
+struct Clip {
+    file: PathBuf,
+    /// Frames a second.
+    rate: f64,
+    /// Frames.
+    length: usize,
+    /// The numbers of its key frames, in presentation order.
+    keys: Vec<usize>,
+    /// Boxes of the truth, of each frame.
+    truth: Vec<Vec<Located>>,
+}
+
+impl Clip {
+    /// A clip whose truth is added later.
+    async fn read(file: &Path) -> Result<Self> {
+        let units = bare::units(file).await?;
+        let period_s = bare::period_ns(&units)? as f64 / 1e9;
+        let time = |unit: &ocelli::source::AccessUnit| unit.header.presentation_ns;
+        let first = units.iter().filter_map(time).min().context("the clip has no times")?;
+        let (length, rate) = (units.len(), units.len() as f64 / period_s);
+        let number = |time: i64| ((time - first) as f64 / 1e9 * rate).round() as usize;
+        let keys = units.iter().filter(|unit| unit.header.key).filter_map(time).map(number);
+        Ok(Self { file: file.into(), rate, length, keys: keys.collect(), truth: Vec::new() })
+    }
+
+    fn with(self, truth: Vec<Vec<Located>>) -> Result<Self> {
+        ensure!(
+            truth.len() <= self.length,
+            "the truth has {} frames, and the clip {}",
+            truth.len(),
+            self.length
+        );
+        let mut truth = truth;
+        truth.resize(self.length, Vec::new());
+        Ok(Self { truth, ..self })
+    }
+
+    /// The same after its first picture has been held for so many frames. The picture has the boxes
+    /// of the frame behind it: only from its second frame on a track has a number.
+    fn held(self, frames: usize) -> Self {
+        let keys = self.keys.iter().map(|key| key + frames);
+        let keys = (0..frames).chain(keys).collect();
+        let second = self.truth.get(1).cloned().unwrap_or_default();
+        let still = std::iter::repeat_n(second.clone(), frames + 1);
+        let truth = still.chain(self.truth.into_iter().skip(1)).collect();
+        Self { keys, truth, length: self.length + frames, ..self }
+    }
+
+    /// The frame that a source shows at a time, where it began with frame 0.
+    fn number(&self, found: &Detections) -> usize {
+        (found.presentation_ns.max(0) as f64 / 1e9 * self.rate).round() as usize
+    }
+}
+
+/// What a subscriber got, and what that took.
+struct Heard {
+    /// By camera and by frame since it was joined.
+    results: Vec<BTreeMap<usize, Detections>>,
+    runs_per_second: f64,
+    cpu_ms_per_frame: f64,
+}
+
+/// Measures. `progress` is told what is measured next.
+pub async fn measure(
+    environment: &Environment,
+    judged: &Judged,
+    progress: &impl Fn(&str),
+) -> Result<Tracking> {
+    let mut rows = Vec::new();
+    let clip = Clip::read(&judged.clip).await?.with(judged.truth.frames.clone())?;
+    progress("tracks of a file");
+    let heard = file(environment, &clip).await.context("a file")?;
+    rows.push(row("file", &Map::new(), &clip, &heard, 0.0)?);
+    for settings in &judged.settings {
+        progress(&format!("tracks of cameras with {}", json!(settings)));
+        let heard = cameras(environment, &clip, judged.cameras, settings, Duration::ZERO).await?;
+        rows.push(row("camera", settings, &clip, &heard, WARM_UP_S)?);
+    }
+    let still = Clip::read(&environment.paths.clip).await?;
+    let every = file(environment, &still).await.context("the still scene as a file")?;
+    let frames = every.results.first().context("no result")?;
+    let truth = (0..still.length).map(|n| frames.get(&n).map(boxes).unwrap_or_default());
+    let truth = truth.map(|frame| frame.into_iter().filter(|b| b.object.is_some()).collect());
+    let truth = truth.collect();
+    let rate = still.rate;
+    let still = still.with(truth)?.held((HOLD.as_secs_f64() * rate).round() as usize);
+    for settings in &judged.settings {
+        progress(&format!("tracks of a still scene with {}", json!(settings)));
+        let heard = cameras(environment, &still, judged.cameras, settings, HOLD).await?;
+        rows.push(row("still", settings, &still, &heard, WARM_UP_S)?);
+    }
+    Ok(Tracking { clip: judged.clip.clone(), rows })
+}
+
+/// The settings, for people alone: the truth is about nothing else.
+fn of_people(settings: &Map<String, Value>) -> Map<String, Value> {
+    let mut settings = settings.clone();
+    settings.entry("labels").or_insert_with(|| json!(["person"]));
+    settings
+}
+
+/// Every frame of a file.
+async fn file(environment: &Environment, clip: &Clip) -> Result<Heard> {
+    let chain = Chain::start(&environment.paths, &environment.workplace, &[]).await?;
+    let mut subscriber = chain.subscriber().await?;
+    let source = format!("file:{}", clip.file.display());
+    subscriber.make_with("file", &source, of_people(&Map::new())).await?;
+    let heard = listen(&chain, &mut subscriber, clip, &["file".to_owned()]).await?;
+    chain.stop().await?;
+    let frames = heard.results.first().map_or(0, BTreeMap::len);
+    ensure!(frames == clip.length, "{frames} of {} frames of the file have a result", clip.length);
+    Ok(heard)
+}
+
+/// Cameras that play the clip, after its first picture for the time `hold`.
+async fn cameras(
+    environment: &Environment,
+    clip: &Clip,
+    count: usize,
+    settings: &Map<String, Value>,
+    hold: Duration,
+) -> Result<Heard> {
+    let Environment { paths, workplace, .. } = environment;
+    let server = Cameras::play_held(paths, &clip.file, count, hold).await?;
+    let settings = Value::Object(of_people(settings));
+    let camera = |index| Camera::live(index, server.url(index)).with(settings.clone());
+    let cameras: Vec<Camera> = (0..count).map(camera).collect();
+    let chain = Chain::start(paths, workplace, &cameras).await?;
+    let mut subscriber = chain.subscriber().await?;
+    for camera in &cameras {
+        subscriber.subscribe(&camera.id).await?;
+    }
+    let ids: Vec<String> = cameras.into_iter().map(|camera| camera.id).collect();
+    let heard = listen(&chain, &mut subscriber, clip, &ids).await?;
+    chain.stop().await?;
+    server.stop().await?;
+    Ok(heard)
+}
+
+/// Takes the results of all sessions, until each has shown as many frames as the clip has. What is
+/// spent counts from the moment when all have spoken and have come to rest.
+async fn listen(
+    chain: &Chain,
+    subscriber: &mut Subscriber,
+    clip: &Clip,
+    ids: &[String],
+) -> Result<Heard> {
+    let mut results = vec![BTreeMap::new(); ids.len()];
+    let mut before: Option<(Snapshot, Vec<Session>)> = None;
+    let ripe = (SETTLE.as_secs_f64() * clip.rate) as usize;
+    let shown = |results: &[BTreeMap<usize, Detections>], least: usize| {
+        results.iter().all(|r| r.last_key_value().is_some_and(|(last, _)| *last >= least))
+    };
+    while !shown(&results, clip.length - 1) {
+        let found = subscriber.detections().await?;
+        let Some(index) = ids.iter().position(|id| *id == found.session) else { continue };
+        if let Some(results) = results.get_mut(index) {
+            results.insert(clip.number(&found), found);
+        }
+        if before.is_none() && shown(&results, ripe) {
+            before = Some((chain.snapshot()?, chain.sessions().await?));
+        }
+    }
+    let (snapshot, sessions) = before.context("the clip is too short")?;
+    let (spent, sessions_after) = (chain.snapshot()?.since(&snapshot), chain.sessions().await?);
+    let new = |value: fn(&Session) -> u64| {
+        let sum = |sessions: &[Session]| sessions.iter().map(value).sum::<u64>();
+        sum(&sessions_after).saturating_sub(sum(&sessions)) as f64
+    };
+    Ok(Heard {
+        results,
+        runs_per_second: new(|s| s.frames.inferred) / spent.wall_s / ids.len() as f64,
+        cpu_ms_per_frame: spent.total() * 1e3 / new(|s| s.frames.decoded),
+    })
+}
+
+/// Scores what was heard, from `warm_up` seconds after the clip's beginning on.
+fn row(
+    source: &'static str,
+    settings: &Map<String, Value>,
+    clip: &Clip,
+    heard: &Heard,
+    warm_up: f64,
+) -> Result<TrackingRow> {
+    let (mut truth, mut none, mut hold) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut results, mut ages, mut begun) = (0, Vec::new(), Vec::new());
+    for (heard, number) in heard.results.iter().zip(0u64..) {
+        let joined = joined(clip, heard)?;
+        begun.push(joined);
+        let first = joined.max((warm_up * clip.rate).round() as usize);
+        let own = |located: Located| Located {
+            object: located.object.map(|object| object + number * NUMBERS),
+            ..located
+        };
+        let own = |frame: &[Located]| frame.iter().copied().map(own).collect::<Vec<_>>();
+        let frames = clip.truth.iter().enumerate().skip(first);
+        let mut last = Vec::new();
+        for (frame, boxes_of_truth) in frames {
+            let found = heard.get(&(frame - joined));
+            truth.push(own(boxes_of_truth));
+            none.push(own(&found.map(boxes).unwrap_or_default()));
+            if let Some(found) = found {
+                last = boxes(found);
+                results += 1;
+                ages.extend(found.latency_ms.get("total").copied());
+            }
+            hold.push(own(&last));
+        }
+    }
+    ensure!(results > 0, "no frame that is scored has a result");
+    let age = Age { p50: percentile(&ages, 0.5), p95: percentile(&ages, 0.95) };
+    Ok(TrackingRow {
+        source,
+        settings: json!(settings).to_string(),
+        cameras: heard.results.len(),
+        joined: begun,
+        frames: truth.len(),
+        results,
+        runs_per_second: heard.runs_per_second,
+        cpu_ms_per_frame: heard.cpu_ms_per_frame,
+        age_ms: (source != "file").then_some(age),
+        none: tracking::score(&truth, &none, clip.rate),
+        hold: tracking::score(&truth, &hold, clip.rate),
+    })
+}
+
+/// The key frame of the clip that a source began with: where boxes and truth fit best. A source
+/// that is no camera begins with the first.
+fn joined(clip: &Clip, heard: &BTreeMap<usize, Detections>) -> Result<usize> {
+    let fit = |key: usize| -> f64 {
+        let pairs = heard.iter().filter_map(|(n, found)| Some((clip.truth.get(key + n)?, found)));
+        pairs.map(|(truth, found)| common(truth, &boxes(found))).sum()
+    };
+    let fits = clip.keys.iter().map(|key| (*key, fit(*key)));
+    let best = fits.max_by(|(_, one), (_, other)| one.total_cmp(other));
+    best.map(|(key, _)| key).context("the clip has no key frame")
+}
+
+/// The sum of IoU of boxes that are paired for it.
+fn common(truth: &[Located], found: &[Located]) -> f64 {
+    let overlap = |row: usize, column: usize| {
+        let pair = truth.get(row).zip(found.get(column));
+        pair.map_or(0.0, |(one, other)| one.overlap(other))
+    };
+    let pairs = assign(truth.len(), found.len(), overlap);
+    pairs.into_iter().map(|(row, column)| overlap(row, column)).sum()
+}
+
+fn boxes(found: &Detections) -> Vec<Located> {
+    let located = |d: &ocelli_client::Detection| Located { object: d.track, area: d.area };
+    found.detections.iter().map(located).collect()
+}
+
+impl Display for Tracking {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        writeln!(f, "tracks against the truth of {}", self.clip.display())?;
+        writeln!(
+            f,
+            "  {:<11} {:>6} {:>7} {:>6} {:>9} {:>14}   {:<16} {:>6} {:>5} {:>8} {:>5} {:>5} {:>6}",
+            "source",
+            "frames",
+            "results",
+            "runs/s",
+            "CPU/frame",
+            "age p50 / p95",
+            "without a result",
+            "MOTA",
+            "IDF1",
+            "switches",
+            "HOTA",
+            "F1",
+            "moving"
+        )?;
+        for row in &self.rows {
+            let TrackingRow { source, cameras, frames, results, settings, .. } = row;
+            let name =
+                if *cameras > 1 { format!("{source} x {cameras}") } else { (*source).into() };
+            let age = row
+                .age_ms
+                .map_or_else(|| "-".into(), |age| format!("{:.0} / {:.0} ms", age.p50, age.p95));
+            let cpu = format!("{:.1} ms", row.cpu_ms_per_frame);
+            write!(
+                f,
+                "  {name:<11} {frames:>6} {results:>7} {:>6.2} {cpu:>9} {age:>14}",
+                row.runs_per_second
+            )?;
+            scores("no boxes", &row.none, f)?;
+            writeln!(f, "   {settings}")?;
+            if results < frames {
+                write!(f, "{:60}", "")?;
+                scores("the last", &row.hold, f)?;
+                writeln!(f)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn scores(held: &str, scores: &Scores, f: &mut Formatter<'_>) -> fmt::Result {
+    let Scores { mota, idf1, switches, hota, f1, moving_recall } = scores;
+    write!(
+        f,
+        "   {held:<16} {mota:>6.3} {idf1:>5.3} {switches:>8} {hota:>5.3} {f1:>5.3} \
+         {moving_recall:>6.3}"
+    )
+}
