@@ -208,12 +208,12 @@ mod tests {
     fn an_object_enters_once_and_leaves_once() {
         let mut engine = engine("{}");
         let mut events = Vec::new();
-        for n in 0..30u64 {
+        for n in 0..40u64 {
             let there = if n < 10 { vec![candidate(n as f32, 2, 0.8)] } else { vec![] };
             events.extend(engine.finish(n * FRAME, SIZE, there).events.into_iter().map(|e| (n, e)));
         }
         let kinds: Vec<_> = events.iter().map(|(n, e)| (*n, e.kind.as_str())).collect();
-        assert_eq!(kinds, [(1, "entered"), (20, "left")]);
+        assert_eq!(kinds, [(1, "entered"), (30, "left")]);
         let (_, entered) = &events[0];
         assert_eq!(entered.data, r#"{"track":1,"label":"car"}"#);
         assert_eq!(entered.detections[0].track, Some(1));

@@ -1,9 +1,14 @@
 //! The motion of one box: a Kalman filter with constant velocity, in time rather than in frames.
 //!
 //! State and noise follow BoT-SORT (Aharon et al., 2022): centre x and y, width and height, each
-//! with its rate of change; noise in proportion to the box's size, with DeepSORT's weights. Those
-//! weights are for one frame of a video of 30 frames a second. Frames are skipped here, so they are
-//! taken as rates: variance grows with time, and one step of two seconds is the same as two of one.
+//! with its rate of change; noise in proportion to the box's size, that of a measurement with
+//! DeepSORT's weight. Weights are for one frame of a video of 30 frames a second. Here frames are
+//! skipped, so they are taken as rates: variance grows with time, and one step of two seconds is
+//! the same as two of one.
+//!
+//! The process is calmer than DeepSORT's (1/20 and 1/160): with those, velocity is that of the last
+//! two or three boxes, and the last boxes before an object is hidden are cut off by what hides it.
+//! A person keeps a velocity for a second or two.
 //!
 //! Measurements and noise are independent for each of the four numbers, so the 8 x 8 filter falls
 //! into four filters of a value and its rate.
@@ -12,17 +17,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 
-/// DeepSORT's deviation of a position, in box sizes: that of a measurement, and of a frame's
-/// process noise.
-const POSITION: f64 = 1.0 / 20.0;
-/// DeepSORT's deviation of a velocity, in box sizes a frame.
-const VELOCITY: f64 = 1.0 / 160.0;
-/// Frames a second at which the two weights above were set: that of the MOT videos.
+/// Deviation of a measured position, in box sizes (DeepSORT).
+const MEASURED: f64 = 1.0 / 20.0;
+/// Deviation of a frame's process noise of a position, in box sizes.
+const POSITION: f64 = 0.015;
+/// Deviation of a frame's process noise of a velocity, in box sizes a frame.
+const VELOCITY: f64 = 1.0 / 800.0;
+/// Frames a second at which the weights above are meant: that of the MOT videos.
 const RATE: f64 = 30.0;
 /// Deviations of a first measurement, in those of later ones (DeepSORT).
 const FIRST_POSITION: f64 = 2.0;
-/// Deviations of the unknown velocity after a first measurement, in those of a frame (DeepSORT).
-const FIRST_VELOCITY: f64 = 10.0;
+/// Deviation of the unknown velocity after a first measurement, in box sizes a frame (DeepSORT).
+const FIRST_VELOCITY: f64 = 1.0 / 16.0;
 /// Pixels. No box is smaller, so that noise in proportion to its size never vanishes.
 const SMALLEST: f64 = 1.0;
 
@@ -37,8 +43,8 @@ struct Axis {
 
 impl Axis {
     fn new(value: f64, size: f64) -> Self {
-        let value_deviation = FIRST_POSITION * POSITION * size;
-        let rate_deviation = FIRST_VELOCITY * VELOCITY * size * RATE;
+        let value_deviation = FIRST_POSITION * MEASURED * size;
+        let rate_deviation = FIRST_VELOCITY * size * RATE;
         Self {
             value,
             rate: 0.0,
@@ -62,7 +68,7 @@ impl Axis {
 
     fn correct(&mut self, measured: f64, size: f64) {
         let [vv, vr, rr] = self.covariance;
-        let variance = vv + (POSITION * size).powi(2);
+        let variance = vv + (MEASURED * size).powi(2);
         let (value_gain, rate_gain) = (vv / variance, vr / variance);
         let innovation = measured - self.value;
         self.value += value_gain * innovation;
