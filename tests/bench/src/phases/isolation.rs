@@ -119,6 +119,7 @@ impl Asker {
             timeout_ms,
             stale_ms: None,
             may_load: false,
+            budgeted: false,
             tensor_memory: 8 << 20,
         };
         let attachment = inference.attach("bench", terms).await?;
