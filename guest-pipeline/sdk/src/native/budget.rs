@@ -23,11 +23,13 @@ pub(crate) fn ask(want: f32) -> bool {
 }
 
 /// The next answers.
+#[cfg(feature = "testing")]
 pub(crate) fn say(answers: impl IntoIterator<Item = bool>) {
     SCRIPT.with_borrow_mut(|script| script.answers.extend(answers));
 }
 
 /// What was wanted since this was asked last.
+#[cfg(feature = "testing")]
 pub(crate) fn asked() -> Vec<f32> {
     SCRIPT.with_borrow_mut(|script| std::mem::take(&mut script.asked))
 }
