@@ -18,7 +18,7 @@ const MAX_OPERATORS: usize = 512;
 const OTHERS: &str = "(others)";
 
 /// Operators that a line shows, the most frequent first.
-const SHOWN: usize = 12;
+const SHOWN: usize = 16;
 
 /// `TensorProto.DataType`: the floats of 16 bits.
 const FLOAT16: u64 = 10;
