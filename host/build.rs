@@ -15,6 +15,7 @@ const PROJECTS: &[(&str, &str)] = &[
     ("python/", "../guest-pipeline/templates/python"),
     ("js/", "../guest-pipeline/templates/js"),
     ("ts/", "../guest-pipeline/templates/ts"),
+    ("all/", "../guest-pipeline/templates/all"),
     ("sdk/", "../guest-pipeline/sdk"),
     ("sdk-python/", "../guest-pipeline/sdk-python"),
     ("sdk-js/", "../guest-pipeline/sdk-js"),

@@ -12,6 +12,9 @@ static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/project_
 /// itself.
 const DOTTED: &[&str] = &["cargo", "gitignore", "npmrc"];
 
+/// What every project has: the test on the clip.
+const COMMON: &str = "all/";
+
 /// The clip that every project has.
 const CLIP: (&str, &str) = ("clips/", "clips/");
 
@@ -34,7 +37,11 @@ pub(super) fn files(language: Language, name: &str) -> Vec<TemplateFile> {
         Language::Js => ("js/", &[("sdk-js/", "vendor/ocelli-sdk/"), CLIP]),
         Language::Ts => ("ts/", &[("sdk-js/", "vendor/ocelli-sdk/"), CLIP]),
     };
+    if of(own).next().is_none() {
+        return vec![];
+    }
     let mut files: Vec<TemplateFile> = of(own)
+        .chain(of(COMMON))
         .map(|(path, content)| TemplateFile {
             path: dotted(&filled(path, name)),
             content: match std::str::from_utf8(content) {
@@ -43,9 +50,6 @@ pub(super) fn files(language: Language, name: &str) -> Vec<TemplateFile> {
             },
         })
         .collect();
-    if files.is_empty() {
-        return files;
-    }
     for (part, folder) in vendored {
         files.extend(of(part).map(|(path, content)| TemplateFile {
             path: format!("{folder}{path}"),
@@ -75,6 +79,8 @@ fn dotted(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ocelli_protocol::digest::Digest;
+
     use super::*;
 
     const LANGUAGES: [Language; 4] = [Language::Rust, Language::Python, Language::Js, Language::Ts];
@@ -133,6 +139,21 @@ mod tests {
             }
             let of_the_sdk = |path: &&str| path.starts_with("vendor/ocelli-sdk/tests/");
             assert!(!paths(&files).iter().any(of_the_sdk), "{language}");
+        }
+    }
+
+    #[test]
+    fn the_golden_file_of_every_project_is_of_its_pipeline_and_of_its_clip() {
+        for language in LANGUAGES {
+            let files = files(language, "gate-watch");
+            let content = |path| &files.iter().find(|file| file.path == path).unwrap().content;
+            let golden = std::str::from_utf8(content("tests/spot.golden.jsonl")).unwrap();
+            let header = golden.lines().next().unwrap();
+            let header: serde_json::Value = serde_json::from_str(header).unwrap();
+            assert_eq!(header["pipeline"], "gate-watch");
+            assert_eq!(header["footage"], Digest::of(content("clips/spot.mp4")).to_string());
+            let test = std::str::from_utf8(content("tests/spot.toml")).unwrap();
+            assert!(test.contains("video = \"../clips/spot.mp4\""), "{test}");
         }
     }
 
