@@ -1,6 +1,9 @@
 //! What an author of pipelines does outside this repository, with the program alone: from an empty
 //! folder to a pipeline on a live camera.
 
+mod project;
+mod soak;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -8,6 +11,17 @@ use std::process::{Command, Output, Stdio};
 use ocelli_testkit::depth::is_full;
 use ocelli_testkit::skip::skip;
 use ocelli_testkit::{Cameras, ClientProcess, Ocelli, PipelineFolder, clip, program};
+
+use project::{COMPONENT, Project};
+use soak::{MemorySample, Soak};
+
+/// Bytes that a worker may have asked for in a soak beside its component's memory: the allocator's
+/// arenas settle.
+const WORKER_GROWTH: u64 = 8 << 20;
+
+/// Bytes that a component in JavaScript may grow by in a soak: its engine collects when tens of
+/// megabytes of garbage are there.
+const NODE_GROWTH: u64 = 64 << 20;
 
 /// `ocelli` as an author has it: from the PATH, in a folder. Cargo takes what this repository's
 /// build has fetched.
@@ -97,7 +111,8 @@ fn bad_input_gets_one_line_and_nothing_half_made() {
     assert!(!gate.join("build").exists() && !gate.join("target").exists());
 }
 
-/// A host on a live camera, whose picture is a white square on dark grey.
+/// A host on a live camera, whose picture is a white square on dark grey. What it compiles was not
+/// compiled before.
 async fn host() -> (Cameras, PipelineFolder, Ocelli) {
     let cameras = Cameras::start(&[], &[("/spot", "spot.mp4")]);
     let store = PipelineFolder::with(&["changeling"]);
@@ -107,18 +122,14 @@ async fn host() -> (Cameras, PipelineFolder, Ocelli) {
         store.section(),
         cameras.url("/spot")
     );
-    let host = Ocelli::start(&config).await;
+    let cache = store.folder().join("cache").display().to_string();
+    let host = Ocelli::start_with(&config, &[("OCELLI__STORE__CACHE", &cache)]).await;
     host.wait_for_session("gate", |session| session["results"].as_u64() > Some(0)).await;
     (cameras, store, host)
 }
 
-/// `dev` builds and deploys a project to the live camera, where it finds the square.
-async fn comes_to_life(project: &Path, host: &Ocelli) {
-    let url = format!("http://{}", host.address());
-    let dev = ["pipeline", "dev", "--session", "gate", "--once", "--url", &url];
-    let shown = well(&mut ocelli(project, &dev));
-    assert!(shown.contains("healthy") && shown.contains("came into view"), "{shown}");
-    assert!(shown.contains("  bright 1.00 ["), "{shown}");
+/// The pipeline of a project finds the square on the live camera.
+async fn finds_the_square(host: &Ocelli) {
     let mut client = host.client().await;
     client.subscribe("gate").await;
     let found = client.detections("gate").await;
@@ -129,57 +140,72 @@ async fn comes_to_life(project: &Path, host: &Ocelli) {
     assert!(!host.events("gate").await.is_empty());
 }
 
+/// From an empty folder to a live camera by the commands that a project's README shows, then by
+/// `dev`; `tests` are those of the language.
+async fn comes_to_life(project: &mut Project, tests: &mut Command, host: &Ocelli) {
+    project.build();
+    let own = tests.current_dir(project.folder()).env_remove("CARGO_TARGET_DIR");
+    well(own.env_remove("RUSTFLAGS"));
+    project.play();
+    project.test();
+    project.deploy(host, "gate");
+    finds_the_square(host).await;
+    let (status, shown, error) = project.dev(host, &["--state", "fresh"]);
+    assert_eq!(status, 0, "{shown}{error}");
+    assert!(shown.contains("healthy") && shown.contains("came into view"), "{shown}");
+    assert!(shown.contains("  bright 1.00 ["), "{shown}");
+    finds_the_square(host).await;
+}
+
+/// Minutes of it on the camera. What it cost is printed.
+async fn stays_alive(project: &Project, host: &Ocelli, most_growth: u64) {
+    let deployments = host.deployments("gate").await;
+    let compile_ms = deployments.iter().find_map(|one| one["compile_ms"].as_f64()).unwrap();
+    let soak = Soak::of(host, "gate").await;
+    eprintln!("{}: {}", project.language, project.times());
+    eprintln!(
+        "{}: component {:.2} MB, compiled in {:.1} s; {}",
+        project.language,
+        project.size() as f64 / 1e6,
+        compile_ms / 1e3,
+        soak.report()
+    );
+    let (settled, last) = soak.settled_and_last();
+    assert!(last.linear <= settled.linear + most_growth, "{settled:?} {last:?}");
+    // Beside the component, a worker keeps nothing of a frame.
+    let beside = |sample: &MemorySample| sample.private.saturating_sub(sample.linear);
+    assert!(beside(&last) <= beside(&settled) + WORKER_GROWTH, "{settled:?} {last:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn from_an_empty_folder_to_a_live_camera_in_rust() {
     if !is_full() {
         return skip("a project's dependencies take a minute to build: `./x test --full` does");
     }
-    let site = tempfile::tempdir().unwrap();
-    well(&mut ocelli(site.path(), &["pipeline", "new", "bright-spot", "--lang", "rust"]));
-    let project = site.path().join("bright-spot");
-    let mut tests = Command::new("cargo");
-    tests.args(["test", "--offline", "--quiet"]).current_dir(&project);
-    well(tests.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS"));
-    let built = well(&mut ocelli(&project, &["pipeline", "build"]));
-    assert!(built.contains("good, for ocelli:pipeline 0.3") && built.contains(" KB"), "{built}");
-    well(&mut ocelli(&project, &["pipeline", "check", "build/bright-spot.wasm"]));
-
+    let mut project = Project::new("rust");
     let (_cameras, _store, host) = host().await;
-    comes_to_life(&project, &host).await;
+    let mut tests = Command::new("cargo");
+    tests.args(["test", "--offline", "--quiet"]);
+    comes_to_life(&mut project, &mut tests, &host).await;
 
     // What does not compile leaves what runs, and what was built.
-    let url = format!("http://{}", host.address());
-    let dev = ["pipeline", "dev", "--session", "gate", "--once", "--url", &url];
     let before = host.session("gate").await["deployment"].clone();
-    let source = project.join("src/lib.rs");
+    let source = project.path("src/lib.rs");
     let text = std::fs::read_to_string(&source).unwrap();
     std::fs::write(&source, text.replace("let came =", "let came ==")).unwrap();
-    let (status, _, error) = told(&mut ocelli(&project, &dev));
+    let (status, _, error) = project.dev(&host, &[]);
     assert!(status == 1 && error.contains("cargo build failed"), "{error}");
     assert_eq!(host.session("gate").await["deployment"], before);
-    assert!(project.join("build/bright-spot.wasm").is_file());
+    assert!(project.path(COMPONENT).is_file());
 
     // A version that traps is told with the function's name, and the one before comes back.
     let traps = "assert!(frame.index() < 5, \"no more frames\");\n        let came =";
     std::fs::write(&source, text.replace("let came =", traps)).unwrap();
-    let (status, out, error) = told(&mut ocelli(&project, &dev));
+    let (status, out, error) = project.dev(&host, &[]);
     assert_eq!(status, 1, "{out}{error}");
     assert!((out + &error).contains("no more frames"), "{error}");
     host.wait_for_session("gate", |session| session["deployment"] == before).await;
-}
-
-/// A project in a language whose packages come over the network, with its own tests.
-async fn comes_to_life_in(language: &str, tests: &[&str]) {
-    let site = tempfile::tempdir().unwrap();
-    well(&mut ocelli(site.path(), &["pipeline", "new", "bright-spot", "--lang", language]));
-    let project = site.path().join("bright-spot");
-    let built = well(&mut ocelli(&project, &["pipeline", "build"]));
-    assert!(built.contains("good, for ocelli:pipeline 0.3") && built.contains(" MB"), "{built}");
-    let mut command = Command::new(tests[0]);
-    command.args(&tests[1..]).current_dir(&project);
-    well(command.env("PYTHONPATH", "src:vendor/ocelli-sdk"));
-    let (_cameras, _store, host) = host().await;
-    comes_to_life(&project, &host).await;
+    stays_alive(&project, &host, 0).await;
 }
 
 /// Whether a program says that this is so.
@@ -198,20 +224,47 @@ async fn from_an_empty_folder_to_a_live_camera_in_python() {
     if !says_yes("python3", &["-c", new]) {
         return skip("needs Python 3.10 with venv");
     }
-    comes_to_life_in("python", &["python3", "-m", "unittest", "discover", "tests"]).await;
+    let mut project = Project::new("python");
+    let (_cameras, _store, host) = host().await;
+    let mut tests = Command::new("python3");
+    tests.args(["-m", "unittest", "discover", "tests"]);
+    tests.env("PYTHONPATH", "src:vendor/ocelli-sdk");
+    comes_to_life(&mut project, &mut tests, &host).await;
+    stays_alive(&project, &host, 0).await;
+}
+
+/// Whether Node.js is new enough; else the test is skipped.
+fn has_node() -> bool {
+    let new = "process.exit(Number(process.versions.node.split('.')[0]) < 20 ? 1 : 0)";
+    if !is_full() {
+        skip("its compiler comes over the network: `./x test --full`");
+        return false;
+    }
+    if !says_yes("node", &["-e", new]) || !says_yes("npm", &["--version"]) {
+        skip("needs Node.js 20 with npm");
+        return false;
+    }
+    true
+}
+
+async fn from_an_empty_folder_to_a_live_camera_with_node(language: &'static str) {
+    let mut project = Project::new(language);
+    let (_cameras, _store, host) = host().await;
+    comes_to_life(&mut project, Command::new("npm").arg("test"), &host).await;
+    stays_alive(&project, &host, NODE_GROWTH).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_an_empty_folder_to_a_live_camera_in_javascript_and_typescript() {
-    let new = "process.exit(Number(process.versions.node.split('.')[0]) < 20 ? 1 : 0)";
-    if !is_full() {
-        return skip("its compiler comes over the network: `./x test --full`");
+async fn from_an_empty_folder_to_a_live_camera_in_javascript() {
+    if has_node() {
+        from_an_empty_folder_to_a_live_camera_with_node("js").await;
     }
-    if !says_yes("node", &["-e", new]) || !says_yes("npm", &["--version"]) {
-        return skip("needs Node.js 20 with npm");
-    }
-    for language in ["js", "ts"] {
-        comes_to_life_in(language, &["npm", "test"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_an_empty_folder_to_a_live_camera_in_typescript() {
+    if has_node() {
+        from_an_empty_folder_to_a_live_camera_with_node("ts").await;
     }
 }
 
