@@ -20,12 +20,21 @@ fn with<S: InstanceSlot, R>(
     S::with(|slot| f(slot.as_mut().ok_or_else(|| format!("{call} was called before init"))?))
 }
 
+/// What a panic says: where it is, and its words. The standard library adds the name of a thread,
+/// which a component has not, and a hint at a variable that it cannot be given.
+fn tell_panics() {
+    #[cfg(target_family = "wasm")]
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+}
+
 impl<S: InstanceSlot> Guest for S {
     fn describe() -> Description {
+        tell_panics();
         S::Pipeline::describe()
     }
 
     fn init(settings: String) -> Result<(), String> {
+        tell_panics();
         let pipeline = S::Pipeline::new(&settings)?;
         S::with(|slot| *slot = Some(pipeline));
         Ok(())

@@ -160,9 +160,10 @@ pub(super) fn print_answer(
             if host.json {
                 println!("{record}");
             }
-            let word = |key: &str| record.get(key).and_then(Value::as_str).map(printable);
-            let (state, reason) = (word("state"), word("reason"));
-            let (state, reason) = (state.unwrap_or_default(), reason.unwrap_or_default());
+            let text = |key: &str| record.get(key).and_then(Value::as_str).unwrap_or_default();
+            let state = printable(text("state"));
+            let reason: Vec<_> = text("reason").lines().map(printable).collect();
+            let reason = reason.join("\n  ");
             bail!("{}: the deployment is {state}: {reason}", printable(session));
         }
         Ok((true, record)) if host.json => println!("{record}"),

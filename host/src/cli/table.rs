@@ -2,6 +2,9 @@
 
 use serde_json::Value;
 
+/// How a backtrace begins in what a worker reports of a pipeline that it has lost.
+const BACKTRACE: &str = "error while executing at wasm backtrace";
+
 /// Rows as lines, their columns as wide as the widest cell.
 pub(super) fn lines<R: AsRef<[String]>>(rows: &[R]) -> impl Iterator<Item = String> {
     let mut widths = Vec::new();
@@ -38,8 +41,9 @@ pub(super) fn entries(entries: &[Value], columns: &[(&str, &str)], note: &str) -
     for (line, found) in lines(&rows).zip(std::iter::once(None).chain(notes)) {
         text += &format!("{line}\n");
         if let Some(found) = found {
-            // A backtrace has many lines.
-            let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
+            // The session's log has the backtrace.
+            let lines = found.lines().take_while(|line| !line.starts_with(BACKTRACE));
+            let found = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ");
             text += &format!("  {}: {}\n", note.replace('_', " "), printable(&found));
         }
     }

@@ -418,7 +418,8 @@ impl<B: DeployBackend> Executor<B> {
                     } else {
                         "without its state"
                     };
-                    let reason = format!("{reason}; the version before it goes on {state}");
+                    let lost = report::first_line(&reason);
+                    let reason = format!("{lost}; the version before it goes on {state}");
                     break (Outcome::RolledBack, Some(reason));
                 }
                 Report::Unverified { reason } => break (Outcome::Unverified, Some(reason)),

@@ -91,7 +91,7 @@ fn line(record: &Record) -> String {
 }
 
 /// The first line: the rest is a backtrace, which the worker's own log has.
-fn first_line(text: &str) -> String {
+pub(super) fn first_line(text: &str) -> String {
     line::line(text.lines().next().unwrap_or_default())
 }
 

@@ -119,7 +119,8 @@ fn judge(shown: &str, played: &Played) -> anyhow::Result<()> {
     }
     if let Some((frame, error)) = &figures.first_failure {
         let failed = figures.failed;
-        bail!("{shown}: frames failed: {failed}; the first is {frame}: {}", printable(error));
+        let error = printable_lines(error);
+        bail!("{shown}: frames failed: {failed}; the first is {frame}: {error}");
     }
     let why = figures.damaged.as_ref().map(|why| format!(": {}", printable(why)));
     ensure!(

@@ -118,7 +118,7 @@ fn memory_is_refused_beyond_the_limit_and_a_trap_for_want_of_it_says_so() {
     );
     let message = init_runs_into(Limit::Memory, &Guest { init: &grow, ..IDLE }, limits());
     let expected =
-        "limit memory: the component was refused linear memory of 16 MiB, the limit is 16 MiB; ";
+        "limit memory: the component was refused linear memory of 16 MiB, the limit is 16 MiB\n";
     assert!(message.starts_with(expected), "{message}");
     assert!(message.contains("wasm backtrace") && message.contains("unreachable"), "{message}");
 }

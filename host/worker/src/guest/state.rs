@@ -278,17 +278,18 @@ impl InstanceState {
     /// reports a panic, denied memory and a bug alike as `unreachable`.
     pub(super) fn explain(&mut self, error: &wasmtime::Error) -> (Option<Limit>, String) {
         let exceeded = self.limiter.explain(error);
+        // The cause and the last words are the first line, since some readers show no more; the
+        // whole error begins with the backtrace.
         let mut text = match &exceeded {
-            Some(exceeded) => format!("{exceeded}; "),
-            // First, because some readers show only the first line: the whole error begins with the
-            // backtrace.
-            None => format!("{}; ", error.root_cause()),
+            Some(exceeded) => exceeded.to_string(),
+            None => error.root_cause().to_string(),
         };
         let tail = self.stderr.take_tail();
         if !tail.is_empty() {
-            text += &format!("it said: {tail}; ");
+            text += "; it said:";
+            tail.split_whitespace().for_each(|word| text.extend([" ", word]));
         }
-        text += &format!("{error:?}");
+        text += &format!("\n{error:?}");
         self.log.report_dropped();
         self.log.own_line(LogLevel::Error, &text);
         (exceeded.map(|exceeded| exceeded.limit), text)

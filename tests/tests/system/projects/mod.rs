@@ -203,7 +203,10 @@ async fn from_an_empty_folder_to_a_live_camera_in_rust() {
     std::fs::write(&source, text.replace("let came =", traps)).unwrap();
     let (status, out, error) = project.dev(&host, &[]);
     assert_eq!(status, 1, "{out}{error}");
-    assert!((out + &error).contains("no more frames"), "{error}");
+    let told = out + &error;
+    assert!(told.contains("it said: panicked at src/lib.rs:"), "{told}");
+    assert!(told.contains("no more frames") && told.contains("::process"), "{told}");
+    assert!(!told.contains("RUST_BACKTRACE"), "no hint that cannot be followed: {told}");
     host.wait_for_session("gate", |session| session["deployment"] == before).await;
     stays_alive(&project, &host, 0).await;
 }
