@@ -15,11 +15,11 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use ocelli_compile::{Requirements, check, not_compiled};
 use ocelli_protocol::component::CheckReport;
-use ocelli_protocol::engine::{EPOCH_INTERRUPTION, MAX_WASM_STACK};
+use ocelli_protocol::engine::{BACKTRACE_DETAILS, EPOCH_INTERRUPTION, MAX_WASM_STACK};
 use ocelli_protocol::key::TrustedKey;
 use ocelli_protocol::process::{compile as descriptor, inherited};
 use ocelli_sandbox::{Profile, confine, enter, limit};
-use wasmtime::{Config, Engine};
+use wasmtime::{Config, Engine, WasmBacktraceDetails};
 
 /// Largest component that is taken where the host does not say, in bytes. A component made of
 /// CPython is 40 MB.
@@ -111,6 +111,10 @@ fn engine() -> anyhow::Result<Engine> {
     let mut config = Config::new();
     config.epoch_interruption(EPOCH_INTERRUPTION);
     config.max_wasm_stack(MAX_WASM_STACK);
+    config.wasm_backtrace_details(match BACKTRACE_DETAILS {
+        true => WasmBacktraceDetails::Enable,
+        false => WasmBacktraceDetails::Disable,
+    });
     Engine::new(&config).map_err(|error| anyhow::anyhow!("making the engine: {error:#}"))
 }
 

@@ -10,3 +10,8 @@ pub const EPOCH_INTERRUPTION: bool = true;
 /// tells it. Calls run on stacks of 2 MiB, so the worker's own functions have the rest for
 /// themselves.
 pub const MAX_WASM_STACK: usize = 512 << 10;
+
+/// A component's debug information, where it has some, is kept beside its code, so that a backtrace
+/// has files and lines. It lies in a part of the compiled file that is read after a trap alone: a
+/// component without it costs nothing more, one with it no memory while it runs.
+pub const BACKTRACE_DETAILS: bool = true;
