@@ -87,16 +87,27 @@ impl WorkerFactory for ProcessFactory {
             ready.map_err(|_| {
                 temporary(&format!("not ready within {} s", READY_TIMEOUT.as_secs()))
             })??;
-            Ok(Box::new(ProcessWorker { worker, next: 0 }) as Box<dyn ImageWorker>)
+            let lacks_model = worker.check_models().is_err();
+            Ok(Box::new(ProcessWorker { worker, lacks_model, next: 0 }) as Box<dyn ImageWorker>)
         })
     }
 }
 
+/// A model that the pipeline needs and that is missing is no reason to end: an image may bring
+/// settings that name another one.
 async fn until_ready(worker: &mut WorkerHandle) -> Result<(), StartError> {
+    let mut missing = None;
     loop {
-        let (message, _) = worker.next().await?;
-        if let Handshake::Ready = worker.handshake(message)? {
-            return Ok(());
+        let taken = match worker.next().await {
+            Ok((message, _)) => worker.handshake(message),
+            Err(fault) => Err(fault.into()),
+        };
+        match taken {
+            Ok(Handshake::Ready) => return Ok(()),
+            Ok(_) => {}
+            Err(StartError::Model(words)) => missing = Some(words),
+            // Whatever it then fails with follows from that.
+            Err(error) => return Err(missing.map_or(error, StartError::Model)),
         }
     }
 }
@@ -125,7 +136,13 @@ impl From<StartError> for ImageWorkerStartError {
             StartError::Settings(_) | StartError::Failed { .. } | StartError::Sandbox(_) => {
                 AnalysisErrorKind::InvalidPipeline
             }
-            StartError::Model(_) => AnalysisErrorKind::ModelMissing,
+            StartError::Model(_) => {
+                let message = format!(
+                    "{message}. Settings of the request go first; for requests without, \
+                     [[analyze.pipelines]] in the config has some"
+                );
+                return permanent(AnalysisError::new(AnalysisErrorKind::ModelMissing, message));
+            }
         };
         permanent(AnalysisError::new(kind, message))
     }
@@ -133,6 +150,8 @@ impl From<StartError> for ImageWorkerStartError {
 
 struct ProcessWorker {
     worker: WorkerHandle,
+    /// Whether a model that its pipeline needs was missing when it was started.
+    lacks_model: bool,
     /// The id of the next request.
     next: u64,
 }
@@ -163,6 +182,19 @@ impl ProcessWorker {
         image: Bytes,
         settings: Option<Arc<str>>,
     ) -> Result<Result<ImageResult, AnalysisError>, ImageWorkerLost> {
+        if self.lacks_model {
+            match self.worker.check_models() {
+                Ok(()) => {
+                    // It was told of the models that there were.
+                    let reason = "the model that it lacked is there now".to_owned();
+                    return Err(ImageWorkerLost { reason, received: false });
+                }
+                Err(error) if settings.is_none() => {
+                    return Ok(Err(ImageWorkerStartError::from(error).error));
+                }
+                Err(_) => {}
+            }
+        }
         let id = self.next;
         self.next += 1;
         let request = ToWorker::Analyze { id, settings: settings.as_deref().map(str::to_owned) };

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 use ocelli_protocol::digest::Digest;
 use ocelli_protocol::graph::{GraphTensor, Inspection};
 use ocelli_protocol::inference::{Model, TensorDeclaration};
+use ocelli_protocol::shm::ALIGNMENT;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
@@ -334,10 +335,34 @@ fn add(file: &Path, config: &Config, about: ModelArgs, replace: bool) -> anyhow:
              {MANIFEST}"
         );
     }
-    for doubt in manifest.lack().into_iter().chain(census.warning()) {
+    let doubts = manifest.lack().into_iter().chain(census.warning());
+    for doubt in doubts.chain(memory_doubt(&manifest, config)) {
         eprintln!("ocelli: warning: {name}: {}", printable(&doubt));
     }
     Ok(())
+}
+
+/// Says of a model whose tensors do not fit into a session's memory how much that takes.
+fn memory_doubt(manifest: &Manifest, config: &Config) -> Option<String> {
+    let needed = tensor_memory(manifest)?;
+    let has = config.resource_limits.tensor_memory_mb;
+    (needed > has).then(|| {
+        format!(
+            "its tensors take more than the {has} MiB that a session has: set \
+             resource_limits.tensor_memory_mb to {needed}"
+        )
+    })
+}
+
+/// MiB of shared memory that one run of a model takes, inputs and outputs together. `None`: it is
+/// known at run time alone.
+fn tensor_memory(manifest: &Manifest) -> Option<u32> {
+    let bytes = manifest.inputs.iter().chain(&manifest.outputs).map(|tensor| {
+        let bytes = tensor.element.bytes(&tensor.fixed_shape()?)?;
+        bytes.checked_next_multiple_of(ALIGNMENT)
+    });
+    let bytes: usize = bytes.sum::<Option<usize>>()?;
+    u32::try_from(bytes.div_ceil(1 << 20)).ok()
 }
 
 fn check_name(name: &str) -> anyhow::Result<()> {
@@ -420,6 +445,27 @@ fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_memory_of_a_models_tensors_is_known_where_their_sides_are() {
+        let tensor = |shape: &[i64]| {
+            let shape = shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+            format!("[{{ name = \"x\", element = \"f32\", shape = [{shape}] }}]")
+        };
+        let memory = |input: &[i64], output: &[i64]| {
+            let text = format!(
+                "name = \"y\"\ndescription = \"\"\nfile = \"m\"\nsha256 = \"\"\nlicence = \"\"\n\
+                 source = \"\"\ninputs = {}\noutputs = {}\n",
+                tensor(input),
+                tensor(output)
+            );
+            tensor_memory(&toml::from_str(&text).unwrap())
+        };
+        // YOLOv5: 4.9 MB and 8.6 MB.
+        assert_eq!(memory(&[1, 3, 640, 640], &[1, 25200, 85]), Some(13));
+        assert_eq!(memory(&[1, 3, 416, 416], &[1, 3549, 112]), Some(4));
+        assert_eq!(memory(&[1, 3, -1, -1], &[1, 2]), None);
+    }
 
     #[test]
     fn a_label_file_of_any_editor_has_the_labels_alone() {

@@ -92,6 +92,11 @@ impl WorkerHandle {
         self.handshake.on_message(message)
     }
 
+    /// Fails if a model that its pipeline needs is not offered now as it needs it.
+    pub(crate) fn check_models(&self) -> Result<(), StartError> {
+        self.handshake.check_models()
+    }
+
     /// Checks a result against the worker's limits.
     pub(crate) fn validate(&self, result: &FrameResult) -> Result<(), LimitExceeded> {
         validate::result(result, self.monitor.limits())

@@ -43,6 +43,10 @@ impl HandshakeState {
         self.description.as_ref()
     }
 
+    pub(super) fn check_models(&self) -> Result<(), StartError> {
+        self.description.as_ref().map_or(Ok(()), |pipeline| self.policy.check_models(pipeline))
+    }
+
     /// Handles a message; the gate has seen to its order.
     pub(super) fn on_message(&mut self, message: FromWorker) -> Result<Handshake, StartError> {
         match message {

@@ -48,6 +48,14 @@ impl Arena {
         free.iter().map(|range| range.end - range.start).max().unwrap_or(0)
     }
 
+    /// What to do about a block of `length` bytes that does not fit: the setting that has to be
+    /// raised, and the least value with which it would fit beside what is given out now.
+    pub fn advice(&self, length: usize) -> String {
+        let taken = self.capacity().saturating_sub(self.largest_free());
+        let mebibytes = taken.saturating_add(length).div_ceil(1 << 20);
+        format!("it takes resource_limits.tensor_memory_mb = {mebibytes}")
+    }
+
     /// A block of at least `length` bytes. `None` if no free range is that long. Its bytes are
     /// what was left there.
     pub fn allocate(self: &Arc<Self>, length: usize) -> Option<Block> {
@@ -147,6 +155,24 @@ mod tests {
         drop(first);
         drop(second);
         assert_eq!(arena.allocate(8192).unwrap().len(), 8192);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_memory_that_it_takes() {
+        // YOLOv5 at 640 x 640: its input, then its output.
+        let arena = arena(8 << 20);
+        let input = arena.allocate(640 * 640 * 3 * 4).unwrap();
+        let output = 25_200 * 85 * 4;
+        assert!(arena.allocate(output).is_none());
+        assert!(
+            arena.advice(output).ends_with("tensor_memory_mb = 13"),
+            "{}",
+            arena.advice(output)
+        );
+        drop(input);
+        let enough = self::arena(13 << 20);
+        let _input = enough.allocate(640 * 640 * 3 * 4).unwrap();
+        assert!(enough.allocate(output).is_some());
     }
 
     #[test]

@@ -177,6 +177,29 @@ async fn a_detector_of_each_family_finds_the_references_boxes_by_config_alone() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn single_pictures_need_the_model_that_their_settings_name_and_no_other() {
+    let models = Models::new();
+    std::fs::remove_dir_all(models.0.path().join("models").join(USUAL)).unwrap();
+    let host = Ocelli::start(&models.section()).await;
+    let street = frame("people-576-mjpeg.avi");
+    let usual = async || analyze(&host, "object-detect", "image/jpeg", &street).await;
+    for _ in 0..2 {
+        let (status, problem) = usual().await;
+        assert_eq!((status, &problem["code"]), (503, &"model_missing".into()), "{problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        for word in [USUAL, "has: nanodet-g-416", "settings.model", "[[analyze.pipelines]]"] {
+            assert!(detail.contains(word), "no {word} in {detail}");
+        }
+        assert!(!found(&host, DETECTOR, &street).await.is_empty());
+    }
+    // It is there in the end, and needs no other request.
+    models.reference(USUAL, USUAL, &[]);
+    while usual().await.0 != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_of_no_known_family_is_added_with_what_it_lacks() {
     let models = Models::new();
     let echo = std::fs::read(root().join("tests/models/echo/model.onnx")).unwrap();

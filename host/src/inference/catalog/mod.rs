@@ -281,15 +281,24 @@ pub fn missing_model(models: &[Model], pipeline: &Description) -> Option<String>
             Some(model) => need.inputs.iter().find_map(|input| differs(model, input))?,
             None => {
                 let offered: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-                format!("is not in the models' folder, which has: {}", offered.join(", "))
+                let offered =
+                    if offered.is_empty() { "none".to_owned() } else { offered.join(", ") };
+                format!("is not in the models' folder, which has: {offered}")
             }
         };
         let (Description { name, version, .. }, ModelNeed { name: model, .. }) = (pipeline, need);
         Some(format!(
             "pipeline {name} {version} needs the model {model}, which {problem}; put the right \
-             one there"
+             one there, or name another folder ([models] directory in the config, --models){}",
+            if takes_model(pipeline) { ", or another model in settings.model" } else { "" }
         ))
     })
+}
+
+/// Whether a pipeline's settings name its model.
+fn takes_model(pipeline: &Description) -> bool {
+    let schema = serde_json::from_str::<serde_json::Value>(&pipeline.settings_schema);
+    schema.is_ok_and(|schema| schema.pointer("/properties/model").is_some())
 }
 
 /// How a model's input differs from the pipeline's expectation. -1 matches any size.
@@ -416,6 +425,11 @@ mod tests {
         let other = lacks("eye", "x", &[1, 1, 416, 416]);
         assert!(other.contains("[1, 3, -1, -1]") && other.contains("[1, 1, 416, 416]"), "{other}");
         assert!(lacks("eye", "y", &[1]).contains("no input \"y\""));
+        assert!(missing.contains("--models") && !missing.contains("settings.model"), "{missing}");
+        let settings_schema = r#"{"properties":{"model":{"type":"string"}}}"#.to_owned();
+        let chooses = Description { settings_schema, ..needs("nose", "x", &[1]) };
+        let missing = missing_model(&[], &chooses).unwrap();
+        assert!(missing.contains("has: none") && missing.contains("settings.model"), "{missing}");
     }
 
     #[test]

@@ -101,7 +101,8 @@ impl FramesView<'_> {
         let Some(mut block) = self.arena.allocate(bytes) else {
             let largest = self.arena.largest_free();
             let message = format!(
-                "a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece"
+                "a tensor of {bytes} bytes does not fit: {largest} bytes are free in one piece; {}",
+                self.arena.advice(bytes)
             );
             self.limiter.refuse(Limit::Tensor, message.clone());
             return Ok(Err(FrameError::OutOfMemory(message)));

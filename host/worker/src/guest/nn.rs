@@ -184,7 +184,8 @@ impl NnView<'_> {
             let (largest, capacity) = (self.arena.largest_free(), self.arena.capacity());
             let message = format!(
                 "a block of {bytes} bytes does not fit: {largest} of {capacity} bytes are free in \
-                    one piece"
+                    one piece; {}",
+                self.arena.advice(bytes)
             );
             self.limiter.refuse(Limit::Tensor, message.clone());
             InferenceError::new(ErrorCode::TooLarge, message)
