@@ -153,7 +153,11 @@ impl RunningHost {
         let writing = redis.write(journal.events().clone());
         deployer.start_configured().await;
         monitor.set_complete();
-        let deploying = tokio::spawn(deployer.clone().watch_pipelines());
+        let fetching = deployer.clone().fetch_missing();
+        let deploying = deployer.clone().watch_pipelines();
+        let deploying = tokio::spawn(async {
+            tokio::join!(deploying, fetching);
+        });
         // Earlier connections wait until here: a client that gets an answer finds every configured
         // session.
         let config_in_force = deployer.watch_config();

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
@@ -39,7 +40,7 @@ use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
 use crate::worker::ControlGroups;
-use admission::MemoryBudget;
+use crate::util::backoff::{Backoff, BackoffPolicy};
 use backend::HostBackend;
 use cameras::Cameras;
 use components::ComponentStore;
@@ -61,6 +62,14 @@ pub use request::{Component, DeployError, DeployRequest, MAX_WAITING, NamedPipel
 
 /// Makes sessions, and owns the config that is in force. Cheap to clone.
 #[derive(Clone)]
+/// How often registries are asked that did not give the component of a camera.
+const REGISTRY_WAITS: BackoffPolicy = BackoffPolicy {
+    free: 0,
+    first: Duration::from_secs(5),
+    longest: Duration::from_secs(600),
+    jitter: -0.5,
+};
+
 pub struct Deployer {
     inner: Arc<DeployerInner>,
 }
@@ -247,6 +256,20 @@ impl Deployer {
     /// Has a session run another version. Returns once the new version is active, with a record in
     /// [`DeploymentState::Probation`], or once it has failed, with one that has ended; the
     /// probation goes on without the caller. One at a time for each session; others wait in their
+    /// Asks registries again for the components that they did not give when cameras were started:
+    /// the network may come after the host. Never returns; may be dropped at any time.
+    pub async fn fetch_missing(self) {
+        let mut waits = Backoff::new(REGISTRY_WAITS);
+        let mut wait = waits.fail(rand::random());
+        loop {
+            tokio::time::sleep(wait).await;
+            if !self.inner.cameras.lock().await.fetch_missing().await {
+                waits.reset();
+            }
+            wait = waits.fail(rand::random());
+        }
+    }
+
     /// order. It runs to its end even if the caller stops waiting.
     pub async fn deploy(&self, request: DeployRequest) -> Result<Record, DeployError> {
         let session = request.session.clone();

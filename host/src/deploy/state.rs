@@ -2,6 +2,7 @@
 //! session runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -14,10 +15,23 @@ use super::request::DeployError;
 use super::session_index::SessionIndex;
 use crate::config::{Config, OciReference};
 use crate::registry::{Registry, RegistryAccess};
+use crate::util::backoff::{Backoff, BackoffPolicy};
 
 /// Components that are fetched from registries at the same time. Each is in memory meanwhile, and
 /// may have `deploy.max_component_mb`, 128 MiB at the most.
 const MAX_PULLS: usize = 4;
+
+/// Attempts at a component of a registry whose fault may pass. One that is away for longer is asked
+/// again for cameras that lack a component ([`super::Deployer::fetch_missing`]).
+const PULL_ATTEMPTS: usize = 3;
+
+/// The waits between these attempts.
+const PULL_WAITS: BackoffPolicy = BackoffPolicy {
+    free: 0,
+    first: Duration::from_millis(500),
+    longest: Duration::from_secs(2),
+    jitter: 0.5,
+};
 
 /// The state that all deployments of a host share.
 pub(super) struct DeployState {
@@ -59,11 +73,30 @@ impl DeployState {
         stored.map_err(|error| DeployError::storing("the component", &error))
     }
 
-    /// The component that a reference means now, in the store. It is fetched if it is not there.
+    /// The component that a reference means now, in the store. It is fetched if it is not there. A
+    /// fault of the registry that may pass costs another attempt, some seconds altogether.
     pub(super) async fn pull(
         &self,
         reference: &OciReference,
     ) -> Result<ComponentLease, DeployError> {
+        let mut waits = Backoff::new(PULL_WAITS);
+        for _ in 1..PULL_ATTEMPTS {
+            match self.pull_once(reference).await {
+                Err(DeployError::Registry(error)) if error.is_passing() => {
+                    let wait = waits.fail(rand::random());
+                    tracing::warn!(
+                        target: "ocelli::deploy",
+                        "{reference}: {error}; the next attempt is in {:.1} s", wait.as_secs_f64()
+                    );
+                    tokio::time::sleep(wait).await;
+                }
+                done => return done,
+            }
+        }
+        self.pull_once(reference).await
+    }
+
+    async fn pull_once(&self, reference: &OciReference) -> Result<ComponentLease, DeployError> {
         let config = self.config();
         let access = config.registry(&reference.registry).map(RegistryAccess::from);
         let mut registry = Registry::new(reference, access.unwrap_or_default())?;

@@ -85,6 +85,18 @@ impl RegistryError {
         self.code() == "registry_failed"
     }
 
+    /// Whether the same may go well in a moment: a connection broke, the registry is starting or has
+    /// too much to do. What took its whole time is not among that.
+    pub(crate) fn is_passing(&self) -> bool {
+        match &self.fault {
+            RegistryFault::Away(_) | RegistryFault::Broken(_) => true,
+            RegistryFault::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a login might help that was not given.
     pub(crate) fn wants_login(&self) -> bool {
         matches!(self.fault, RegistryFault::Login { logged_in: false, .. })

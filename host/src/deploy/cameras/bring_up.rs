@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::start::{StartDecision, resolve};
-use crate::config::Camera;
+use crate::config::{Camera, OciReference};
 use crate::deploy::backend::{DeployBackend, HostBackend};
 use crate::deploy::execute::{ExecuteError, Executor, Fresh, Placement};
 use crate::deploy::history::{CameraEntry, find_number};
@@ -24,6 +24,8 @@ use crate::session::{
 pub(super) struct CameraSession {
     /// Whether there is nothing to run: the session has failed.
     pub(super) faulty: bool,
+    /// The registry that did not give its component, if that is why.
+    pub(super) registry: Option<String>,
     pub(super) handle: SessionHandle,
 }
 
@@ -174,10 +176,16 @@ impl BringUp {
                         );
                         self.resume(spec, running, failed, false).await
                     }
-                    (Err(refused), None) => self.fail(refused.to_string(), failed).await,
+                    (Err(refused), None) => self.fail(refused.to_string(), failed, None).await,
                 }
             }
-            (_, Err(error), _) => self.fail(error.to_string(), failed).await,
+            (_, Err(error), _) => {
+                let away = match &error {
+                    DeployError::Registry(error) if error.is_of_registry() => self.registry(),
+                    _ => None,
+                };
+                self.fail(error.to_string(), failed, away).await
+            }
         }
     }
 
@@ -218,7 +226,9 @@ impl BringUp {
         let running = session.handle.spec();
         let spec = self.spec(running.pipeline.clone(), running.settings.clone());
         match self.executor.backend.start(spec, Some(session.handle), None).await {
-            Ok(handle) => BringUpOutcome::Restarted(CameraSession { faulty: false, handle }),
+            Ok(handle) => {
+                BringUpOutcome::Restarted(CameraSession { faulty: false, registry: None, handle })
+            }
             Err(error) => self.refused(&error),
         }
     }
@@ -312,7 +322,7 @@ impl BringUp {
                 }
             });
         }
-        Ok(CameraSession { faulty: false, handle })
+        Ok(CameraSession { faulty: false, registry: None, handle })
     }
 
     /// Deploys the config's entry beside what runs.
@@ -340,7 +350,13 @@ impl BringUp {
         let started = self.executor.execute(plan, fresh).await.map_err(|failed| failed.error)?;
         let handle = started.session.clone();
         self.executor.follow_in_background(started);
-        Ok(CameraSession { faulty: false, handle })
+        Ok(CameraSession { faulty: false, registry: None, handle })
+    }
+
+    /// The registry that the camera's entry names.
+    fn registry(&self) -> Option<String> {
+        let reference = self.camera.pipeline.parse::<OciReference>().ok()?;
+        Some(reference.registry)
     }
 
     /// Makes a session that has failed, so that its status shows the reason.
@@ -348,6 +364,7 @@ impl BringUp {
         &self,
         reason: String,
         failed: Option<SessionHandle>,
+        registry: Option<String>,
     ) -> Result<CameraSession, SessionError> {
         let session = &self.camera.id;
         tracing::error!(target: "ocelli::deploy", session, "the camera is not started: {reason}");
@@ -356,7 +373,7 @@ impl BringUp {
         let spec = self.spec(missing, self.camera.settings.clone());
         let handle = self.executor.backend.start(spec, failed, None).await?;
         self.started(&handle, None).await;
-        Ok(CameraSession { faulty: true, handle })
+        Ok(CameraSession { faulty: true, registry, handle })
     }
 
     async fn started(&self, handle: &SessionHandle, running: Option<RunningVersion>) {

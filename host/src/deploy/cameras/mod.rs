@@ -13,7 +13,8 @@
 //! | changed in both | likewise, and it goes back to what it ran where that does not last | it goes on as it was |
 //! | gone | the session ends | |
 //!
-//! What could not be done is tried again whenever a config is applied.
+//! What could not be done is tried again whenever a config is applied; a component that a registry
+//! did not give, from time to time.
 
 mod bring_up;
 mod start;
@@ -118,6 +119,31 @@ impl Cameras {
         let Some(one) = self.by_name.get(id).filter(|one| lacks(one)) else { return };
         let plan = vec![(one.camera.clone(), BringUpReason::Retried)];
         self.bring_up(plan).await;
+    }
+
+    /// Asks the registries again that did not give components when cameras were started. One camera
+    /// of each goes first: while its registry is away, the others of it wait. Returns whether a
+    /// component is still missing.
+    pub(super) async fn fetch_missing(&mut self) -> bool {
+        let first = self.missing().into_iter().collect::<BTreeMap<_, _>>();
+        let retried = |camera| (camera, BringUpReason::Retried);
+        self.bring_up(first.clone().into_values().map(retried).collect()).await;
+        let mut missing = self.missing();
+        let away = |registry: &String| {
+            let tried = first.get(registry);
+            tried.is_some_and(|tried| self.by_name.get(&tried.id).is_some_and(lacks))
+        };
+        missing.retain(|(registry, _)| !away(registry));
+        self.bring_up(missing.into_iter().map(|(_, camera)| retried(camera)).collect()).await;
+        !self.missing().is_empty()
+    }
+
+    /// The cameras that lack a component, each with the registry that did not give it.
+    fn missing(&self) -> Vec<(String, Camera)> {
+        let missing = self.by_name.values().filter(|one| lacks(one));
+        let missing =
+            missing.filter_map(|one| Some((one.session.registry.clone()?, one.camera.clone())));
+        missing.collect()
     }
 
     async fn bring_up(&mut self, plan: Vec<(Camera, BringUpReason)>) -> Applied {

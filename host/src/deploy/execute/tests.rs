@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use bytes::Bytes;
 use ocelli_protocol::component::{CheckReport, Problem, ProblemKind};
 use ocelli_protocol::digest::Digest;
-use ocelli_testkit::OciRegistry;
+use ocelli_protocol::worker::Description;
+use ocelli_testkit::{FakeServer, OciRegistry};
 use parking_lot::Mutex;
-use serde_json::Map;
+use serde_json::{Map, json};
 use tokio::sync::watch;
 
 use super::super::admission::MemoryBudget;
@@ -301,6 +302,45 @@ async fn settings_are_inherited_by_the_same_pipeline_and_not_by_another_one() {
         let words = format!("{component:?}");
         let request = DeployRequest { component, settings: given, ..request("") };
         let asked = site.deploy_from(Origin::Request(request));
+/// A registry that has too much to do at first.
+#[tokio::test]
+async fn a_fault_of_a_registry_that_may_pass_costs_another_attempt_and_no_other_does() {
+    let site = Site::new().await;
+    let digest = |of: &str| format!("sha256:{}", Digest::of(of));
+    let layer = |media_type: &str, of: &str| json!({"mediaType": media_type, "digest": digest(of), "size": of.len()});
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": layer("application/vnd.wasm.config.v0+json", "{}"),
+        "layers": [layer("application/wasm", "one")],
+    })
+    .to_string();
+    let asked = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&asked);
+    let server = FakeServer::replying(move |request| {
+        let mut count = count.lock();
+        *count += 1;
+        let (status, body) = match request {
+            _ if *count == 1 => ("503 Busy", ""),
+            request if request.starts_with("GET /v2/x/manifests/1 ") => ("200 OK", &*manifest),
+            request if request.starts_with("GET /v2/x/blobs/") => ("200 OK", "one"),
+            _ => ("404 Not Found", ""),
+        };
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    });
+    let server = server.await;
+    let address = server.address;
+    let pull = |name: &str| {
+        let reference: OciReference = format!("oci://{address}/{name}").parse().unwrap();
+        let executor = Arc::clone(&site.executor);
+        async move { executor.state.pull(&reference).await }
+    };
+    let lease = pull("x:1").await.unwrap();
+    assert_eq!((lease.digest.as_str(), *asked.lock()), (&*Digest::of("one").to_string(), 3));
+    let unknown = pull("y:1").await.unwrap_err();
+    assert_eq!((unknown.code(), *asked.lock()), ("unknown_pipeline", 4), "asked once");
+}
+
         let swap = site.swaps.recv().await.unwrap();
         assert_eq!((&swap.spec.settings, swap.inherits_settings), (&expected, inherits), "{words}");
         swap.reports.send(swapped()).await.unwrap();
