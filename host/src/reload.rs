@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::config::edit::EditError;
 use crate::config::{Camera, ConfigError, ConfigFile, ShownProblem};
 use crate::deploy::{Applied, Deployer};
 use crate::preflight::{self, Finding};
@@ -49,18 +50,21 @@ impl ConfigReloader {
                 _ = self.hangup.recv() => true,
                 () = watch.changed() => false,
                 Some((edit, reply)) = self.edits.recv() => {
-                    let written = editor::write(&self.path, &deployer, &edit).await;
-                    if written.is_ok() {
-                        reload(&self.path, &deployer, &format!("{} over the API", edit.by), false)
-                            .await;
+                    let mut done = editor::write(&self.path, &deployer, &edit).await;
+                    if done.is_ok() {
+                        let cause = format!("{} over the API", edit.by);
+                        let applied = reload(&self.path, &deployer, &cause, false).await;
+                        done = applied.map_err(EditError::NotApplied);
                     }
                     // The client may have gone away.
-                    let _ = reply.send(written);
+                    let _ = reply.send(done);
                     continue;
                 }
             };
             let quiet = !asked && std::mem::take(&mut first);
-            reload(&self.path, &deployer, if asked { "SIGHUP" } else { "edited" }, quiet).await;
+            let cause = if asked { "SIGHUP" } else { "edited" };
+            // Whoever asks hears of problems from the log, the metrics and `GET /v1/config`.
+            let _ = reload(&self.path, &deployer, cause, quiet).await;
         }
     }
 }
@@ -69,8 +73,13 @@ impl ConfigReloader {
 const KEPT: &str = "the config is not applied, everything runs on as before";
 
 /// Reads the config, checks what it names, and applies it. `quiet`: does not log that nothing has
-/// changed.
-async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
+/// changed. The error is why it is not applied; it has been logged.
+async fn reload(
+    path: &Path,
+    deployer: &Deployer,
+    cause: &str,
+    quiet: bool,
+) -> Result<(), Vec<ShownProblem>> {
     let owned = path.to_owned();
     // On a thread of its own: a network file system may take its time.
     let looked = tokio::task::spawn_blocking(move || {
@@ -82,11 +91,12 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => {
             log_problems(&error, cause);
-            return deployer.refuse_config(cause, error.problems());
+            deployer.refuse_config(cause, error.problems());
+            return Err(error.problems());
         }
         Err(error) => {
             tracing::error!("reading the config: {error}");
-            return;
+            return Err(Vec::new());
         }
     };
     findings.extend(components(&file, deployer).await);
@@ -95,7 +105,8 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     let of_host = |finding: &Finding| finding.camera.is_none() && finding.stops_start;
     if findings.iter().any(of_host) {
         log_all(path, cause, &problems);
-        return deployer.refuse_config(cause, problems);
+        deployer.refuse_config(cause, problems.clone());
+        return Err(problems);
     }
     for problem in &problems {
         tracing::error!("{}: {problem}", path.display());
@@ -112,6 +123,7 @@ async fn reload(path: &Path, deployer: &Deployer, cause: &str, quiet: bool) {
     if touched || !quiet {
         tracing::info!(cause, config = %path.display(), "config applied; {applied}");
     }
+    Ok(())
 }
 
 /// The faults of components and settings, of cameras whose entries have changed, or that do not run

@@ -121,6 +121,10 @@ impl From<EditError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", detail)
                     .with_config_problems(problems)
             }
+            EditError::NotApplied(problems) => {
+                Self::new(StatusCode::CONFLICT, "config_not_applied", detail)
+                    .with_config_problems(problems)
+            }
             EditError::File(error) => Self::internal(format!("the config file: {error}")),
             EditError::Stopping => Self::unavailable("shutting_down", detail),
         }
@@ -130,6 +134,14 @@ impl From<EditError> for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_change_that_is_written_and_not_applied_is_told() {
+        let problem = Problem::from(EditError::NotApplied(Vec::new()));
+        let told = serde_json::to_value(&problem).unwrap();
+        assert_eq!((&told["status"], &told["code"]), (&json!(409), &json!("config_not_applied")));
+        assert_eq!(told["config_problems"], json!([]));
+    }
 
     #[test]
     fn a_change_is_of_the_file_that_its_etag_names() {

@@ -57,7 +57,7 @@ struct More {
     /// With `after_ahead`: the number in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     after: Option<u64>,
-    /// With `invalid_config`: all that would be wrong.
+    /// With `invalid_config` all that would be wrong, with `config_not_applied` all that is.
     #[serde(skip_serializing_if = "Option::is_none")]
     config_problems: Option<Vec<ShownProblem>>,
     /// The deployment that failed.

@@ -133,6 +133,11 @@ pub enum EditError {
     /// The config would be wrong, or name something that is.
     #[error("the config would be wrong, and is left as it is: {}", listing(.0))]
     Wrong(Vec<ShownProblem>),
+    /// The file has the change, and the host does not follow it.
+    #[error(
+        "the change is in the config file, and the config is not applied: {}", listing(.0)
+    )]
+    NotApplied(Vec<ShownProblem>),
     /// The file cannot be read or written.
     #[error("the config file: {0}")]
     File(#[from] std::io::Error),
