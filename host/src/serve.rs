@@ -21,7 +21,9 @@ use crate::api::{
 use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
 use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
-use crate::deploy::{ConfigStatus, DeployError, DeployRequest, Deployer, NamedPipeline, Record};
+use crate::deploy::{
+    ConfigStatus, DeployError, DeployRequest, Deployer, DescribedPipeline, NamedPipeline, Record,
+};
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
@@ -436,6 +438,13 @@ impl DeploymentControl for HostControl {
 
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send {
         self.deployer.pipelines()
+    }
+
+    fn described(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<DescribedPipeline, DeployError>> + Send {
+        self.deployer.described(name)
     }
 
     fn put_pipeline(

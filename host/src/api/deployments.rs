@@ -22,7 +22,8 @@ use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::{LOCAL_CALLER, OciReference, OciReferenceError};
 use crate::deploy::{
-    Component, ConfigStatus, DeployError, DeployRequest, NamedPipeline, Outcome, Record,
+    Component, ConfigStatus, DeployError, DeployRequest, DescribedPipeline, NamedPipeline, Outcome,
+    Record,
 };
 use crate::session::SessionSettings;
 use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover};
@@ -83,6 +84,12 @@ pub trait DeploymentControl: Clone + Send + Sync + 'static {
 
     /// All pipelines in the data directory and built in, sorted by name.
     fn pipelines(&self) -> impl Future<Output = Result<Vec<NamedPipeline>, DeployError>> + Send;
+
+    /// What a pipeline says of itself, whether a session runs it or not.
+    fn described(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<DescribedPipeline, DeployError>> + Send;
 
     /// Checks a component and puts it into the data directory under this name, in the place of the
     /// one before. If the folder is watched, it is then deployed to the sessions that use it.
@@ -244,6 +251,14 @@ pub(super) async fn pipelines<C: DeploymentControl>(
         pipeline.sessions.retain(|session| caller.sees(session));
     }
     Ok(Json(json!({"pipelines": pipelines})).into_response())
+}
+
+/// For whoever may set the settings: a component that is new costs the host its compilation.
+pub(super) async fn schema<C: DeploymentControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    InPath(name): InPath,
+) -> Result<Response, Problem> {
+    Ok(Json(state.control.described(&name).await?).into_response())
 }
 
 pub(super) async fn put_pipeline<C: DeploymentControl>(

@@ -22,7 +22,7 @@ use super::rest::Readiness;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
 use crate::config::edit::ConfigEntry;
-use crate::deploy::{ConfigStatus, NamedPipeline, Record};
+use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
 use crate::monitor::SessionStats;
@@ -92,6 +92,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<Job<'_>>,
         SchemaGenerator::subschema_for::<Record>,
         SchemaGenerator::subschema_for::<NamedPipeline>,
+        SchemaGenerator::subschema_for::<DescribedPipeline>,
         SchemaGenerator::subschema_for::<ModelList>,
         SchemaGenerator::subschema_for::<SessionStats>,
         SchemaGenerator::subschema_for::<LogTail>,

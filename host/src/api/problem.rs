@@ -211,7 +211,9 @@ impl From<DeployError> for Problem {
             DeployError::Compile(CompileError::File { .. } | CompileError::Start { .. }) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
-            DeployError::Compile(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            DeployError::Compile(_) | DeployError::Undescribed { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             DeployError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
             DeployError::StorageFull(_) => StatusCode::INSUFFICIENT_STORAGE,
             DeployError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -83,6 +83,7 @@ routes! { |uploaded|
     "probe", POST, "/v1/probe", May(Operate), probe::probe;
     "discover", POST, "/v1/discover", May(Operate), discover::discover;
     "list_pipelines", GET, "/v1/pipelines", May(View), deployments::pipelines;
+    "pipeline_schema", GET, "/v1/pipelines/{name}/schema", May(Operate), deployments::schema;
     "put_pipeline", PUT, "/v1/pipelines/{name}", May(Administer), deployments::put_pipeline;
     "list_models", GET, "/v1/models", May(View), rest::models;
     "analyze", POST, "/v1/analyze/{pipeline}", May(Analyze), analyze::analyze.layer(uploaded);

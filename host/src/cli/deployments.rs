@@ -38,8 +38,8 @@ pub(super) struct DeployCommand {
     /// or start "fresh", without. Left out: as the host's config says.
     #[arg(long, value_parser = ["keep", "fresh"])]
     state: Option<String>,
-    /// The pipeline's settings. Left out: those that the session has; of another pipeline its
-    /// defaults.
+    /// The pipeline's settings. Left out: those that the session has; of another pipeline those of
+    /// the camera's entry in the config, if that names it, and else its defaults.
     #[arg(long, value_name = "JSON", value_parser = settings)]
     settings: Option<Map<String, Value>>,
     #[command(flatten)]

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use ocelli_protocol::worker::Description;
+
 use super::admission::{Admission, AdmissionError, MemoryBudget};
 use super::compile::{CompileError, Compiler, ComponentSource, PreparedComponent};
+use super::describe::Describer;
+use crate::config::Config;
 use crate::event::{Event, Hub};
 use crate::session::rollout::{ProbationRequest, SwapRequest};
 use crate::session::{SessionError, SessionHandle, Sessions, Spec};
@@ -19,6 +23,14 @@ pub(super) trait DeployBackend: Send + Sync + 'static {
         pipeline: &str,
         source: ComponentSource,
     ) -> impl Future<Output = Result<PreparedComponent, CompileError>> + Send;
+
+    /// What a component says of itself where no settings are given.
+    fn describe(
+        &self,
+        pipeline: &str,
+        component: &PreparedComponent,
+        config: &Config,
+    ) -> impl Future<Output = anyhow::Result<Arc<Description>>> + Send;
 
     /// Asks for memory for a second worker of a session; `reserve` bytes have to stay free.
     fn admit(
@@ -48,6 +60,7 @@ pub(super) struct HostBackend {
     pub(super) hub: Hub,
     pub(super) compiler: Arc<Compiler>,
     pub(super) memory: MemoryBudget,
+    pub(super) describer: Describer,
 }
 
 impl DeployBackend for HostBackend {
@@ -62,6 +75,15 @@ impl DeployBackend for HostBackend {
         source: ComponentSource,
     ) -> Result<PreparedComponent, CompileError> {
         self.compiler.prepare(caller, pipeline, source).await
+    }
+
+    async fn describe(
+        &self,
+        pipeline: &str,
+        component: &PreparedComponent,
+        config: &Config,
+    ) -> anyhow::Result<Arc<Description>> {
+        self.describer.describe(pipeline, component, config).await
     }
 
     async fn admit(&self, session: &str, reserve: u64) -> Result<Admission, AdmissionError> {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::admission::{Admission, AdmissionError};
@@ -17,12 +18,13 @@ use super::backend::DeployBackend;
 use super::compile::{CompileError, ComponentSource, PreparedComponent};
 use super::components::ComponentLease;
 use super::history::CameraEntry;
-use super::plan::{Origin, Plan};
+use super::plan::{Origin, Plan, settings_of_entry};
 use super::queue::{DeployQueue, Turn};
 use super::record::{Cause, DeploymentState, Outcome, Record, after, now};
 use super::report::{self, DeploymentFigures};
 use super::request::{DeployError, DeployRequest};
 use super::state::DeployState;
+use crate::config::diff;
 use crate::session::rollout::{
     MAX_SHADOW, ProbationRequest, REPORT_CAPACITY, Report, ReportSender, Shadow, StateHandover,
     Step, SwapRequest,
@@ -285,16 +287,36 @@ impl<B: DeployBackend> Executor<B> {
         }
     }
 
+    /// The settings of a component that was given none, if it is another pipeline than the one that
+    /// the session runs, whose settings are not for it. One that cannot be asked shows that when it
+    /// is started.
+    async fn own_settings(
+        &self,
+        record: &Record,
+        prepared: &PreparedComponent,
+    ) -> Option<Map<String, Value>> {
+        let running = self.backend.session(&record.session)?.described_as()?;
+        let config = self.state.config();
+        let described = self.backend.describe(&record.pipeline, prepared, &config).await;
+        let described = described.ok().filter(|described| described.name != running)?;
+        Some(settings_of_entry(&config, &record.session, &described.name).unwrap_or_default())
+    }
+
     /// Asks for memory, and has the session start a second worker.
     async fn start_beside(
         &self,
         active: &mut Active,
         prepared: &PreparedComponent,
-        inherits_settings: bool,
+        mut inherits_settings: bool,
         handover: Option<StateHandover>,
         reports: ReportSender,
     ) -> Result<SessionHandle, ExecuteError> {
         let deploy = &self.state.config().deploy;
+        if inherits_settings && let Some(own) = self.own_settings(&active.record, prepared).await {
+            inherits_settings = false;
+            active.record.changed = diff::settings(&active.record.settings, &own);
+            active.record.settings = own;
+        }
         self.step(active, Step::Admit).await;
         let admitted = self.backend.admit(&active.record.session, deploy.reserve_mb << 20).await;
         let admission = active.admission.insert(admitted?);

@@ -12,6 +12,7 @@ mod backend;
 mod cameras;
 mod compile;
 mod components;
+mod describe;
 mod desired;
 mod execute;
 mod folder;
@@ -29,8 +30,8 @@ mod subscriber;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-
 use std::time::Duration;
+
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
@@ -39,8 +40,8 @@ use crate::config::{Camera, Config, ShownProblem};
 use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
-use crate::worker::ControlGroups;
 use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::worker::ControlGroups;
 use backend::HostBackend;
 use cameras::Cameras;
 use components::ComponentStore;
@@ -53,6 +54,7 @@ use state::DeployState;
 pub use cameras::Applied;
 pub(crate) use compile::Compiler;
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
+pub use describe::DescribedPipeline;
 pub use desired::{CameraStatus, ConfigStatus, RefusedConfig, ReloadFigures};
 use pipelines::PipelineFolders;
 pub use pipelines::{PipelineError, find_named, find_pipeline};
@@ -60,8 +62,6 @@ pub use record::{Cause, DeploymentState, Outcome, Record};
 pub use report::{DEPLOYMENT, DeploymentFigures};
 pub use request::{Component, DeployError, DeployRequest, MAX_WAITING, NamedPipeline};
 
-/// Makes sessions, and owns the config that is in force. Cheap to clone.
-#[derive(Clone)]
 /// How often registries are asked that did not give the component of a camera.
 const REGISTRY_WAITS: BackoffPolicy = BackoffPolicy {
     free: 0,
@@ -70,6 +70,8 @@ const REGISTRY_WAITS: BackoffPolicy = BackoffPolicy {
     jitter: -0.5,
 };
 
+/// Makes sessions, and owns the config that is in force. Cheap to clone.
+#[derive(Clone)]
 pub struct Deployer {
     inner: Arc<DeployerInner>,
 }
@@ -108,7 +110,8 @@ impl Deployer {
         }
         let config = watch::Sender::new(Arc::new(config.clone()));
         let compiler = Arc::new(compiler);
-        let backend = HostBackend { sessions, hub, compiler, memory: MemoryBudget::default() };
+        let (memory, describer) = Default::default();
+        let backend = HostBackend { sessions, hub, compiler, memory, describer };
         let state = DeployState::new(history, components, pipelines, config.subscribe());
         let executor = Arc::new(Executor::new(backend, state));
         let cameras = Mutex::new(Cameras::new(Arc::clone(&executor)));
@@ -253,9 +256,6 @@ impl Deployer {
         folder::watch(&self.inner.executor).await;
     }
 
-    /// Has a session run another version. Returns once the new version is active, with a record in
-    /// [`DeploymentState::Probation`], or once it has failed, with one that has ended; the
-    /// probation goes on without the caller. One at a time for each session; others wait in their
     /// Asks registries again for the components that they did not give when cameras were started:
     /// the network may come after the host. Never returns; may be dropped at any time.
     pub async fn fetch_missing(self) {
@@ -270,6 +270,9 @@ impl Deployer {
         }
     }
 
+    /// Has a session run another version. Returns once the new version is active, with a record in
+    /// [`DeploymentState::Probation`], or once it has failed, with one that has ended; the
+    /// probation goes on without the caller. One at a time for each session; others wait in their
     /// order. It runs to its end even if the caller stops waiting.
     pub async fn deploy(&self, request: DeployRequest) -> Result<Record, DeployError> {
         let session = request.session.clone();
@@ -301,6 +304,28 @@ impl Deployer {
             named.filter_map(|(name, source)| deployer.describe(name, &source).ok()).collect()
         });
         listed.await.map_err(|error| DeployError::Internal(error.to_string()))
+    }
+
+    /// What a pipeline with a name says of itself, whether a session runs it or not. A component
+    /// that is new is compiled first.
+    pub async fn described(&self, name: &str) -> Result<DescribedPipeline, DeployError> {
+        let (deployer, name) = (self.clone(), name.to_owned());
+        // It goes on if the caller stops waiting: the compiled code is kept.
+        let described = tokio::spawn(async move {
+            let source = deployer.inner.executor.state.pipelines.named(&name)?;
+            let backend = &deployer.inner.executor.backend;
+            let caller = format!("description of {name}");
+            let prepared = backend.compiler.prepare(&caller, &name, source).await?;
+            let config = deployer.config();
+            let described = backend.describer.describe(&name, &prepared, &config).await;
+            let undescribed = |error: anyhow::Error| DeployError::Undescribed {
+                pipeline: name.clone(),
+                reason: format!("{error:#}"),
+            };
+            let description = described.map_err(undescribed)?;
+            Ok(DescribedPipeline::new(name, prepared.digest, &description))
+        });
+        described.await.unwrap_or_else(|error| Err(DeployError::Internal(error.to_string())))
     }
 
     /// A pipeline as its file is now. Reads the file.

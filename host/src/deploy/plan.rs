@@ -10,7 +10,7 @@ use super::pipelines::PipelineError;
 use super::record::{Cause, Record};
 use super::request::{Component, DeployError, DeployRequest};
 use super::state::DeployState;
-use crate::config::{OciReference, diff};
+use crate::config::{Config, OciReference, diff};
 use crate::session::rollout::{Shadow, StateHandover};
 use crate::session::{Spec, deployment_id};
 
@@ -81,7 +81,7 @@ impl Plan {
             running.map(|spec| spec.pipeline.id().to_owned()).filter(|id| !id.is_empty());
         let (mut entry, mut handover, mut lease) = (None, None, None);
         let mut other_pipeline = false;
-        // `None` for the settings: those that the session has, or another pipeline's defaults.
+        // `None` for the settings: those that the session has, or another pipeline's own.
         let (pipeline, mut source, settings) = match origin {
             Origin::Request(request) => {
                 let Shadow { frames, only, threshold } = request.shadow;
@@ -110,7 +110,12 @@ impl Plan {
                         (reference.to_string(), leased.source())
                     }
                 };
-                (pipeline, source, request.settings)
+                let of_entry = || {
+                    let entry = settings_of_entry(&config, session, &pipeline);
+                    entry.filter(|_| other_pipeline)
+                };
+                let settings = request.settings.or_else(of_entry);
+                (pipeline, source, settings)
             }
             Origin::Rollback { .. } => {
                 let previous = previous(state, session).await?;
@@ -166,6 +171,17 @@ impl Plan {
         });
         Ok(Plan { record, entry, source, lease, inherits_settings, handover })
     }
+}
+
+/// The settings of a camera's entry in the config, if that names this pipeline.
+pub(super) fn settings_of_entry(
+    config: &Config,
+    session: &str,
+    pipeline: &str,
+) -> Option<Map<String, Value>> {
+    let mut cameras = config.cameras.iter();
+    let entry = cameras.find(|one| one.id == session && is_named(&one.pipeline, pipeline))?;
+    Some(entry.settings.clone())
 }
 
 /// Whether a pipeline as it was asked for (its name, its path, or the name of a file that was sent)

@@ -40,8 +40,8 @@ pub struct DeployRequest {
     pub session: String,
     /// The new version's component.
     pub component: Component,
-    /// The pipeline's settings. `None`: those that the session has; of another pipeline its
-    /// defaults.
+    /// The pipeline's settings. `None`: those that the session has; of another pipeline those of the
+    /// camera's entry in the config, if that names it, and else its defaults.
     pub settings: Option<Map<String, Value>>,
     /// What the new version does beside the running one before the change.
     pub shadow: Shadow,
@@ -137,6 +137,9 @@ pub enum DeployError {
     /// The host stops.
     #[error("the host stops")]
     Stopping,
+    /// The pipeline does not say what it is.
+    #[error("pipeline {pipeline} does not describe itself: {reason}")]
+    Undescribed { pipeline: String, reason: String },
     /// The disk of the data directory is full. Says what could not be written.
     #[error("no space is left on the disk of the data directory for {0}")]
     StorageFull(&'static str),
@@ -153,7 +156,7 @@ impl DeployError {
             Self::InvalidName(_) => "invalid_name",
             Self::Registry(error) => error.code(),
             Self::RegistryNotAllowed(_) => "registry_not_allowed",
-            Self::Compile(_) => "invalid_pipeline",
+            Self::Compile(_) | Self::Undescribed { .. } => "invalid_pipeline",
             Self::Source(_) => "invalid_source",
             Self::SourceNotAllowed | Self::ReaderNotAllowed => "source_not_allowed",
             Self::SessionDiffers(_) => "session_differs",

@@ -195,6 +195,18 @@ impl SessionHandle {
         self.shared.update(|status| status.status(&spec))
     }
 
+    /// The name by which its pipeline describes itself; `None` before it has.
+    pub fn described_as(&self) -> Option<String> {
+        self.shared.update(|status| status.described_as.clone())
+    }
+
+    /// As a session whose pipeline has described itself.
+    #[cfg(test)]
+    pub(crate) fn with_description(self, name: &str) -> Self {
+        self.shared.update(|status| status.described_as = Some(name.to_owned()));
+        self
+    }
+
     /// The settings of its pipeline, and their schema.
     pub fn settings(&self) -> SessionSettings {
         let spec = self.spec();

@@ -147,6 +147,8 @@ pub(super) struct StatusInner {
     pub(super) reader: ReaderView,
     /// The pipeline's schema of its settings, as it gave it; `None` before it has described itself.
     pub(super) settings_schema: Option<String>,
+    /// The name by which the pipeline that was started last describes itself.
+    pub(super) described_as: Option<String>,
     /// Limits of the worker that runs, or of the next one if none runs.
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
@@ -175,6 +177,7 @@ impl StatusInner {
             recent: Recent::default(),
             reader: ReaderView::default(),
             settings_schema: None,
+            described_as: None,
             allowed,
             last_result: None,
             source_down: None,

@@ -546,6 +546,9 @@ impl SessionTask {
             if let Some(described) = worker.description() {
                 let version = format!("{} {}", described.name, described.version);
                 status.shown.pipeline_version = Some(version);
+                if status.described_as.as_ref() != Some(&described.name) {
+                    status.described_as = Some(described.name.clone());
+                }
                 if status.settings_schema.as_ref() != Some(&described.settings_schema) {
                     status.settings_schema = Some(described.settings_schema.clone());
                 }

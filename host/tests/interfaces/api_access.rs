@@ -319,6 +319,7 @@ const RULES: &[Rule] = &[
     Rule { request: "POST /v1/probe", who: OPERATE, seen: false },
     Rule { request: "POST /v1/discover", who: OPERATE, seen: false },
     Rule { request: "GET /v1/pipelines", who: LOOK, seen: false },
+    Rule { request: "GET /v1/pipelines/{name}/schema", who: OPERATE, seen: false },
     Rule { request: "PUT /v1/pipelines/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/models", who: LOOK, seen: false },
     Rule { request: "POST /v1/analyze/{pipeline}", who: OPERATE, seen: false },

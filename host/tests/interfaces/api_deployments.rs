@@ -9,8 +9,8 @@ use ocelli::analyze::Analyses;
 use ocelli::api::{DeploymentControl, Server, Timing};
 use ocelli::config::AnalyzeConfig;
 use ocelli::deploy::{
-    Cause, CompileError, Component, DeployError, DeployRequest, DeploymentState, NamedPipeline,
-    Outcome, Record,
+    Cause, CompileError, Component, DeployError, DeployRequest, DeploymentState, DescribedPipeline,
+    NamedPipeline, Outcome, PipelineError, Record,
 };
 use ocelli::event::Hub;
 use ocelli::session::rollout::{Shadow, StateHandover, Step, Swapped};
@@ -168,6 +168,22 @@ impl DeploymentControl for Double {
 
     async fn pipelines(&self) -> Result<Vec<NamedPipeline>, DeployError> {
         Ok(vec![named("eye", 3)])
+    }
+
+    async fn described(&self, name: &str) -> Result<DescribedPipeline, DeployError> {
+        let (pipeline, reason) = (name.to_owned(), "it took too long".to_owned());
+        match name {
+            "eye" => Ok(DescribedPipeline {
+                name: pipeline,
+                digest: "0a".repeat(32),
+                pipeline: "eye".into(),
+                version: "1.0.0".into(),
+                models: vec!["seer".into()],
+                schema: json!({"properties": {"score": {"type": "number"}}}),
+            }),
+            "mute" => Err(DeployError::Undescribed { pipeline, reason }),
+            _ => Err(PipelineError::Unknown { name: pipeline, looked: Vec::new() }.into()),
+        }
     }
 
     async fn put_pipeline(
@@ -414,6 +430,16 @@ async fn rollback_history_and_pipelines_have_their_paths() {
 
     let (_, answer) = host.send("GET /v1/pipelines", "", b"").await;
     assert_eq!(answer["pipelines"][0]["name"], "eye", "{answer}");
+    let (status, answer) = host.send("GET /v1/pipelines/eye/schema", "", b"").await;
+    let score = &answer["schema"]["properties"]["score"];
+    assert_eq!((status, &score["type"]), (200, &json!("number")), "{answer}");
+    for (name, expected) in
+        [("nobody", (404, "unknown_pipeline")), ("mute", (422, "invalid_pipeline"))]
+    {
+        let (status, answer) =
+            host.send(&format!("GET /v1/pipelines/{name}/schema"), "", b"").await;
+        assert_eq!((status, answer["code"].as_str().unwrap()), expected, "{answer}");
+    }
     let (status, answer) = host.send("PUT /v1/pipelines/nose", agent, b"component").await;
     assert_eq!(
         (status, &answer["name"], &answer["size"]),

@@ -92,6 +92,8 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/sessions/{id}/settings", "/v1/sessions/gate/settings", 200),
         ("/v1/sessions/{id}/settings", "/v1/sessions/nobody/settings", 404),
         ("/v1/pipelines", "/v1/pipelines", 200),
+        ("/v1/pipelines/{name}/schema", "/v1/pipelines/object-detect/schema", 200),
+        ("/v1/pipelines/{name}/schema", "/v1/pipelines/nothing/schema", 404),
         ("/v1/models", "/v1/models", 200),
         ("/v1/jobs", "/v1/jobs", 200),
         ("/v1/jobs/{id}", &format!("/v1/jobs/{job}"), 200),

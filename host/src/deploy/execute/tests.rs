@@ -89,6 +89,25 @@ impl DeployBackend for Fake {
         Ok(PreparedComponent { digest, size, compiled, report, cached: false })
     }
 
+    /// A component "nose, sent" or "old, sent" is that pipeline, any other the session's.
+    async fn describe(
+        &self,
+        pipeline: &str,
+        component: &PreparedComponent,
+        _: &Config,
+    ) -> anyhow::Result<Arc<Description>> {
+        let is = |bytes: &str| component.digest == Digest::of(bytes).to_string();
+        let names = ["nose", "old"].into_iter();
+        let mut names = names.filter(|name| is(&format!("{name}, sent")));
+        anyhow::ensure!(!is("mute"), "{pipeline} is mute");
+        Ok(Arc::new(Description {
+            name: names.next().unwrap_or("eye").into(),
+            version: "1.0.0".into(),
+            models: Vec::new(),
+            settings_schema: String::new(),
+        }))
+    }
+
     async fn admit(&self, _: &str, reserve: u64) -> Result<Admission, AdmissionError> {
         self.hang(Step::Admit).await;
         self.memory.reserve(0, self.available, reserve)
@@ -96,7 +115,8 @@ impl DeployBackend for Fake {
 
     async fn swap(&self, swap: SwapRequest) -> Result<(), SessionError> {
         self.hang(Step::Start).await;
-        *self.session.lock() = Some(SessionHandle::without_task(swap.spec.clone()));
+        let session = SessionHandle::without_task(swap.spec.clone()).with_description("eye");
+        *self.session.lock() = Some(session);
         self.swaps.send(swap).unwrap();
         Ok(())
     }
@@ -142,7 +162,7 @@ impl Site {
             redis_prefix: None,
             directories: Vec::new(),
         };
-        let session = SessionHandle::without_task(spec);
+        let session = SessionHandle::without_task(spec).with_description("eye");
         let backend = Fake {
             session: Mutex::new(Some(session.clone())),
             swaps,
@@ -282,26 +302,6 @@ async fn a_reference_of_the_config_is_what_it_served_with_and_a_request_has_it_a
     assert_eq!(away.code(), "registry_failed", "{away}");
 }
 
-#[tokio::test]
-async fn settings_are_inherited_by_the_same_pipeline_and_not_by_another_one() {
-    let mut site = Site::new().await;
-    let pipelines = site.folder.path().join("pipelines");
-    std::fs::create_dir_all(&pipelines).unwrap();
-    for name in ["new", "nose"] {
-        std::fs::write(pipelines.join(format!("{name}.wasm")), name).unwrap();
-    }
-    let settings = Map::from_iter([("score".to_owned(), 0.5.into())]);
-    let named = |name: &str| Component::Pipeline(name.into());
-    for (component, given, expected, inherits) in [
-        (request("one").component, Some(settings.clone()), settings.clone(), false),
-        (request("two").component, None, settings.clone(), true),
-        (named("new"), None, settings.clone(), true),
-        (named("nose"), None, Map::new(), false),
-        (named("new"), Some(settings.clone()), settings.clone(), false),
-    ] {
-        let words = format!("{component:?}");
-        let request = DeployRequest { component, settings: given, ..request("") };
-        let asked = site.deploy_from(Origin::Request(request));
 /// A registry that has too much to do at first.
 #[tokio::test]
 async fn a_fault_of_a_registry_that_may_pass_costs_another_attempt_and_no_other_does() {
@@ -341,6 +341,39 @@ async fn a_fault_of_a_registry_that_may_pass_costs_another_attempt_and_no_other_
     assert_eq!((unknown.code(), *asked.lock()), ("unknown_pipeline", 4), "asked once");
 }
 
+#[tokio::test]
+async fn settings_are_inherited_by_the_same_pipeline_and_not_by_another_one() {
+    let mut site = Site::new().await;
+    let pipelines = site.folder.path().join("pipelines");
+    std::fs::create_dir_all(&pipelines).unwrap();
+    for name in ["new", "nose", "old"] {
+        std::fs::write(pipelines.join(format!("{name}.wasm")), name).unwrap();
+    }
+    let settings = Map::from_iter([("score".to_owned(), 0.5.into())]);
+    let of_entry = Map::from_iter([("iou".to_owned(), 0.25.into())]);
+    site.config.send_modify(|config| {
+        let text = "[[cameras]]\nid = \"cam\"\nsource = \"file:a.mp4\"\npipeline = \"old\"\n\
+             settings = { iou = 0.25 }\n";
+        let edited = Config::from_text(Path::new("test.toml"), text, &[]).unwrap();
+        let config = Arc::make_mut(config);
+        config.cameras = edited.cameras;
+    });
+    let named = |name: &str| Component::Pipeline(name.into());
+    for (component, given, expected, inherits) in [
+        (request("one").component, Some(settings.clone()), settings.clone(), false),
+        (request("two").component, None, settings.clone(), true),
+        (request("mute").component, None, settings.clone(), true),
+        (request("nose, sent").component, None, Map::new(), false),
+        (request("old, sent").component, None, of_entry.clone(), false),
+        (request("one").component, Some(settings.clone()), settings.clone(), false),
+        (named("new"), None, settings.clone(), true),
+        (named("nose"), None, Map::new(), false),
+        (named("new"), Some(settings.clone()), settings.clone(), false),
+        (named("old"), None, of_entry.clone(), false),
+    ] {
+        let words = format!("{component:?}");
+        let request = DeployRequest { component, settings: given, ..request("") };
+        let asked = site.deploy_from(Origin::Request(request));
         let swap = site.swaps.recv().await.unwrap();
         assert_eq!((&swap.spec.settings, swap.inherits_settings), (&expected, inherits), "{words}");
         swap.reports.send(swapped()).await.unwrap();

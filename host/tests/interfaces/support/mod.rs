@@ -237,6 +237,13 @@ macro_rules! no_deployments {
                 Err(ocelli::deploy::DeployError::Stopping)
             }
 
+            async fn described(
+                &self,
+                _: &str,
+            ) -> Result<ocelli::deploy::DescribedPipeline, ocelli::deploy::DeployError> {
+                Err(ocelli::deploy::DeployError::Stopping)
+            }
+
             async fn put_pipeline(
                 &self,
                 _: &str,

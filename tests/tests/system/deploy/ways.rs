@@ -216,17 +216,23 @@ async fn another_pipeline_gets_neither_the_state_nor_the_settings_of_the_one_bef
     let asked = deployed(&host, "cam", "?state=fresh", &version("1.2.0")).await;
     assert_eq!((&asked["swapped"]["fresh"], &asked["settings"]), (&true.into(), &same["settings"]));
 
-    // A file that is another pipeline: no one's settings are taken for its own.
+    // By its file or by its name: no one's settings are taken for its own.
     let motion = std::fs::read(store.pipeline("motion")).unwrap();
-    let (status, refused) = host.deploy("cam", "", &motion).await;
-    assert!(status >= 400, "{refused}");
-    let words = refused.to_string();
-    assert!(words.contains("motion") && words.contains("{} for its defaults"), "{words}");
+    for (query, component) in [("", motion.as_slice()), ("?pipeline=motion", b"")] {
+        let other = deployed(&host, "cam", query, component).await;
+        assert_eq!((&other["name"], &other["settings"]), (&"motion".into(), &json!({})), "{other}");
+        assert_eq!(other["changed"], json!(["settings.keep"]), "{other}");
+        assert_eq!(other["swapped"]["fresh"], true, "{other}");
+        assert!(number(&other["swapped"]["state_bytes"]) > 0, "{other}");
+        let back = deployed(&host, "cam", settings, &version("1.3.0")).await;
+        assert_eq!(back["settings"], same["settings"], "{back}");
+    }
 
-    let other = deployed(&host, "cam", "?pipeline=motion", b"").await;
-    assert_eq!((&other["name"], &other["settings"]), (&"motion".into(), &json!({})), "{other}");
-    assert_eq!(other["swapped"]["fresh"], true, "{other}");
-    assert!(number(&other["swapped"]["state_bytes"]) > 0, "{other}");
+    // What a stored pipeline is, its schema says without a session that runs it.
+    let answer: Value =
+        serde_json::from_str(&host.get("/v1/pipelines/motion/schema").await).unwrap();
+    assert_eq!((&answer["name"], &answer["pipeline"]), (&"motion".into(), &"motion".into()));
+    assert!(answer["schema"].is_object(), "{answer}");
 }
 
 /// How many events the session's store has counted, once it is at least so many.
