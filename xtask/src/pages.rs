@@ -171,6 +171,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     ("wit/0.3/frames.wit", "At most {} points", "host/worker/src/guest MAX_POINTS"),
     ("wit/0.3/frames.wit", "At most {} x 640", "host/worker/src/video MAX_LUMA_SIDE"),
     (BUILT_IN, "parts of the picture, at most {},", "guest-pipeline/sdk/src MAX_ZONES"),
+    (BUILT_IN, "lines across the picture, at most {},", "guest-pipeline/sdk/src MAX_LINES"),
     (REFERENCE, "The host checks it every {ms} ms", "host/worker/src/guest/deadline.rs TICK"),
     (REFERENCE, "`guest_memory_mb`, {} MiB", "= resource_limits.guest_memory_mb"),
     (REFERENCE, "`memory_per_process_mb`, {} MiB", "= resource_limits.memory_per_process_mb"),

@@ -3,6 +3,7 @@
 
 use ocelli_sdk::counts::{Counter, Occupancy};
 use ocelli_sdk::events::EventQueue;
+use ocelli_sdk::lines::Lines;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::rate_limiter::RateLimiter;
 use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
@@ -20,6 +21,7 @@ pub struct Engine {
     pub(crate) rate_limiter: RateLimiter,
     pub(crate) tracker: Tracker,
     pub(crate) zones: Zones,
+    pub(crate) lines: Lines,
     pub(crate) pending: EventQueue<TrackEvent>,
     pub(crate) counter: Counter,
     /// Whether the tracks could be relied on, by the last event that said so.
@@ -34,14 +36,16 @@ impl Engine {
     pub fn new(settings: Settings) -> Self {
         let rate_limiter = RateLimiter::new(settings.max_results_per_second);
         let tracker = Tracker::new(TrackerConfig::for_score(settings.score));
-        let zones = Zones::new(&settings.zones);
+        let (zones, lines) = (Zones::new(&settings.zones), Lines::new(&settings.lines));
         let counter = Counter::new(env!("CARGO_PKG_NAME")).picture(settings.count_objects);
         let counter = settings.zones.iter().fold(counter, Counter::zone);
+        let counter = settings.lines.iter().fold(counter, Counter::line);
         Self {
             settings,
             rate_limiter,
             tracker,
             zones,
+            lines,
             pending: EventQueue::default(),
             counter,
             reliable: true,
@@ -93,11 +97,12 @@ impl Engine {
             reported.map(|(c, track)| labels.detection(c.class, c.score, c.bbox, track)).collect();
         let uncertain = !self.tracker.is_reliable();
         let ended = self.zones.end(&update.ended);
+        self.lines.end(&update.ended);
         let mut found: Vec<_> = ended.into_iter().map(TrackEvent::of_zone).collect();
         let of = |kind: TrackEventKind| move |track| TrackEvent::new(kind.clone(), track);
         found.extend(update.ended.iter().map(of(TrackEventKind::Left)));
         found.extend(update.began.iter().map(of(TrackEventKind::Entered)));
-        if !self.zones.is_empty() {
+        if !(self.zones.is_empty() && self.lines.is_empty()) {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
             // Each object that enters has to leave again: both events are reserved at once.
@@ -105,6 +110,8 @@ impl Engine {
             let free = self.pending.room().saturating_sub(taken) / 2;
             let changes = self.zones.observe(time, size, &seen, free);
             found.extend(changes.into_iter().map(TrackEvent::of_zone));
+            let crossings = self.lines.observe(time, size, &seen);
+            found.extend(crossings.into_iter().map(TrackEvent::of_line));
         }
         self.pending.extend(found.into_iter().map(|event| TrackEvent { uncertain, ..event }));
         let events = self.pending.take();
@@ -173,7 +180,8 @@ impl Engine {
         }
         // Pending exits first, so that no number goes below 0.
         for entry in [false, true] {
-            for event in self.pending.iter().filter(|event| event.is_entry() == entry) {
+            let inside = self.pending.iter().filter(|event| event.line().is_none());
+            for event in inside.filter(|event| event.is_entry() == entry) {
                 count(event.zone(), event.track.class, !entry);
             }
         }

@@ -1,6 +1,7 @@
 //! The default pipeline: objects by any detector that describes itself, a NanoDet of the 80 COCO
-//! classes unless the settings name another, with a track number for each object, zones, the events
-//! `entered`, `left`, `zone_entered` and `zone_left`, and counts of these.
+//! classes unless the settings name another, with a track number for each object, zones and lines,
+//! the events `entered`, `left`, `zone_entered`, `zone_left` and `line_crossed`, and counts of
+//! these.
 //!
 //! Each frame that is looked at goes the same way: tensor, model, boxes ([`ocelli_sdk::detect`]),
 //! non-maximum suppression, tracks and zones ([`engine`]). Detections are the detector's own: the

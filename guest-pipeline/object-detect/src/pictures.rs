@@ -36,6 +36,7 @@ impl<'a> FramePictures<'a> {
             TrackEventKind::Entered => PicturedEvent::Entered,
             TrackEventKind::ZoneEntered { .. } => PicturedEvent::ZoneEntered,
             TrackEventKind::ZoneLeft { .. } => PicturedEvent::ZoneLeft,
+            TrackEventKind::LineCrossed { .. } => PicturedEvent::LineCrossed,
             TrackEventKind::Left => return None,
         };
         let is_shown = event.track.last_seen == frame.presentation_time();

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use ocelli_sdk::lines::Line;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::engine::Engine;
 use crate::objects::tracking;
@@ -68,7 +69,8 @@ struct InZone<'a> {
 
 /// Answers `"tracks"` with `{"tracks":[...],"counts":{"person":3}}`, and `"counts"` with
 /// `{"zones":[{"zone":"door","labels":{"person":COUNTS}}],"objects":{...}}`, where `COUNTS` is
-/// `{"entered":2,"left":1,"inside":1}`.
+/// `{"entered":2,"left":1,"inside":1}`; with lines also
+/// `"lines":[{"line":"gate","labels":{"person":{"to_right":2,"to_left":1}}}]`.
 ///
 /// # Errors
 /// Any other query; the text says which ones there are. A store that fails.
@@ -126,10 +128,35 @@ fn tracks(engine: &Engine) -> Result<String, String> {
 
 fn counts(engine: &Engine) -> Result<String, String> {
     let mut answer = engine.counter.read()?.answer(&engine.inside());
+    if !engine.settings.lines.is_empty() {
+        set_lines_apart(&mut answer, &engine.settings.lines);
+    }
     if !engine.tracker.is_reliable() {
         answer.insert("tracking".into(), tracking(false).into());
     }
     Ok(Value::Object(answer).to_string())
+}
+
+/// Moves the counts of lines out of those of zones: nothing is inside a line.
+fn set_lines_apart(answer: &mut Map<String, Value>, lines: &[Line]) {
+    let Some(Value::Array(places)) = answer.remove("zones") else { return };
+    let is_line = |place: &Value| {
+        let name = place.get("zone").and_then(Value::as_str);
+        lines.iter().any(|line| Some(line.name.as_str()) == name)
+    };
+    let (crossed, zones): (Vec<_>, Vec<_>) = places.into_iter().partition(is_line);
+    let crossings = crossed.iter().map(|place| {
+        let labels = place.get("labels").and_then(Value::as_object).into_iter().flatten();
+        let labels: Map<_, _> = labels
+            .map(|(label, of)| {
+                let sides = json!({ "to_right": of.get("entered"), "to_left": of.get("left") });
+                (label.clone(), sides)
+            })
+            .collect();
+        json!({ "line": place.get("zone"), "labels": labels })
+    });
+    answer.insert("lines".into(), crossings.collect());
+    answer.insert("zones".into(), zones.into());
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The pipeline's settings: as they are written, and what they mean.
 
 use ocelli_sdk::labels::{self, COCO_80, Classes};
+use ocelli_sdk::lines::{Line, MAX_LINES};
 use ocelli_sdk::zones::{self, CORNERS, MAX_ZONE_NAME, MAX_ZONES, Zone};
 use ocelli_sdk::{nanodet, settings};
 use serde_json::{Value, json};
@@ -32,6 +33,8 @@ settings! {
         max_results_per_second: Option<f64> = None, above(0);
         /// Parts of the picture. What enters and leaves one is an event, and is counted.
         zones: Vec<RawZone> = Vec::new(), count(0..=MAX_ZONES);
+        /// Lines across the picture. What crosses one is an event, and is counted.
+        lines: Vec<RawLine> = Vec::new(), count(0..=MAX_LINES);
         /// Whether the objects that enter and leave the picture are counted, by label.
         count_objects: bool = false;
         /// The pictures that events have. Null: none.
@@ -55,6 +58,7 @@ settings! {
         Entered = "entered",
         ZoneEntered = "zone_entered",
         ZoneLeft = "zone_left",
+        LineCrossed = "line_crossed",
     }
 }
 
@@ -68,8 +72,9 @@ settings! {
         /// That of JPEG, 1 to 100.
         pub quality: u8 = 80, at_least(1).up_to(100);
         /// Events that have one.
-        pub events: Vec<PicturedEvent> = vec![PicturedEvent::Entered, PicturedEvent::ZoneEntered],
-            count(1..=3);
+        pub events: Vec<PicturedEvent> = vec![
+            PicturedEvent::Entered, PicturedEvent::ZoneEntered, PicturedEvent::LineCrossed,
+        ], count(1..=4);
     }
 }
 
@@ -81,6 +86,18 @@ settings! {
         polygon: Vec<[f32; 2]>, count(*CORNERS.start()..=*CORNERS.end())
             .each(each(at_least(0).up_to(1)))
             => |polygon, path| zones::check_polygon(polygon, path);
+        /// What it is about. None: all that is looked for.
+        labels: Vec<String> = Vec::new();
+    }
+}
+
+settings! {
+    struct RawLine {
+        /// What events and counts call it. No other line or zone is called so.
+        name: String, count(1..=MAX_ZONE_NAME) => |name, path| zones::check_name(name, path);
+        /// Its two ends, x and y in parts of the picture. Left and right are those of somebody who
+        /// looks from the first to the second.
+        ends: Vec<[f32; 2]>, count(2..=2).each(each(at_least(0).up_to(1)));
         /// What it is about. None: all that is looked for.
         labels: Vec<String> = Vec::new();
     }
@@ -102,6 +119,8 @@ pub struct Settings {
     pub max_results_per_second: Option<f64>,
     /// Each with a name of its own.
     pub zones: Vec<Zone>,
+    /// Each with a name of its own, which no zone has either.
+    pub lines: Vec<Line>,
     /// Whether the objects that enter and leave the picture are counted.
     pub count_objects: bool,
     /// The pictures that events have.
@@ -150,6 +169,7 @@ impl Settings {
         let raw: RawSettings = settings::read(json)?;
         labels::check(&raw.labels, labels.all(), "settings.labels")?;
         let zones = zones(&raw, labels.all())?;
+        let lines = lines(&raw, labels.all())?;
         let filter = Filter {
             least_score: raw.score.min(LOW_SCORE),
             classes: Classes::named(&raw.labels, labels.all()),
@@ -163,6 +183,7 @@ impl Settings {
             iou,
             max_results_per_second,
             zones,
+            lines,
             count_objects,
             pictures,
             filter,
@@ -192,6 +213,28 @@ fn zones(raw: &RawSettings, known: &[String]) -> Result<Vec<Zone>, String> {
     Ok(zones)
 }
 
+/// The lines, likewise. Their names are apart from those of the zones too: counts go by them.
+fn lines(raw: &RawSettings, known: &[String]) -> Result<Vec<Line>, String> {
+    let mut lines: Vec<Line> = Vec::new();
+    for (n, RawLine { name, ends, labels }) in raw.lines.iter().enumerate() {
+        let path = format!("settings.lines[{n}]");
+        let is_zone = raw.zones.iter().any(|zone| zone.name == *name);
+        if is_zone || lines.iter().any(|line| line.name == *name) {
+            let other = if is_zone { "a zone" } else { "another line" };
+            return Err(format!("{path}.name: {other} is called {name:?} too"));
+        }
+        let among = if raw.labels.is_empty() { known } else { &raw.labels };
+        labels::check(labels, among, &format!("{path}.labels"))?;
+        let &[from, to] = ends.as_slice() else {
+            return Err(format!("{path}.ends: {} are not 2", ends.len()));
+        };
+        let line = Line { name: name.clone(), from, to, classes: Classes::named(labels, known) };
+        line.check(&path)?;
+        lines.push(line);
+    }
+    Ok(lines)
+}
+
 /// The JSON Schema of the settings. The labels of the models that are known here are in it; those
 /// of others are the model's own, which only the host knows.
 #[must_use]
@@ -202,7 +245,8 @@ pub fn schema() -> Value {
         "if": { "properties": { "model": { "enum": nanodet::KNOWN.map(|v| v.name) } } },
         "then": { "properties": {
             "labels": labels,
-            "zones": { "items": { "properties": { "labels": labels } } }
+            "zones": { "items": { "properties": { "labels": labels } } },
+            "lines": { "items": { "properties": { "labels": labels } } }
         } }
     }]);
     if let Value::Object(schema) = &mut schema {
@@ -279,6 +323,29 @@ mod tests {
             (
                 r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#,
                 "settings.zones[0].line: unknown field",
+            ),
+            (r#"{"lines":[{"name":"a"}]}"#, "settings.lines[0]: missing field `ends`"),
+            (r#"{"lines":[{"name":"a","ends":[[0,0]]}]}"#, "settings.lines[0].ends: 1 "),
+            (
+                r#"{"lines":[{"name":"a","ends":[[0,0],[1,1.1]]}]}"#,
+                "settings.lines[0].ends[1][1]: 1.1 ",
+            ),
+            (
+                r#"{"lines":[{"name":"a","ends":[[0.5,0.5],[0.5,0.5]]}]}"#,
+                "settings.lines[0]: has no length",
+            ),
+            (
+                r#"{"lines":[{"name":"a","ends":[[0,0],[1,1]]},{"name":"a","ends":[[0,0],[1,0]]}]}"#,
+                "settings.lines[1].name: another line is called \"a\" too",
+            ),
+            (
+                r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]]}],
+                    "lines":[{"name":"a","ends":[[0,0],[1,1]]}]}"#,
+                "settings.lines[0].name: a zone is called \"a\" too",
+            ),
+            (
+                r#"{"labels":["person"],"lines":[{"name":"a","ends":[[0,0],[1,1]],"labels":["car"]}]}"#,
+                "settings.lines[0].labels[0]: no label \"car\"; there are \"person\"",
             ),
             (r#"{"count_objects":1}"#, "settings.count_objects: "),
             (r#"{"pictures":{"of":"zone"}}"#, "settings.pictures.of: unknown variant `zone`"),
@@ -361,13 +428,18 @@ mod tests {
             let name = format!("{n:é>MAX_ZONE_NAME$}");
             json!({ "name": name, "polygon": polygon, "labels": COCO_80.to_vec() })
         };
+        let line = |n: usize| {
+            let name = format!("{n:ü>MAX_ZONE_NAME$}");
+            json!({ "name": name, "ends": [[0.123, 0.0], [0.5, 1.0]], "labels": COCO_80.to_vec() })
+        };
         let largest = json!({
             "model": "nanodet-g-416", "score": 1, "iou": 1, "labels": COCO_80.to_vec(),
             "max_results_per_second": 1e9, "count_objects": true,
             "pictures": {
                 "of": "frame", "size": MAX_SIDE, "quality": 100,
-                "events": ["entered", "zone_entered", "zone_left"]
+                "events": ["entered", "zone_entered", "zone_left", "line_crossed"]
             },
+            "lines": (0..MAX_LINES).map(line).collect::<Vec<_>>(),
             "zones": (0..MAX_ZONES).map(zone).collect::<Vec<_>>()
         });
         let largest = largest.to_string();
@@ -382,7 +454,8 @@ mod tests {
             "max_results_per_second":0.5,"count_objects":true,
             "pictures":{"of":"crop","size":320,"quality":70,"events":["entered","zone_left"]},
             "zones":[{"name":"door","polygon":[[0,0],[0.5,0.25],[1,1]],"labels":["person"]},
-                     {"name":"yard","polygon":[[0,0],[1,0],[1,1],[0,1]]}]}"#;
+                     {"name":"yard","polygon":[[0,0],[1,0],[1,1],[0,1]]}],
+            "lines":[{"name":"gate","ends":[[0.5,0],[0.5,1]],"labels":["person"]}]}"#;
         for settings in
             ["{}", r#"{"score":1,"labels":[],"max_results_per_second":null,"zones":[]}"#, every_key]
         {
@@ -405,6 +478,7 @@ mod tests {
             ),
             (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1]]}]}"#, ".zones[0].polygon[2]"),
             (r#"{"zones":[{"name":"a","polygon":[[0,0],[1,0],[1,1]],"line":1}]}"#, "line"),
+            (r#"{"lines":[{"name":"a","ends":[[0,0],[0,1],[1,1]]}]}"#, ".lines[0].ends"),
             (r#"{"count_objects":"all"}"#, ".count_objects"),
             (r#"{"pictures":{"size":5000}}"#, ".pictures.size"),
             (r#"{"pictures":{"kind":"crop"}}"#, "kind"),

@@ -1,21 +1,27 @@
 //! The state that outlives a change of the pipeline's version or settings: tracks, the next number,
-//! the frame rate, the tracks in each zone, and the pending events.
+//! the frame rate, the tracks in each zone and beside each line, and the pending events.
 
 use std::collections::BTreeMap;
 
 use ocelli_sdk::events::EventQueue;
+use ocelli_sdk::lines::{LineState, Lines};
 use ocelli_sdk::log;
 use ocelli_sdk::track::{Certainty, TrackInfo, Tracker, TrackerState};
 use ocelli_sdk::zones::{ZoneState, Zones};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
+use crate::settings::Settings;
 use crate::track_event::TrackEvent;
 
 /// Raised with every change of [`Snapshot`] or of what is in it that an older version cannot read.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
-/// The format of version 0.1, which has no zones; all else is as in [`FORMAT`].
+/// The format without lines, which is written where the settings have none; all else is as in
+/// [`FORMAT`].
+const WITHOUT_LINES: u32 = 2;
+
+/// The format of version 0.1, which has no zones; all else is as in [`WITHOUT_LINES`].
 const WITHOUT_ZONES: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +43,8 @@ struct Snapshot<S> {
     certainty: Certainty,
     #[serde(default)]
     zones: Vec<ZoneState>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lines: Vec<LineState>,
     #[serde(default)]
     pending: Vec<TrackEvent>,
 }
@@ -56,7 +64,7 @@ pub fn write(engine: &Engine) -> Vec<u8> {
     let classes = tracks.iter().map(|track| track.class).chain(pending);
     let label = |class| (class, engine.settings.labels.of(class).to_owned());
     let snapshot = Snapshot {
-        format: FORMAT,
+        format: if engine.lines.is_empty() { WITHOUT_LINES } else { FORMAT },
         pipeline: env!("CARGO_PKG_NAME").into(),
         classes: classes.map(label).collect(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -64,6 +72,7 @@ pub fn write(engine: &Engine) -> Vec<u8> {
         tracker: engine.tracker.state(),
         certainty: engine.tracker.certainty(),
         zones: engine.zones.state(),
+        lines: engine.lines.state(),
         pending: engine.pending.iter().cloned().collect(),
     };
     // Plain records with text keys always serialise; no state would mean to start afresh.
@@ -71,7 +80,7 @@ pub fn write(engine: &Engine) -> Vec<u8> {
 }
 
 /// Goes on from what [`write()`] gave, in an engine with settings of its own: tracks as they are;
-/// zones whose name and polygon are still the same with what is in them. No state leaves the engine
+/// zones and lines whose name and shape are still the same with their tracks. No state leaves the engine
 /// as it is, and so does that of a detector with other classes.
 ///
 /// # Errors
@@ -89,11 +98,11 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     if pipeline != own {
         return Err(refuse(format!("it is of the pipeline {pipeline:?}, this is {own}")));
     }
-    if ![WITHOUT_ZONES, FORMAT].contains(&format) {
+    if !(WITHOUT_ZONES..=FORMAT).contains(&format) {
         let newer = if format > FORMAT { ", so the version that gave it is newer" } else { "" };
         let own = env!("CARGO_PKG_VERSION");
         return Err(refuse(format!(
-            "its format is {format}{newer}; version {own} reads {WITHOUT_ZONES} and {FORMAT}"
+            "its format is {format}{newer}; version {own} reads {WITHOUT_ZONES} to {FORMAT}"
         )));
     }
     let snapshot: Snapshot<TrackerState> = serde_json::from_str(state).map_err(unreadable)?;
@@ -113,21 +122,30 @@ pub fn read(engine: &mut Engine, version: &str, state: &[u8]) -> Result<(), Stri
     if let Some(track) = tracks.iter().find(|t| !is_known(t)) {
         return Err(refuse(format!("track {} is of the unknown class {}", track.id, track.class)));
     }
-    let settings = &engine.settings.zones;
-    let exists = |name: &str| snapshot.zones.iter().any(|state| state.is_of(name, settings));
+    let Settings { zones, lines, .. } = &engine.settings;
+    let exists = |event: &TrackEvent| {
+        let zone = event.zone();
+        let zone =
+            zone.is_none_or(|name| snapshot.zones.iter().any(|state| state.is_of(name, zones)));
+        let line = event.line();
+        let line =
+            line.is_none_or(|name| snapshot.lines.iter().any(|state| state.is_of(name, lines)));
+        zone && line
+    };
     let pending = pending(snapshot.pending, exists, is_known).map_err(refuse)?;
-    let zones = Zones::resume(settings, snapshot.zones, &tracks).map_err(refuse)?;
+    let zones = Zones::resume(zones, snapshot.zones, &tracks).map_err(refuse)?;
+    let lines = Lines::resume(lines, snapshot.lines, &tracks).map_err(refuse)?;
     engine.tracker = tracker.with_certainty(snapshot.certainty);
     engine.reliable = engine.tracker.is_reliable();
     engine.rate_limiter.resume(snapshot.next_due);
-    (engine.zones, engine.pending) = (zones, pending);
+    (engine.zones, engine.lines, engine.pending) = (zones, lines, pending);
     Ok(())
 }
 
-/// The events still to be reported: all but those of zones that no longer exist.
+/// The events still to be reported: all but those of zones and lines that no longer exist.
 fn pending(
     events: Vec<TrackEvent>,
-    exists: impl Fn(&str) -> bool,
+    exists: impl Fn(&TrackEvent) -> bool,
     is_known: impl Fn(&TrackInfo) -> bool,
 ) -> Result<EventQueue<TrackEvent>, String> {
     let events = EventQueue::resume(events)?;
@@ -142,14 +160,13 @@ fn pending(
         ));
     }
     let mut left = EventQueue::default();
-    left.extend(events.iter().filter(|event| event.zone().is_none_or(&exists)).cloned());
+    left.extend(events.iter().filter(|event| exists(event)).cloned());
     Ok(left)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::Settings;
     use ocelli_sdk::geometry::BBox;
     use ocelli_sdk::nms::Candidate;
 
@@ -223,9 +240,8 @@ mod tests {
         };
         let cases = [
             (
-                spoilt("/format", 3.into()),
-                "its format is 3, so the version that gave it is newer; version 0.2.0 reads 1 and \
-                    2",
+                spoilt("/format", 4.into()),
+                "its format is 4, so the version that gave it is newer; version 0.2.0 reads 1 to 3",
             ),
             (spoilt("/format", 0.into()), "its format is 0; version"),
             (spoilt("/pipeline", "line-count".into()), "pipeline \"line-count\""),

@@ -119,6 +119,48 @@ fn the_pictures_of_a_frame_are_bounded_by_number_and_bytes() {
     assert_eq!((events.len(), bytes), (1, 0), "over {MAX_BYTES} bytes");
 }
 
+fn gate() -> Value {
+    json!([{ "name": "gate", "ends": [[0.5, 0], [0.5, 1]] }])
+}
+
+/// The events of a walk through the gate, with the state handed over after so many frames.
+fn crossing(settings: &Value, swap: usize) -> Vec<Event> {
+    let looks = walk();
+    testing::model_says(nanodet::DEFAULT.name, looks.iter().map(|objects| seen(objects)));
+    let mut session = Session::<ObjectDetect>::start(&settings.to_string()).unwrap();
+    let mut events = Vec::new();
+    for frame in testing::frames(SIZE.0, SIZE.1, 10.0).take(looks.len()) {
+        if frame.index() == swap as u64 {
+            session.swap(&settings.to_string()).unwrap();
+        }
+        events.extend(session.process(&frame).unwrap().events);
+    }
+    let counts = session.query(r#""counts""#).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Value>(&counts).unwrap(),
+        json!({
+            "zones": [],
+            "lines": [{ "line": "gate", "labels": { "person": { "to_right": 0, "to_left": 1 } } }],
+        })
+    );
+    session.command(r#"{"reset":"counts"}"#).unwrap();
+    events
+}
+
+#[test]
+fn a_person_that_walks_over_a_line_is_told_of_and_counted_whenever_the_state_is_handed_over() {
+    for swap in 1..walk().len() {
+        let events = crossing(&json!({ "lines": gate(), "pictures": {} }), swap);
+        let kinds: Vec<_> = events.iter().map(|event| event.kind.as_str()).collect();
+        assert_eq!(kinds, ["entered", "line_crossed"], "{swap}");
+        let data: Value = serde_json::from_str(&events[1].data).unwrap();
+        let expected =
+            json!({ "track": 1, "label": "person", "line": "gate", "direction": "to_left" });
+        assert_eq!(data, expected);
+        assert_eq!(events[1].attachments.len(), 1);
+    }
+}
+
 #[test]
 fn tracks_go_on_in_another_version() {
     let looks = walk();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ocelli_sdk::Event;
 use ocelli_sdk::counts::Step;
+use ocelli_sdk::lines::{Direction, LineCrossing};
 use ocelli_sdk::track::TrackInfo;
 use ocelli_sdk::zones::{Passage, ZoneChange};
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,10 @@ pub(crate) enum TrackEventKind {
         /// nanoseconds.
         dwell: u64,
     },
+    LineCrossed {
+        line: String,
+        direction: Direction,
+    },
 }
 
 /// The content of an event's `data`.
@@ -49,6 +54,10 @@ struct Data<'a> {
     zone: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dwell_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<Direction>,
     /// There where tracks could not be relied on.
     #[serde(skip_serializing_if = "Option::is_none")]
     tracking: Option<&'static str>,
@@ -67,10 +76,24 @@ impl TrackEvent {
         Self { kind, track, uncertain: false }
     }
 
+    pub(crate) fn of_line(LineCrossing { line, track, direction, .. }: LineCrossing) -> Self {
+        Self { kind: TrackEventKind::LineCrossed { line, direction }, track, uncertain: false }
+    }
+
+    /// The line of a crossing.
+    pub(crate) fn line(&self) -> Option<&str> {
+        match &self.kind {
+            TrackEventKind::LineCrossed { line, .. } => Some(line),
+            _ => None,
+        }
+    }
+
     /// The zone of a zone event.
     pub(crate) fn zone(&self) -> Option<&str> {
         match &self.kind {
-            TrackEventKind::Entered | TrackEventKind::Left => None,
+            TrackEventKind::Entered | TrackEventKind::Left | TrackEventKind::LineCrossed { .. } => {
+                None
+            }
             TrackEventKind::ZoneEntered { zone } | TrackEventKind::ZoneLeft { zone, .. } => {
                 Some(zone)
             }
@@ -80,12 +103,16 @@ impl TrackEvent {
     /// What is counted.
     pub(crate) fn step<'a>(&'a self, labels: &'a Labels) -> Step<'a> {
         let label = labels.of(self.track.class);
-        Step { place: self.zone(), label, entered: self.is_entry() }
+        Step { place: self.zone().or(self.line()), label, entered: self.is_entry() }
     }
 
-    /// Whether an object enters, rather than leaves.
+    /// Whether an object enters, rather than leaves; of a line, whether it comes to its right side.
     pub(crate) fn is_entry(&self) -> bool {
-        matches!(self.kind, TrackEventKind::Entered | TrackEventKind::ZoneEntered { .. })
+        match self.kind {
+            TrackEventKind::Entered | TrackEventKind::ZoneEntered { .. } => true,
+            TrackEventKind::Left | TrackEventKind::ZoneLeft { .. } => false,
+            TrackEventKind::LineCrossed { direction, .. } => direction == Direction::ToRight,
+        }
     }
 
     /// As subscribers get it.
@@ -98,6 +125,11 @@ impl TrackEvent {
             TrackEventKind::ZoneLeft { dwell, .. } => {
                 ("zone_left", None, Some(Duration::from_nanos(*dwell)))
             }
+            TrackEventKind::LineCrossed { .. } => ("line_crossed", None, None),
+        };
+        let direction = match self.kind {
+            TrackEventKind::LineCrossed { direction, .. } => Some(direction),
+            _ => None,
         };
         let data = Data {
             track: track.id,
@@ -105,6 +137,8 @@ impl TrackEvent {
             duration_s: duration.map(|duration| duration.as_secs_f64()),
             zone: self.zone(),
             dwell_s: dwell.map(|dwell| dwell.as_secs_f64()),
+            line: self.line(),
+            direction,
             tracking: uncertain.then(|| tracking(false)),
         };
         let about = labels.detection(track.class, track.score, track.bbox, Some(track.id));

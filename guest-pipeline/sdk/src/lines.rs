@@ -205,6 +205,12 @@ impl Lines {
         Self(lines.iter().map(fresh).collect())
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets the tracks that have ended.
     pub fn end(&mut self, ended: &[TrackInfo]) {
         for watched in &mut self.0 {
@@ -286,6 +292,15 @@ impl Lines {
             }
         }
         Ok(resumed)
+    }
+}
+
+impl LineState {
+    /// Whether this is the state of the line of this name, and that is one of `lines` still.
+    #[must_use]
+    pub fn is_of(&self, name: &str, lines: &[Line]) -> bool {
+        let is_same = |line: &Line| line.name == name && [line.from, line.to] == self.ends;
+        self.name == name && lines.iter().any(is_same)
     }
 }
 
@@ -390,6 +405,10 @@ mod tests {
         twice[0].tracks.push(again);
         assert!(Lines::resume(&[gate()], twice, &alive).is_err_and(|e| e.contains("twice")));
         let moved = Line { to: [0.6, 1.0], ..gate() };
+        let [state] = &lines.state()[..] else { panic!("one line") };
+        assert!(
+            state.is_of("gate", &[gate()]) && !state.is_of("gate", std::slice::from_ref(&moved))
+        );
         let fresh = Lines::resume(&[moved], lines.state(), &alive).unwrap();
         assert!(fresh.state()[0].tracks.is_empty(), "another line begins anew");
     }

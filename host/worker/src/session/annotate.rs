@@ -48,8 +48,8 @@ struct Shape {
 
 impl Annotator {
     /// For a pipeline with these settings. What in them has the form of the SDK's zones and lines
-    /// is drawn: an object with a `polygon`, a list of places `[x, y]`, or with the places `from`
-    /// and `to`.
+    /// is drawn: an object with a `polygon`, a list of places `[x, y]`, with two of them as `ends`,
+    /// or with the places `from` and `to`.
     pub(super) fn new(settings: &Map<String, Value>) -> Self {
         let mut shapes = Vec::new();
         collect_shapes(settings, MAX_DEPTH, &mut shapes);
@@ -128,8 +128,9 @@ impl Shape {
 /// Looks for shapes in an object and in what it contains.
 fn collect_shapes(settings: &Map<String, Value>, depth: usize, shapes: &mut Vec<Shape>) {
     let ends = || Some(vec![place(settings.get("from")?)?, place(settings.get("to")?)?]);
-    let polygon = settings.get("polygon").and_then(places);
-    for (corners, is_closed) in [(polygon, true), (ends(), false)] {
+    let of = |key: &str| settings.get(key).and_then(places);
+    let listed = of("ends").filter(|ends| ends.len() == 2);
+    for (corners, is_closed) in [(of("polygon"), true), (listed, false), (ends(), false)] {
         if let (Some(corners), true) = (corners, shapes.len() < MAX_SHAPES) {
             let name = settings.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             shapes.push(Shape { name, corners, is_closed });
@@ -246,6 +247,7 @@ mod tests {
         let annotator = Annotator::new(&settings(
             r#"{"zones": [{"name": "gate", "polygon": [[0, 0], [1, 0], [1, 1]]},
                           {"name": "bad", "polygon": [[0, 0], [1]]}],
+                "lines": [{"name": "way", "ends": [[0, 0.5], [1, 0.5]]}],
                 "count": {"from": [0.5, 0], "to": [0.5, 1]}, "polygon": 3}"#,
         ));
         let found: Vec<_> = annotator
@@ -253,7 +255,7 @@ mod tests {
             .iter()
             .map(|shape| (shape.name.as_str(), shape.corners.len(), shape.is_closed))
             .collect();
-        assert_eq!(found, [("", 2, false), ("gate", 3, true)]);
+        assert_eq!(found, [("", 2, false), ("way", 2, false), ("gate", 3, true)]);
         let many = r#"{"polygon": [[0, 0], [1, 0]]},"#.repeat(MAX_SHAPES + 5);
         let many = format!(r#"{{"zones": [{}]}}"#, many.trim_end_matches(','));
         assert_eq!(Annotator::new(&settings(&many)).shapes.len(), MAX_SHAPES);
