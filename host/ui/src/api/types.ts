@@ -16,6 +16,7 @@ export type ConfigStatus = Schemas["ConfigStatus"];
 export type Deployment = Schemas["Deployment"];
 export type SessionSettings = Schemas["SessionSettings"];
 export type Pipeline = Schemas["Pipeline"];
+export type PipelineDescription = Schemas["PipelineDescription"];
 export type Models = Schemas["Models"];
 export type StoredEvent = Schemas["JournalledEvent"];
 export type EventPage = Schemas["EventPage"];

@@ -101,6 +101,11 @@ export function advice(code: string, step?: StepName | null): string | null {
     no_previous_version: "There is no version to return to: deploy the one that you want.",
     component_gone: "The host no longer has that version's file: deploy it again from your build.",
     unknown_pipeline: "Choose a stored pipeline from the list, or drop a file.",
+    registry_not_allowed:
+      "Add the registry to [[deploy.registries]] in the config, or ask who may; then deploy again.",
+    registry_failed:
+      "The registry is away, refuses, or serves something else: the reason says which. When that " +
+      "is mended, deploy again.",
     busy: "Four components are being uploaded already. Try again in a few seconds.",
     upload_timeout: "The upload took too long. Try again from a faster network.",
     unknown_session: "The session has ended. Go back to the cameras.",

@@ -34,6 +34,8 @@ export function title(event: StoredEvent): string {
       return `${what} entered zone ${String(data["zone"])}`;
     case "zone_left":
       return `${what} left zone ${String(data["zone"])}${after(data["dwell_s"])}`;
+    case "line_crossed":
+      return `${what} crossed line ${String(data["line"])}${side(data["direction"])}`;
     case "tracking":
       return data["tracking"] === "unreliable"
         ? "Tracks became unreliable"
@@ -47,6 +49,11 @@ export function title(event: StoredEvent): string {
       return labels.length > 0 ? `${event.kind}: ${labels.join(", ")}` : event.kind;
     }
   }
+}
+
+function side(direction: unknown): string {
+  if (direction === "to_left") return " to the left";
+  return direction === "to_right" ? " to the right" : "";
 }
 
 function after(seconds: unknown): string {

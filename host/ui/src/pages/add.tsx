@@ -9,6 +9,7 @@ import { Adding, type FoundCamera, type Probe } from "../state/adding";
 import { loadPipelines, pipelines } from "../state/deployments";
 import { mayAdmin, mayOperate } from "../state/me";
 import { sessions } from "../state/sessions";
+import { models } from "../state/system";
 import { Empty } from "../ui/empty";
 import { Link } from "../ui/link";
 import { ConfigWritten, sentence } from "../ui/written";
@@ -25,6 +26,7 @@ export default function AddPage() {
   const typed = useSignal<Typed>({ url: "", user: "", password: "" });
   const transport = useSignal("");
   useEffect(() => void loadPipelines(), []);
+  useEffect(() => void models.load(), []);
   if (!mayOperate.value) {
     return (
       <Empty title="Adding cameras needs an operator">
@@ -388,16 +390,23 @@ function CameraForm({ store, typed, transport }: FormProps) {
 
 function PipelineSettings({ store }: { store: Adding }) {
   const schema = store.schema.value;
+  const described = store.described.value;
   const form = { draft: store.draft, faults: store.faults.value, path: [] };
   const drawn = schema === null ? [] : drawables(schema, {}).slots.map(({ path }) => path);
   return (
     <fieldset>
       <legend>Settings</legend>
-      {schema === null ? (
+      {described.state === "asked" ? (
+        <p role="status" class="quiet">
+          The host asks the pipeline for its settings; one that is new is compiled first.{" "}
+          <progress aria-label="Asking the pipeline" />
+        </p>
+      ) : schema === null ? (
         <>
           <p class="quiet">
-            No camera runs this pipeline yet, so its settings are not known here: write them as
-            JSON, or leave them and set them on the camera's page.
+            The pipeline has not said what its settings are
+            {described.state === "failed" && ` (${described.error.message})`}: write them as JSON,
+            or leave them and set them on the camera's page.
           </p>
           <SettingsForm {...form} schema={{}} root={{}} />
         </>

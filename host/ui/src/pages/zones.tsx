@@ -7,6 +7,7 @@ import { SettingsForm } from "../settings/form";
 import type { Schema } from "../settings/schema";
 import { mayAdmin, mayOperate } from "../state/me";
 import { listing, sessions } from "../state/sessions";
+import { labelled, models } from "../state/system";
 import { SettingsStore } from "../state/settings";
 import { Empty, NoCamera } from "../ui/empty";
 import { Failure } from "../ui/failure";
@@ -26,6 +27,7 @@ const MOST_FRAMES = 15_000;
 export default function ZonesPage({ id }: { id: string }) {
   const store = useMemo(() => new SettingsStore(id), [id]);
   useEffect(() => () => store.end(), [store]);
+  useEffect(() => void models.load(), []);
   useEffect(() => {
     const warn = (event: BeforeUnloadEvent) => {
       if (store.draft.changed.value.length > 0) event.preventDefault();
@@ -66,17 +68,18 @@ export default function ZonesPage({ id }: { id: string }) {
         </Empty>
       )}
       {loaded.state === "ready" && loaded.schema !== null && (
-        <Content store={store} schema={loaded.schema} />
+        <Content store={store} described={loaded.schema} />
       )}
     </>
   );
 }
 
-function Content({ store, schema }: { store: SettingsStore; schema: Schema }) {
+function Content({ store, described }: { store: SettingsStore; described: Schema }) {
   const { draft } = store;
   const chosen = useSignal<string | null>(null);
   const pictureAt = useSignal(Date.now());
   const settings = draft.value.value;
+  const schema = labelled(described, settings);
   const found = useMemo(() => drawables(schema, settings), [schema, settings]);
   const busy = store.deployments.attempt.value?.state === "asked" || store.saving.value !== "no";
   const disabled = !mayOperate.value || busy;

@@ -1,7 +1,16 @@
 import { expect, it } from "vitest";
 import { Draft } from "./draft";
 import { at, place, put } from "./json";
-import { type Schema, blank, faults, faultsAt, field, toldFaults } from "./schema";
+import {
+  type Schema,
+  blank,
+  faults,
+  faultsAt,
+  field,
+  modelOf,
+  toldFaults,
+  withLabels,
+} from "./schema";
 
 const point = { type: "array", items: { type: "number", minimum: 0, maximum: 1 } };
 const schema: Schema = {
@@ -141,4 +150,31 @@ it("undoes the steps of a drag together, and redoes them", () => {
   expect(draft.changed.value).toEqual([]);
   draft.set(["x"], undefined);
   expect(draft.canRedo.value).toBe(false);
+});
+
+it("has the labels of the model that the settings name", () => {
+  const labels = { type: "array", items: { type: "string" } };
+  const zone = { type: "object", properties: { name: { type: "string" }, labels } };
+  const schema = {
+    type: "object",
+    properties: {
+      model: { type: "string", default: "seer" },
+      labels,
+      zones: { type: "array", items: zone },
+    },
+  };
+  expect(modelOf(schema, {})).toBe("seer");
+  expect(modelOf(schema, { model: "mine" })).toBe("mine");
+  expect(modelOf({ type: "object" }, { model: "mine" })).toBe(null);
+  const chosen = withLabels(schema, ["cup", "plate"]);
+  const own = field(chosen, chosen);
+  if (own.kind !== "object") throw new Error(own.kind);
+  const kinds = own.members.map(member => field(member.schema, chosen));
+  expect(kinds[1]).toMatchObject({ kind: "choices", options: ["cup", "plate"] });
+  const inner = kinds[2];
+  if (inner?.kind !== "list") throw new Error(inner?.kind);
+  const members = field(inner.item, chosen);
+  if (members.kind !== "object") throw new Error(members.kind);
+  expect(field(members.members[1]?.schema ?? {}, chosen).kind).toBe("choices");
+  expect(withLabels(schema, [])).toBe(schema);
 });

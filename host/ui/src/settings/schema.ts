@@ -65,6 +65,33 @@ export function field(schema: Schema, root: Schema): Field {
   return { ...common, nullable, ...kind };
 }
 
+/** The model that settings name, or the pipeline's own; null where no setting is one. */
+export function modelOf(schema: Schema, settings: JsonObject): string | null {
+  const own = at(schema, ["properties", "model"]);
+  if (!isObject(own)) return null;
+  const model = settings["model"] ?? own["default"];
+  return typeof model === "string" ? model : null;
+}
+
+/** The schema with these labels for all that takes some: only the host knows those of a model. */
+export function withLabels(schema: Schema, labels: readonly string[]): Schema {
+  if (labels.length === 0) return schema;
+  const next = { ...schema };
+  const { properties, items } = schema;
+  if (isObject(properties)) {
+    next["properties"] = Object.fromEntries(
+      Object.entries(properties).map(([name, member]) => {
+        if (!isObject(member)) return [name, member];
+        const isText = at(member, ["items", "type"]) === "string";
+        if (name !== "labels" || !isText) return [name, withLabels(member, labels)];
+        return [name, { ...member, items: { type: "string", enum: [...labels] } }];
+      }),
+    );
+  }
+  if (isObject(items)) next["items"] = withLabels(items, labels);
+  return next;
+}
+
 function resolved(schema: Schema, root: Schema): Schema {
   let here = schema;
   for (let step = 0; step < MOST_REFERENCES; step++) {

@@ -1,17 +1,19 @@
 // A camera that is being added: probed, searched for, saved.
 import { type Signal, computed, signal } from "@preact/signals";
 import { type ApiError, apiError, path, request } from "../api/client";
-import type { SessionSettings } from "../api/types";
+import type { PipelineDescription } from "../api/types";
 import { Draft } from "../settings/draft";
 import { type JsonObject, isObject } from "../settings/json";
 import { type Schema, faults } from "../settings/schema";
 import { type Written, addCamera } from "./config";
-import { pipelines } from "./deployments";
-import { refreshSessions, sessions } from "./sessions";
+import { refreshSessions } from "./sessions";
+import { labelled } from "./system";
 
 /** Milliseconds: the host waits up to 40 s for a first picture, and reads for some more. */
 const PROBE_MS = 90_000;
 const DISCOVER_MS = 60_000;
+/** A large component takes its compiler a minute. */
+const DESCRIBE_MS = 180_000;
 
 /** `POST /v1/probe`: what a source is, or why it does not play. */
 export interface Probe {
@@ -49,8 +51,14 @@ export class Adding {
   readonly probed: Signal<Asked<Probe>> = signal({ state: "idle" });
   readonly found: Signal<Asked<FoundCamera[]>> = signal({ state: "idle" });
   readonly pipeline = signal("");
-  /** The chosen pipeline's schema; null: no session runs it, so nobody knows. */
-  readonly schema: Signal<Schema | null> = signal(null);
+  /** What the chosen pipeline says of its settings. */
+  readonly described: Signal<Asked<Schema | null>> = signal({ state: "idle" });
+  /** Its schema, with the labels of the model; null: it has not said any. */
+  readonly schema = computed(() => {
+    const described = this.described.value;
+    if (described.state !== "ready" || described.answer === null) return null;
+    return labelled(described.answer, this.draft.value.value);
+  });
   readonly draft = new Draft();
   readonly saving = signal(false);
   readonly written: Signal<{ id: string; as: Written } | null> = signal(null);
@@ -75,20 +83,18 @@ export class Adding {
     });
   }
 
-  /** Chooses a pipeline; its settings come from a session that runs it. */
+  /** Chooses a pipeline, and asks what its settings are. */
   async choose(name: string): Promise<void> {
     this.pipeline.value = name;
-    this.schema.value = null;
+    this.described.value = { state: "idle" };
     this.draft.load({});
-    const session = runner(name);
-    if (session === undefined) return;
-    try {
-      const answer = await request<SessionSettings>(path("sessions", session, "settings"));
+    if (name === "") return;
+    await ask(this.described, async () => {
+      const where = path("pipelines", name, "schema");
+      const answer = await request<PipelineDescription>(where, { limitMs: DESCRIBE_MS });
       const schema: unknown = answer.schema;
-      if (this.pipeline.value === name) this.schema.value = isObject(schema) ? schema : null;
-    } catch {
-      // Without the schema the settings are JSON.
-    }
+      return isObject(schema) ? schema : null;
+    });
   }
 
   async save(id: string, source: string, transport: string): Promise<void> {
@@ -111,16 +117,6 @@ export class Adding {
       this.saving.value = false;
     }
   }
-}
-
-/** A session that runs a pipeline, by its name; else one whose component calls itself so. */
-function runner(name: string): string | undefined {
-  const known = pipelines.value;
-  const one = known.state === "ready" && known.all.find(pipeline => pipeline.name === name);
-  const [session] = one ? one.sessions : [];
-  const alike = () =>
-    [...sessions.value.values()].find(({ pipeline_version: own }) => own?.split(" ")[0] === name);
-  return session ?? alike()?.id;
 }
 
 async function ask<T>(into: Signal<Asked<T>>, asking: () => Promise<T>): Promise<void> {

@@ -2,6 +2,8 @@
 import { signal } from "@preact/signals";
 import { path, request } from "../api/client";
 import type { AuditLine, ConfigStatus, Models, NewToken, SystemStatus, Token } from "../api/types";
+import type { JsonObject } from "../settings/json";
+import { type Schema, modelOf, withLabels } from "../settings/schema";
 import { hasLogin, loadMe, me, whenUserGoes } from "./me";
 import { Part } from "./part";
 
@@ -18,6 +20,15 @@ export const audit = new Part<{ lines: AuditLine[] }>(
   `${path("audit")}?lines=${AUDIT_LINES}`,
   OFTEN_MS,
 );
+
+/** A schema of settings with the labels of the model that the settings name. */
+export function labelled(schema: Schema, settings: JsonObject): Schema {
+  const model = modelOf(schema, settings);
+  const known = models.answer.value;
+  if (model === null || known.state !== "ready") return schema;
+  const found = known.value.models.find(({ name }) => name === model);
+  return withLabels(schema, found?.labels ?? []);
+}
 
 interface TokenRequest {
   name: string;

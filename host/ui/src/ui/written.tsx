@@ -27,8 +27,12 @@ export function ConfigWritten({ written, camera = "known" }: Props) {
       return (
         <div class="failure" role="alert">
           <p>
-            <strong>Not saved in the config.</strong> {written.error.message}{" "}
-            <span class="quiet">({written.error.code})</span>
+            <strong>
+              {written.error.code === "config_not_applied"
+                ? "Saved in the config, and not in force."
+                : "Not saved in the config."}
+            </strong>{" "}
+            {written.error.message} <span class="quiet">({written.error.code})</span>
           </p>
           {problems.length > 0 && (
             <ul>
