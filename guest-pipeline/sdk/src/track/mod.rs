@@ -28,6 +28,9 @@
 //! confirmed track that is not seen is lost: it is moved on and may be found again, until it has
 //! been out of sight for [`TrackerConfig::lost_for`]; then it ends.
 //!
+//! Between updates [`Tracker::follow`] moves the tracks on by what the pixels of each frame did, so
+//! that a detector need not look at every frame.
+//!
 //! Where this departs from the authors' program: pairing by more than IoU; tracks of the first
 //! frame need confirmation too; a track keeps its class; no second track for what is seen twice;
 //! and since a pipeline skips frames, durations count in presentation time. The same updates give
@@ -37,6 +40,7 @@
 //! backwards, at 10, 3.3 and 2 looks a second, with two detectors, where each has a broad optimum.
 
 mod fit;
+mod follow;
 mod kalman;
 mod reach;
 
@@ -46,6 +50,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::assign::assign;
 use crate::geometry::BBox;
+pub use follow::{Footing, MAX_POINTS, Points, Sight};
 use kalman::Motion;
 pub use reach::Certainty;
 
@@ -57,6 +62,8 @@ pub const MAX_TRACKS: usize = 400;
 /// A gap between updates of this many times [`TrackerConfig::lost_for`] ends every track: what is
 /// there afterwards is something else, and extrapolation over such a time is a guess.
 const HOPELESS: u32 = 3;
+/// A box that was last measured so long ago, and went on by its motion since, says nothing.
+const PREDICTED_FOR: Duration = Duration::from_secs(1);
 /// A detection that overlaps one that has a track by more than this IoU is the same object seen
 /// twice: it begins no track. Below what suppression leaves, which is 0.5 by most settings.
 const TWICE: f32 = 0.3;
@@ -132,13 +139,15 @@ pub struct TrackInfo {
     pub class: u32,
     /// The score of the last detection.
     pub score: f32,
-    /// The box of the last detection, in frame pixels, as the detector gave it.
+    /// The box of the last detection, in frame pixels, as the detector gave it; moved on from there
+    /// where pixels are followed ([`Tracker::follow`]).
     pub bbox: BBox,
     /// Presentation time of the first detection, in nanoseconds.
     pub first_seen: u64,
-    /// Presentation time of the last detection, in nanoseconds.
+    /// Presentation time of the last detection, or of the last frame in which its pixels were
+    /// found, in nanoseconds.
     pub last_seen: u64,
-    /// Whether the last update looked for it in vain.
+    /// Whether the last update looked for it in vain, or for a second its pixels were not found.
     pub lost: bool,
 }
 
@@ -174,35 +183,62 @@ struct Track {
     /// Updates in a row that looked for it in vain.
     missed: u32,
     motion: Motion,
+    /// What `bbox` rests on. States of older versions have nothing from here on.
+    #[serde(default)]
+    footing: Footing,
+    /// Whether nothing changed there from the frame before to the last one.
+    #[serde(default)]
+    still: bool,
+    /// Presentation time of the last detection; 0 in states of older versions.
+    #[serde(default)]
+    last_detected: u64,
 }
 
 impl Track {
     fn begin(seen: &Observation, time: u64) -> Self {
         let Observation { bbox, score, class } = *seen;
         let motion = Motion::new(&bbox);
-        Self { id: None, class, score, bbox, first_seen: time, last_seen: time, missed: 0, motion }
+        Self {
+            id: None,
+            class,
+            score,
+            bbox,
+            first_seen: time,
+            last_seen: time,
+            missed: 0,
+            motion,
+            footing: Footing::Detected,
+            still: false,
+            last_detected: time,
+        }
     }
 
     fn see(&mut self, seen: &Observation, time: u64) {
         self.motion.correct(&seen.bbox);
         (self.bbox, self.score, self.last_seen, self.missed) = (seen.bbox, seen.score, time, 0);
+        (self.footing, self.last_detected) = (Footing::Detected, time);
     }
 
-    /// How long it has been out of sight at `time`, in seconds.
+    /// How long ago its pixels were seen, in seconds.
     fn unseen(&self, time: u64) -> f32 {
         Duration::from_nanos(time.saturating_sub(self.last_seen)).as_secs_f32()
+    }
+
+    /// How long ago it was detected, in seconds: pixels may mislead meanwhile.
+    fn undetected(&self, time: u64) -> f32 {
+        Duration::from_nanos(time.saturating_sub(self.last_detected)).as_secs_f32()
     }
 
     /// How well a sight at `time` fits by overlap, distance and height.
     fn fit(&self, seen: &BBox, time: u64) -> f32 {
         let lost = self.missed > 0;
-        fit::gain(&self.motion.bbox(), &self.bbox, seen, self.unseen(time), lost)
+        fit::gain(&self.motion.bbox(), &self.bbox, seen, self.undetected(time), lost)
     }
 
     /// How well a sight at `time` fits by its distance.
     fn reach(&self, seen: &BBox, time: u64) -> f32 {
         let is_known = self.id.is_some();
-        reach::gain(&self.motion.bbox(), &self.bbox, seen, self.unseen(time), is_known)
+        reach::gain(&self.motion.bbox(), &self.bbox, seen, self.undetected(time), is_known)
     }
 
     fn miss(&mut self) {
@@ -210,18 +246,18 @@ impl Track {
         self.missed = self.missed.saturating_add(1);
     }
 
-    /// The public part of the track; `None` until confirmed.
-    fn info(&self) -> Option<TrackInfo> {
+    /// The public part of the track at `time`; `None` until confirmed.
+    fn info(&self, time: u64) -> Option<TrackInfo> {
         let Self { class, score, bbox, first_seen, last_seen, .. } = *self;
-        self.id.map(|id| TrackInfo {
-            id,
-            class,
-            score,
-            bbox,
-            first_seen,
-            last_seen,
-            lost: self.missed > 0,
-        })
+        let lost = self.is_lost(time);
+        self.id.map(|id| TrackInfo { id, class, score, bbox, first_seen, last_seen, lost })
+    }
+
+    /// Whether the last update looked for it in vain, or its box is predicted for so long that it
+    /// says nothing.
+    fn is_lost(&self, time: u64) -> bool {
+        let unseen = Duration::from_nanos(time.saturating_sub(self.last_seen));
+        self.missed > 0 || self.footing == Footing::Predicted && unseen > PREDICTED_FOR
     }
 
     fn is_sound(&self, state: &TrackerState) -> bool {
@@ -230,6 +266,7 @@ impl Track {
             && self.bbox.is_proper()
             && self.first_seen <= self.last_seen
             && self.last_seen <= state.time
+            && self.last_detected <= self.last_seen
             && self.motion.is_sound()
     }
 }
@@ -265,7 +302,7 @@ impl Tracker {
     ///
     /// # Errors
     /// A state that cannot have come from a tracker.
-    pub fn resume(config: TrackerConfig, state: TrackerState) -> Result<Self, String> {
+    pub fn resume(config: TrackerConfig, mut state: TrackerState) -> Result<Self, String> {
         let count = state.tracks.len();
         if count > MAX_TRACKS {
             return Err(format!(
@@ -279,6 +316,9 @@ impl Tracker {
         ids.sort_unstable();
         if let Some((id, _)) = ids.iter().zip(ids.iter().skip(1)).find(|(a, b)| a == b) {
             return Err(format!("track number {id} is there twice"));
+        }
+        for track in state.tracks.iter_mut().filter(|track| track.last_detected == 0) {
+            track.last_detected = track.last_seen;
         }
         Ok(Self { config, state, certainty: Certainty::default() })
     }
@@ -324,7 +364,7 @@ impl Tracker {
     /// The confirmed tracks that are alive, lost ones too, in order of their numbers.
     #[must_use]
     pub fn tracks(&self) -> Vec<TrackInfo> {
-        infos(&self.state.tracks)
+        infos(&self.state.tracks, self.state.time)
     }
 
     /// Takes in the detections of the frame at `time`, its presentation time in nanoseconds. Those
@@ -386,7 +426,7 @@ impl Tracker {
             if track.id.is_none() {
                 track.id = Some(self.state.next_id);
                 self.state.next_id += 1;
-                began.extend(track.info());
+                began.extend(track.info(time));
             }
             numbers[observation] = track.id;
         }
@@ -398,7 +438,7 @@ impl Tracker {
         };
         let mut gone: Vec<Track> = tracks.extract_if(.., |t| over(t)).collect();
         gone.extend(drop_duplicates(tracks, config.duplicate_iou));
-        ended.extend(infos(&gone));
+        ended.extend(infos(&gone, time));
         ended.sort_by_key(|t| t.id);
 
         let begins = high
@@ -432,7 +472,7 @@ impl Tracker {
                 Vec::new()
             }
             _ => {
-                let ended = infos(&std::mem::take(&mut self.state.tracks));
+                let ended = infos(&std::mem::take(&mut self.state.tracks), time);
                 self.certainty.look(ended.len(), ended.len());
                 ended
             }
@@ -470,8 +510,8 @@ fn doubts(
 }
 
 /// The confirmed tracks among these, in order of their numbers.
-fn infos(tracks: &[Track]) -> Vec<TrackInfo> {
-    let mut infos: Vec<_> = tracks.iter().filter_map(Track::info).collect();
+fn infos(tracks: &[Track], time: u64) -> Vec<TrackInfo> {
+    let mut infos: Vec<_> = tracks.iter().filter_map(|track| track.info(time)).collect();
     infos.sort_by_key(|info| info.id);
     infos
 }

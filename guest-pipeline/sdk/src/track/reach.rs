@@ -58,6 +58,8 @@ pub struct Certainty {
     /// Times from one look to the next and their sum, weighed likewise.
     waits: f32,
     seconds: f32,
+    /// Since the last look.
+    since: f32,
 }
 
 impl Certainty {
@@ -67,14 +69,16 @@ impl Certainty {
         self.doubtful = self.doubtful * MEMORY + doubtful as f32;
         let share = self.doubtful / self.pairs.max(ENOUGH);
         self.uncertain = share > if self.uncertain { CERTAIN } else { UNCERTAIN };
+        if self.since > 0.0 {
+            self.waits = self.waits * MEMORY + 1.0;
+            self.seconds = self.seconds * MEMORY + self.since;
+            self.since = 0.0;
+        }
     }
 
-    /// Takes in the time from one look to the next.
+    /// Takes in time on the way to the next look.
     pub(super) fn wait(&mut self, seconds: f32) {
-        if seconds > 0.0 {
-            self.waits = self.waits * MEMORY + 1.0;
-            self.seconds = self.seconds * MEMORY + seconds;
-        }
+        self.since += seconds;
     }
 
     /// Looks a second.
