@@ -127,6 +127,11 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (BUILT_IN, "| `iou` | `{}` | of two", "guest-pipeline/object-detect/src/settings.rs .iou"),
     (
         BUILT_IN,
+        "| `runs_per_second` | `{}` | in budget",
+        "guest-pipeline/object-detect/src/settings.rs RUNS_PER_SECOND",
+    ),
+    (
+        BUILT_IN,
         "| `size` | {} | longest side",
         "guest-pipeline/object-detect/src/settings.rs .size",
     ),

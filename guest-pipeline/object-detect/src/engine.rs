@@ -1,16 +1,18 @@
 //! From the candidates of a frame to its output: suppression, tracks, zones, detections, events,
-//! counts.
+//! counts. What is there between two runs of the model is in `between`.
 
 use ocelli_sdk::counts::{Counter, Occupancy};
 use ocelli_sdk::events::EventQueue;
+use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::lines::Lines;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::rate_limiter::RateLimiter;
 use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
 use ocelli_sdk::zones::Zones;
-use ocelli_sdk::{Event, Image, Output, log};
+use ocelli_sdk::{Basis, Event, Image, Output, log};
 
 use crate::objects::tracking;
+use crate::pace::Pace;
 use crate::settings::{Filter, Settings};
 use crate::track_event::{TrackEvent, TrackEventKind};
 
@@ -24,6 +26,12 @@ pub struct Engine {
     pub(crate) lines: Lines,
     pub(crate) pending: EventQueue<TrackEvent>,
     pub(crate) counter: Counter,
+    /// In budget mode.
+    pub(crate) pace: Option<Pace>,
+    /// What moves in the present frame, in budget mode.
+    pub(crate) moving: Vec<BBox>,
+    /// Most of the present frame changes.
+    pub(crate) calibrating: bool,
     /// Whether the tracks could be relied on, by the last event that said so.
     pub(crate) reliable: bool,
     /// Whether the log has a line about a failed write of counts since the last one that succeeded.
@@ -40,6 +48,7 @@ impl Engine {
         let counter = Counter::new(env!("CARGO_PKG_NAME")).picture(settings.count_objects);
         let counter = settings.zones.iter().fold(counter, Counter::zone);
         let counter = settings.lines.iter().fold(counter, Counter::line);
+        let pace = settings.budget.map(Pace::new);
         Self {
             settings,
             rate_limiter,
@@ -48,6 +57,9 @@ impl Engine {
             lines,
             pending: EventQueue::default(),
             counter,
+            pace,
+            moving: Vec::new(),
+            calibrating: false,
             reliable: true,
             uncounted: false,
         }
@@ -95,13 +107,35 @@ impl Engine {
         let labels = &self.settings.labels;
         let detections =
             reported.map(|(c, track)| labels.detection(c.class, c.score, c.bbox, track)).collect();
+        self.end(&update.ended);
+        let events = self.events(time, size, &update.began, picture);
+        let output = Output::found(detections).with_events(events);
+        let Some(pace) = &mut self.pace else { return output };
+        pace.ran(&self.tracker.sights(), &self.moving);
+        output.resting_on(Basis::model())
+    }
+
+    /// Takes in that tracks have ended.
+    pub(crate) fn end(&mut self, ended: &[TrackInfo]) {
         let uncertain = !self.tracker.is_reliable();
-        let ended = self.zones.end(&update.ended);
-        self.lines.end(&update.ended);
-        let mut found: Vec<_> = ended.into_iter().map(TrackEvent::of_zone).collect();
-        let of = |kind: TrackEventKind| move |track| TrackEvent::new(kind.clone(), track);
-        found.extend(update.ended.iter().map(of(TrackEventKind::Left)));
-        found.extend(update.began.iter().map(of(TrackEventKind::Entered)));
+        self.lines.end(ended);
+        let of_zones = self.zones.end(ended).into_iter().map(TrackEvent::of_zone);
+        let left = ended.iter().map(|track| TrackEvent::new(TrackEventKind::Left, track));
+        let events = of_zones.chain(left).map(|event| TrackEvent { uncertain, ..event });
+        self.pending.extend(events);
+    }
+
+    /// The events of a frame: of tracks that ended and `began`, of zones, of the tracker itself.
+    pub(crate) fn events(
+        &mut self,
+        time: u64,
+        size: (u32, u32),
+        began: &[TrackInfo],
+        picture: &mut dyn FnMut(&TrackEvent) -> Option<Image>,
+    ) -> Vec<Event> {
+        let uncertain = !self.tracker.is_reliable();
+        let entered = |track| TrackEvent::new(TrackEventKind::Entered, track);
+        let mut found: Vec<_> = began.iter().map(entered).collect();
         if !(self.zones.is_empty() && self.lines.is_empty()) {
             let mut seen = self.tracker.tracks();
             seen.retain(|track| !track.lost);
@@ -121,8 +155,7 @@ impl Engine {
             attachments: picture(event).into_iter().collect(),
             ..event.event(&self.settings.labels)
         };
-        let events = change.into_iter().chain(events.iter().map(pictured));
-        Output::found(detections).with_events(events.collect())
+        change.into_iter().chain(events.iter().map(pictured)).collect()
     }
 
     /// The event, and the line of the log, when tracks cease to be reliable or are so again. The
@@ -193,7 +226,6 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocelli_sdk::geometry::BBox;
 
     const FRAME: u64 = 100_000_000;
     const SIZE: (u32, u32) = (640, 480);

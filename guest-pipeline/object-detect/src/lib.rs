@@ -8,14 +8,21 @@
 //! tracker adds numbers and moves no box. It also sees detections below the `score` setting, which
 //! ByteTrack needs to hold on to objects that are half hidden; these are not reported.
 //!
+//! In budget mode the model runs for some of the frames: where the host has time for it, asked with
+//! what a run is worth (`pace`). Between two runs the tracks go where their pixels go
+//! (`between`), so that there are boxes on every frame all the same; the output says what they
+//! rest on.
+//!
 //! What is in view, tracks and who is in which zone, goes from version to version in the
 //! [`snapshot`]. Counts are for months: they live in the session's store alone
 //! ([`ocelli_sdk::counts`]).
 //!
 //! Events have pictures if the settings ask for them (`pictures`). All of it is tested natively.
 
+mod between;
 pub mod engine;
 pub mod objects;
+mod pace;
 mod pictures;
 pub mod request;
 pub mod settings;
@@ -24,12 +31,15 @@ mod track_event;
 
 use ocelli_sdk::detect::Detector;
 use ocelli_sdk::settings::given;
-use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, export_pipeline, log, nanodet};
+use ocelli_sdk::track::Points;
+use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, Point, budget, export_pipeline};
+use ocelli_sdk::{log, nanodet};
 
 use engine::Engine;
 use objects::Labels;
 use pictures::FramePictures;
 use settings::{Pictures, Settings};
+use track_event::TrackEvent;
 
 /// The pipeline of one camera.
 pub struct ObjectDetect {
@@ -74,13 +84,18 @@ impl Pipeline for ObjectDetect {
         if !self.engine.is_due(time) {
             return Ok(Output::skipped());
         }
+        let runs = !self.engine.is_on_budget() || self.follow(frame)?;
+        let mut pictures = FramePictures::new(self.pictures.as_ref());
+        let size = (frame.width(), frame.height());
+        let mut picture = |event: &TrackEvent| pictures.of(event, frame);
+        if !runs {
+            return Ok(self.engine.carry_on(time, size, &mut picture));
+        }
         let filter = self.engine.filter();
         // A class beyond the labels of a model would have no name, and no snapshot takes it.
         let wants = |class| filter.wants(class) && self.engine.settings.labels.has(class);
         let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
-        let mut pictures = FramePictures::new(self.pictures.as_ref());
-        let size = (frame.width(), frame.height());
-        Ok(self.engine.finish_with(time, size, candidates, &mut |event| pictures.of(event, frame)))
+        Ok(self.engine.finish_with(time, size, candidates, &mut picture))
     }
 
     fn query(&self, request: &str) -> Result<String, String> {
@@ -103,6 +118,33 @@ impl Pipeline for ObjectDetect {
         );
         Ok(())
     }
+}
+
+impl ObjectDetect {
+    /// Moves the tracks on to the frame by what its pixels say. Whether the model is to run for it:
+    /// a run is due, and the host has time for one.
+    fn follow(&mut self, frame: &Frame) -> Result<bool, String> {
+        let time = frame.presentation_time();
+        self.engine.see(&frame.motion().map_err(|e| e.to_string())?);
+        let points = self.engine.points();
+        // With nothing to be followed no frame has to be kept for it.
+        let follows = !self.engine.tracker.sights().is_empty();
+        let found = if follows { flow(frame, &points)? } else { Vec::new() };
+        self.engine.follow(time, &points, &found);
+        let runs = self.engine.want(time).is_some_and(budget::ask);
+        if runs && !follows {
+            // What the model sees is followed from here.
+            flow(frame, &points)?;
+        }
+        Ok(runs)
+    }
+}
+
+/// Where points of the frame before are in this one.
+fn flow(frame: &Frame, points: &Points) -> Result<Vec<Option<[f32; 2]>>, String> {
+    let asked: Vec<_> = points.all().iter().map(|&[x, y]| Point { x, y }).collect();
+    let found = frame.flow(&asked).map_err(|e| e.to_string())?;
+    Ok(found.into_iter().map(|point| point.map(|Point { x, y }| [x, y])).collect())
 }
 
 export_pipeline!(ObjectDetect);

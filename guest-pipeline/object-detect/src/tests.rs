@@ -1,12 +1,14 @@
 //! The pipeline as the host calls it, on scripted frames and outputs of the detector.
 
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::models::{DecoderTable, ModelDescription, PictureInput};
 use ocelli_sdk::nms::Candidate;
 use ocelli_sdk::testing::{self, NamedTensor, Session};
-use ocelli_sdk::{Event, Frame, TensorSpec, nanodet};
+use ocelli_sdk::{Event, Frame, Output, Source, TensorSpec, nanodet};
 use serde_json::{Value, json};
 
 use crate::ObjectDetect;
@@ -228,4 +230,135 @@ fn a_model_with_fewer_labels_than_classes_finds_what_has_a_label() {
 fn objects_of_a_model_without_labels_are_called_by_their_class() {
     described("bare", 2, &[], 6);
     assert_eq!(labels_through_a_swap("bare"), vec![["class 0", "class 1"]; 6]);
+}
+
+/// A camera in budget mode, 10 frames a second: a person who walks 20 pixels a frame to the right,
+/// seen by the model wherever it looks.
+struct Walk {
+    session: Session<ObjectDetect>,
+    /// What the model sees when it runs, and how often it ran.
+    scene: Rc<RefCell<Vec<Candidate>>>,
+    ran: Rc<Cell<usize>>,
+    next: u64,
+}
+
+impl Walk {
+    fn start(settings: &Value) -> Self {
+        let (scene, ran) = (Rc::<RefCell<Vec<Candidate>>>::default(), Rc::<Cell<usize>>::default());
+        let (sees, counts) = (Rc::clone(&scene), Rc::clone(&ran));
+        testing::model(nanodet::DEFAULT.name, move |_| {
+            counts.set(counts.get() + 1);
+            Ok(seen(&sees.borrow()))
+        });
+        let mut settings = settings.clone();
+        settings["mode"] = "budget".into();
+        let session = Session::start(&settings.to_string()).unwrap();
+        Self { session, scene, ran, next: 0 }
+    }
+
+    /// A frame in which the person moves on, if there is one.
+    fn step(&mut self, who: Option<f32>) -> Output {
+        let n = self.next;
+        self.next += 1;
+        *self.scene.borrow_mut() = who.map(person).into_iter().collect();
+        let frame = Frame::solid(SIZE.0, SIZE.1, [128; 3]).at(n, Duration::from_millis(100 * n));
+        let frame = match who.map(|x| person(x).bbox) {
+            Some(there) => frame
+                .with_motion(&[there.into()])
+                .with_flow(BBox { left: there.left - 40.0, ..there }.into(), Some((20.0, 0.0))),
+            None => frame,
+        };
+        self.session.process(&frame).unwrap()
+    }
+}
+
+fn source(output: &Output) -> Option<(Source, u64)> {
+    output.basis.map(|basis| (basis.source, basis.model_age / 1_000_000))
+}
+
+#[test]
+fn in_budget_mode_there_is_a_box_on_every_frame_and_the_model_runs_for_some() {
+    let mut walk = Walk::start(&json!({ "zones": zone(), "runs_per_second": 2 }));
+    let mut kinds = Vec::new();
+    let mut sources = Vec::new();
+    for n in 0..16u8 {
+        let x = 200.0 + 20.0 * f32::from(n);
+        let output = walk.step(Some(x));
+        let found = output.detections.as_deref().unwrap();
+        assert_eq!(found.len(), 1, "frame {n}");
+        assert!((found[0].box_.x - x).abs() < 1.0, "frame {n}: {} and not {x}", found[0].box_.x);
+        kinds.extend(output.events.iter().map(|event| event.kind.clone()));
+        sources.push(source(&output).unwrap());
+    }
+    assert_eq!(kinds, ["entered", "zone_entered", "zone_left"]);
+    assert_eq!(walk.ran.get(), sources.iter().filter(|(s, _)| *s == Source::Model).count());
+    assert!((3..=5).contains(&walk.ran.get()), "{} runs in 1.6 s", walk.ran.get());
+    assert_eq!(sources[..2], [(Source::Model, 0), (Source::Flow, 100)]);
+}
+
+#[test]
+fn without_time_for_a_run_results_grow_old_and_say_so() {
+    let mut walk = Walk::start(&json!({}));
+    testing::budget_says(vec![false; 3]);
+    for _ in 0..3 {
+        let output = walk.step(Some(200.0));
+        assert!(output.detections.is_none() && output.basis.is_none(), "nothing is known yet");
+    }
+    walk.step(Some(200.0));
+    walk.step(Some(220.0));
+    walk.step(Some(240.0));
+    assert!(!testing::budget_asked().is_empty());
+    testing::budget_says(vec![false; 50]);
+    let ran = walk.ran.get();
+    let outputs: Vec<_> = (0..20u8).map(|n| walk.step(Some(260.0 + 20.0 * f32::from(n)))).collect();
+    assert_eq!(walk.ran.get(), ran);
+    let ages: Vec<_> = outputs.iter().map(|output| source(output).unwrap()).collect();
+    assert!(ages.windows(2).all(|pair| pair[1].1 == pair[0].1 + 100), "{ages:?}");
+    assert!(ages.iter().all(|(source, _)| *source == Source::Flow));
+    assert!(outputs.iter().all(|output| output.detections.as_ref().is_some_and(|d| d.len() == 1)));
+    assert!(testing::budget_asked().iter().all(|want| *want > 0.0 && *want <= 1.0));
+}
+
+#[test]
+fn a_picture_in_which_nothing_moves_costs_next_to_nothing() {
+    let mut walk = Walk::start(&json!({}));
+    let outputs: Vec<_> = (0..100).map(|_| walk.step(None)).collect();
+    assert_eq!(walk.ran.get(), 2, "at the start and after 8 s");
+    assert!(outputs.iter().all(|output| output.detections.as_ref().is_some_and(Vec::is_empty)));
+    let came = walk.step(Some(200.0));
+    assert_eq!((walk.ran.get(), source(&came)), (3, Some((Source::Model, 0))), "at once");
+}
+
+#[test]
+fn who_is_lost_from_sight_is_predicted_and_then_left_out() {
+    let mut walk = Walk::start(&json!({}));
+    (0..6u8).for_each(|n| drop(walk.step(Some(200.0 + 20.0 * f32::from(n)))));
+    testing::budget_says(vec![false; 30]);
+    let dark = |n: u64| {
+        let frame = Frame::solid(SIZE.0, SIZE.1, [0; 3]).at(n, Duration::from_millis(100 * n));
+        let all = BBox { left: 0.0, top: 0.0, right: SIZE.0 as f32, bottom: SIZE.1 as f32 };
+        frame.calibrating().with_flow(all.into(), None)
+    };
+    let outputs: Vec<_> = (6..20).map(|n| walk.session.process(&dark(n)).unwrap()).collect();
+    let counts: Vec<_> =
+        outputs.iter().map(|output| output.detections.as_ref().unwrap().len()).collect();
+    assert_eq!(counts, [[1; 10].as_slice(), &[0; 4]].concat(), "for a second");
+    assert_eq!(outputs[0].basis.unwrap().source, Source::Predicted);
+}
+
+#[test]
+fn the_mode_may_change_while_a_camera_runs() {
+    let mut walk = Walk::start(&json!({}));
+    for n in 0..12u8 {
+        match n {
+            4 => walk.session.swap(r#"{"mode":"every"}"#).unwrap(),
+            8 => walk.session.swap(r#"{"mode":"budget"}"#).unwrap(),
+            _ => (),
+        }
+        let output = walk.step(Some(200.0 + 20.0 * f32::from(n)));
+        let found = output.detections.unwrap();
+        assert_eq!(found.len(), 1, "frame {n}");
+        assert_eq!(found[0].track, (n > 0).then_some(1).filter(|_| n > 1), "frame {n}");
+        assert_eq!(output.basis.is_none(), (4..8).contains(&n), "every: nothing is said");
+    }
 }

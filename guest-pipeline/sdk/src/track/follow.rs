@@ -389,8 +389,8 @@ mod tests {
             prop_assert!(tracker.sights().iter().all(|sight| sight.bbox.is_proper()));
             let kept = serde_json::to_string(tracker.state()).unwrap();
             let state = serde_json::from_str(&kept).unwrap();
-            let resumed = Tracker::resume(TrackerConfig::for_score(0.4), state);
-            prop_assert_eq!(resumed.unwrap().state(), tracker.state());
+            let resumed = Tracker::resume(TrackerConfig::for_score(0.4), state).unwrap();
+            prop_assert_eq!(resumed.state(), tracker.state());
         }
     }
 }
