@@ -13,6 +13,7 @@ mod analyze;
 mod attackers;
 mod author;
 mod bad_sources;
+mod budget;
 mod cameras;
 mod client;
 mod clients;
