@@ -283,7 +283,7 @@ async fn pictures_of_events_are_there_under_their_digests_and_nothing_else_is() 
 }
 
 /// Head and body of an answer that need not be text.
-async fn bytes_of(host: &Ocelli, path: &str) -> (String, Vec<u8>) {
+pub(crate) async fn bytes_of(host: &Ocelli, path: &str) -> (String, Vec<u8>) {
     let mut connection = TcpStream::connect(host.address()).await.unwrap();
     let request =
         format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", host.address());
