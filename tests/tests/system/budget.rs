@@ -1,7 +1,7 @@
 //! Time for models that is short: what pipelines get that ask for it.
 
 use futures_util::future::join_all;
-use ocelli_testkit::{Ocelli, PipelineFolder, clip};
+use ocelli_testkit::{Ocelli, PipelineFolder};
 use serde_json::Value;
 
 /// Cameras, each a live one: a clip with 25 frames a second that plays for ever.
