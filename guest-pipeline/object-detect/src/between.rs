@@ -12,10 +12,22 @@ use crate::track_event::TrackEvent;
 /// of the picture is followed beyond its edge.
 const IN_PICTURE: f32 = 0.5;
 
+/// Regions that the host gives at most: with so many, there may be more.
+const MAX_REGIONS: usize = 32;
+
 impl Engine {
     /// Whether the model runs for some of the frames alone.
     pub(crate) fn is_on_budget(&self) -> bool {
         self.pace.is_some()
+    }
+
+    /// Takes in the frame's size. What was found in a picture of another size says nothing of it.
+    pub(crate) fn measure(&mut self, size: (u32, u32)) {
+        if std::mem::replace(&mut self.size, size) != size
+            && let Some(pace) = &mut self.pace
+        {
+            pace.begin();
+        }
     }
 
     /// Takes in what changes in the frame.
@@ -27,7 +39,8 @@ impl Engine {
     /// The points to be looked for in the frame.
     pub(crate) fn points(&self) -> Points {
         let touches = |a: &BBox, b: &BBox| a.iou(b) > 0.0;
-        self.tracker.points(|b| !self.calibrating && !self.moving.iter().any(|m| touches(m, b)))
+        let known = !self.calibrating && self.moving.len() < MAX_REGIONS;
+        self.tracker.points(|b| known && !self.moving.iter().any(|m| touches(m, b)))
     }
 
     /// Moves the tracks on to the frame, in which the points were found.

@@ -32,6 +32,8 @@ pub struct Engine {
     pub(crate) moving: Vec<BBox>,
     /// Most of the present frame changes.
     pub(crate) calibrating: bool,
+    /// Of the last frame in budget mode, in pixels.
+    pub(crate) size: (u32, u32),
     /// Whether the tracks could be relied on, by the last event that said so.
     pub(crate) reliable: bool,
     /// Whether the log has a line about a failed write of counts since the last one that succeeded.
@@ -60,6 +62,7 @@ impl Engine {
             pace,
             moving: Vec::new(),
             calibrating: false,
+            size: (0, 0),
             reliable: true,
             uncounted: false,
         }

@@ -125,6 +125,7 @@ impl ObjectDetect {
     /// a run is due, and the host has time for one.
     fn follow(&mut self, frame: &Frame) -> Result<bool, String> {
         let time = frame.presentation_time();
+        self.engine.measure((frame.width(), frame.height()));
         self.engine.see(&frame.motion().map_err(|e| e.to_string())?);
         let points = self.engine.points();
         // With nothing to be followed no frame has to be kept for it.

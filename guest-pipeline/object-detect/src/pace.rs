@@ -24,6 +24,10 @@ const KNOWN_WAIT: f64 = 3.0;
 /// Nanoseconds by which a frame may come early: streams round their timestamps to a millisecond.
 const SLACK: u64 = 1_000_000;
 
+/// Nanoseconds from frame to frame, at least: where a source's time stands still the model runs all
+/// the same.
+const LEAST_STEP: u64 = 10_000_000;
+
 /// Tracks cover what moves in and around their boxes: legs, shadows, what the change of pixels is
 /// widened by.
 const AROUND: f32 = 1.3;
@@ -66,6 +70,8 @@ pub(crate) struct Pace {
     time: u64,
     /// The same of the last run.
     last_run: Option<u64>,
+    /// Nanoseconds since then, with at least [`LEAST_STEP`] for each frame.
+    since: u64,
     /// What moved then and was none of the tracks.
     known: Vec<BBox>,
 }
@@ -73,7 +79,12 @@ pub(crate) struct Pace {
 impl Pace {
     /// At most `rate` runs a second.
     pub(crate) fn new(rate: f64) -> Self {
-        Self { rate, credit: CREDIT, time: 0, last_run: None, known: Vec::new() }
+        Self { rate, credit: CREDIT, time: 0, last_run: None, since: 0, known: Vec::new() }
+    }
+
+    /// Forgets the last run: the next is due at once.
+    pub(crate) fn begin(&mut self) {
+        *self = Self { time: self.time, ..Self::new(self.rate) };
     }
 
     /// Presentation time since the last run, in nanoseconds; none before the first.
@@ -85,10 +96,12 @@ impl Pace {
     pub(crate) fn want(&mut self, time: u64, scene: &Scene<'_>) -> Option<f32> {
         let passed = time.checked_sub(self.time);
         self.time = time;
-        let (Some(passed), Some(last_run)) = (passed, self.last_run) else {
+        let (Some(passed), Some(_)) = (passed, self.last_run) else {
             *self = Self { time, ..Self::new(self.rate) };
             return Some(1.0);
         };
+        let passed = passed.max(LEAST_STEP);
+        self.since = self.since.saturating_add(passed);
         self.credit = (self.credit + passed as f64 / 1e9 * self.rate).min(CREDIT);
         let covered = around(scene.sights);
         let uncovered = scene.moving.iter().filter(|region| !is_covered(region, &covered));
@@ -111,8 +124,7 @@ impl Pace {
             IDLE
         };
         let early = SLACK as f64 / 1e9 * self.rate;
-        let since = time.saturating_sub(last_run);
-        if since.saturating_add(SLACK) < wait || self.credit + early < 1.0 {
+        if self.since.saturating_add(SLACK) < wait || self.credit + early < 1.0 {
             return None;
         }
         let changed = if scene.calibrating { CHANGED } else { 0.0 };
@@ -126,6 +138,7 @@ impl Pace {
     pub(crate) fn ran(&mut self, sights: &[Sight], moving: &[BBox]) {
         self.credit = (self.credit - 1.0).max(0.0);
         self.last_run = Some(self.time);
+        self.since = 0;
         let covered = around(sights);
         let unknown = moving.iter().filter(|region| !is_covered(region, &covered));
         self.known = unknown.map(|region| region.expanded(AROUND)).collect();
@@ -257,6 +270,16 @@ mod tests {
     fn a_picture_that_changes_as_a_whole_is_looked_at_without_haste() {
         let pans = Scene { calibrating: true, ..NOTHING };
         assert_eq!(runs(&mut Pace::new(2.0), 0..50, &pans), [0, 15, 30, 45]);
+    }
+
+    #[test]
+    fn where_time_stands_still_the_model_runs_all_the_same() {
+        let mut pace = Pace::new(2.0);
+        let run = |_: &u32| {
+            let wanted = pace.want(FRAME, &NOTHING).is_some();
+            wanted.then(|| pace.ran(&[], &[])).is_some()
+        };
+        assert_eq!((0..2000).filter(run).count(), 3, "every 8 s of 10 ms a frame");
     }
 
     #[test]

@@ -362,3 +362,14 @@ fn the_mode_may_change_while_a_camera_runs() {
         assert_eq!(output.basis.is_none(), (4..8).contains(&n), "every: nothing is said");
     }
 }
+
+#[test]
+fn who_is_gone_between_two_runs_is_looked_for_although_nothing_moves_any_more() {
+    let mut walk = Walk::start(&json!({ "runs_per_second": 2 }));
+    (0..6u8).for_each(|n| drop(walk.step(Some(200.0 + 20.0 * f32::from(n)))));
+    let ran = walk.ran.get();
+    let boxes: Vec<_> =
+        (0..8).map(|_| walk.step(None).detections.unwrap_or_default().len()).collect();
+    assert!(walk.ran.get() > ran, "a run when the picture came to rest");
+    assert_eq!(boxes.last(), Some(&0), "{boxes:?}");
+}

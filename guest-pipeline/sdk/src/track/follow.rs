@@ -64,7 +64,8 @@ pub struct Sight {
     pub bbox: BBox,
     /// What the box rests on.
     pub footing: Footing,
-    /// Whether it moved, or may have, between the last two frames.
+    /// Whether it moved, or may have, between the last two frames, or before that and no detection
+    /// has found it at rest since.
     pub moves: bool,
 }
 
@@ -89,7 +90,7 @@ impl Tracker {
     /// of the picture whether nothing changes there: a box in it stays where it is.
     #[must_use]
     pub fn points(&self, is_still: impl Fn(&BBox) -> bool) -> Points {
-        let in_sight = |track: &Track| track.missed == 0;
+        let in_sight = |track: &Track| !track.is_lost(self.state.time);
         let count = self.state.tracks.iter().filter(|track| in_sight(track)).count();
         let fits = |side: &usize| side * side * count <= MAX_POINTS;
         let side = (1..=SIDE).rev().find(fits).unwrap_or(1);
@@ -134,8 +135,9 @@ impl Tracker {
                 let shifts = own.filter_map(|(from, to)| to.map(|to| shift(from, to)));
                 agreed(&shifts.collect::<Vec<_>>(), count, &track.bbox)
             });
-            track.go(shift, seconds, time);
             track.still = count.is_none();
+            track.restless |= !track.still;
+            track.go(shift, seconds, time);
         }
         ended
     }
@@ -150,7 +152,7 @@ impl Tracker {
             score: t.score,
             bbox: t.bbox,
             footing: t.footing,
-            moves: !t.still,
+            moves: !t.still || t.restless,
         };
         tracks.map(sight).collect()
     }
@@ -159,6 +161,11 @@ impl Tracker {
 impl Track {
     /// Moves on by a measured shift, or as the motion so far says.
     fn go(&mut self, shift: Option<[f32; 2]>, seconds: f32, time: u64) {
+        if shift.is_none() && self.is_lost(time) {
+            // Out of sight: its box is where it was seen last, the filter alone goes on.
+            self.footing = Footing::Predicted;
+            return;
+        }
         let [x, y] = shift.unwrap_or_else(|| self.motion.rates().map(|rate| rate * seconds));
         let BBox { left, top, right, bottom } = self.bbox;
         let moved = BBox { left: left + x, top: top + y, right: right + x, bottom: bottom + y };
@@ -168,7 +175,10 @@ impl Track {
         let is_measured = shift.is_some() && moved.is_some();
         if is_measured {
             self.motion.shift([x, y], seconds.into());
-            self.last_seen = time;
+            // What was lost and comes to rest where nothing changes is not found by that.
+            if !(self.still && self.footing == Footing::Predicted) {
+                self.last_seen = time;
+            }
         }
         let footing = if is_measured { Footing::Followed } else { Footing::Predicted };
         self.footing = self.footing.max(footing);

@@ -189,6 +189,10 @@ struct Track {
     /// Whether nothing changed there from the frame before to the last one.
     #[serde(default)]
     still: bool,
+    /// Whether something changed there since the last detection that found it at rest: it may be
+    /// gone since.
+    #[serde(default)]
+    restless: bool,
     /// Presentation time of the last detection; 0 in states of older versions.
     #[serde(default)]
     last_detected: u64,
@@ -209,6 +213,7 @@ impl Track {
             motion,
             footing: Footing::Detected,
             still: false,
+            restless: false,
             last_detected: time,
         }
     }
@@ -217,6 +222,7 @@ impl Track {
         self.motion.correct(&seen.bbox);
         (self.bbox, self.score, self.last_seen, self.missed) = (seen.bbox, seen.score, time, 0);
         (self.footing, self.last_detected) = (Footing::Detected, time);
+        self.restless &= !self.still;
     }
 
     /// How long ago its pixels were seen, in seconds.
