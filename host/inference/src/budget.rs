@@ -111,6 +111,8 @@ impl Budget {
         let cost = bidder.advance(most);
         let above = self.bidders.iter().filter(|&(&other, bid)| {
             other != number
+                // Who has a grant is paid for until it asks again.
+                && !bid.granted
                 && bid.is_live(now_ns)
                 && bid.rank(now_ns).is_some_and(|theirs| (theirs, other) > (rank, number))
         });

@@ -30,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// replaces one that died. A spare takes milliseconds; without one it is no until there is one.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
+/// The same where the last question has no answer yet: no frame need wait for that again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// Why a request failed: a code of wasi:nn and a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -161,7 +164,12 @@ impl InferenceClient {
         let want = (want.clamp(0.0, 1.0) * f32::from(MAX_WANT)).round() as u16;
         let id = self.next_id();
         let request = InferenceRequest::Ask { id, want };
-        let answer = self.exchange(request, Vec::new(), patience.min(AT_ONCE));
+        let is_open = self
+            .unsettled
+            .as_ref()
+            .is_some_and(|pending| matches!(pending.request, InferenceRequest::Ask { .. }));
+        let most = if is_open { AGAIN } else { AT_ONCE };
+        let answer = self.exchange(request, Vec::new(), patience.min(most));
         let granted = matches!(answer, Ok(InferenceResponse::Granted { granted: true, .. }));
         self.counters.update(|counters| {
             counters.budget_asked += 1;
