@@ -90,10 +90,11 @@ pub struct Motion {
 pub(super) struct Background {
     averager: Averager,
     picture: Grey,
-    size: (usize, usize),
+    /// Width, height, and a frame's pixels for one sample.
+    size: (usize, usize, usize),
     /// By sample, of 255.
     levels: Vec<f32>,
-    /// What each place differs by in a third of the time, of 255.
+    /// What each place differs by in a quarter of the time, of 255.
     wont: Vec<f32>,
     /// 1 where a sample changes.
     changed: Vec<u8>,
@@ -114,7 +115,7 @@ impl Background {
         let before = self.time.replace(time);
         let passed = time.saturating_sub(before.unwrap_or(time)) as f32 / 1e9;
         let passed = passed.clamp(STEP.0, STEP.1);
-        let size = (self.picture.width, self.picture.height);
+        let size = (self.picture.width, self.picture.height, step);
         if before.is_none() || std::mem::replace(&mut self.size, size) != size {
             self.size = size;
             self.adopt();
