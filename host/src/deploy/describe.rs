@@ -16,7 +16,8 @@ use crate::config::Config;
 use crate::shape::DIGEST;
 use crate::worker::{Programs, try_settings};
 
-/// Processes that describe a component at the same time: each is busy for some milliseconds.
+/// Processes that describe a component at the same time: each is busy for some milliseconds. Also
+/// the requests that have one in memory.
 const TURNS: usize = 4;
 
 /// Descriptions that are kept: those of the pipelines of one host, of 512 KiB each at the most.
@@ -24,6 +25,8 @@ const REMEMBERED: usize = 32;
 
 /// Asks components what they are, and keeps the answers.
 pub(super) struct Describer {
+    /// Requests whose component is in memory.
+    pub(super) requests: Arc<Semaphore>,
     turns: Semaphore,
     /// By the component's digest, the oldest first.
     known: Mutex<VecDeque<(String, Arc<Description>)>>,
@@ -31,7 +34,8 @@ pub(super) struct Describer {
 
 impl Default for Describer {
     fn default() -> Self {
-        Self { turns: Semaphore::new(TURNS), known: Mutex::default() }
+        let requests = Arc::new(Semaphore::new(TURNS));
+        Self { requests, turns: Semaphore::new(TURNS), known: Mutex::default() }
     }
 }
 

@@ -299,7 +299,9 @@ impl<B: DeployBackend> Executor<B> {
         let config = self.state.config();
         let described = self.backend.describe(&record.pipeline, prepared, &config).await;
         let described = described.ok().filter(|described| described.name != running)?;
-        Some(settings_of_entry(&config, &record.session, &described.name).unwrap_or_default())
+        let of = |pipeline: &str| settings_of_entry(&config, &record.session, pipeline);
+        // The config names it by its file or its reference, whatever it calls itself.
+        Some(of(&record.pipeline).or_else(|| of(&described.name)).unwrap_or_default())
     }
 
     /// Asks for memory, and has the session start a second worker.

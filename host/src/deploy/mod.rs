@@ -27,16 +27,17 @@ mod session_index;
 mod state;
 mod subscriber;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value};
 use tokio::sync::{Mutex, watch};
 
 use crate::config::diff::{self, Effect};
-use crate::config::{Camera, Config, ShownProblem};
+use crate::config::{Camera, Config, OciReference, ShownProblem};
 use crate::event::Hub;
 use crate::journal::Journal;
 use crate::session::{CompiledPipeline, Drift, SessionError, SessionHandle, Sessions};
@@ -259,14 +260,37 @@ impl Deployer {
     /// Asks registries again for the components that they did not give when cameras were started:
     /// the network may come after the host. Never returns; may be dropped at any time.
     pub async fn fetch_missing(self) {
-        let mut waits = Backoff::new(REGISTRY_WAITS);
-        let mut wait = waits.fail(rand::random());
+        let mut waits: BTreeMap<String, (Backoff, Instant)> = BTreeMap::new();
         loop {
-            tokio::time::sleep(wait).await;
-            if !self.inner.cameras.lock().await.fetch_missing().await {
-                waits.reset();
+            tokio::time::sleep(REGISTRY_WAITS.first).await;
+            let mut missing = self.inner.cameras.lock().await.missing();
+            waits.retain(|registry, _| missing.contains_key(registry));
+            let now = Instant::now();
+            missing.retain(|registry, _| waits.get(registry).is_none_or(|(_, at)| *at <= now));
+            // Without the lock: a registry may take minutes to answer. One camera of each asks.
+            let asked = missing.into_iter().filter_map(|(registry, cameras)| {
+                let reference: OciReference = cameras.first()?.pipeline.parse().ok()?;
+                let state = &self.inner.executor.state;
+                Some(async move { (registry, state.pull(&reference).await) })
+            });
+            // The leases keep what was fetched until the cameras have it.
+            let (mut there, mut leases) = (BTreeSet::new(), Vec::new());
+            for (registry, pulled) in join_all(asked).await {
+                match pulled {
+                    Err(DeployError::Registry(error)) if error.is_of_registry() => {
+                        let first = || (Backoff::new(REGISTRY_WAITS), now);
+                        let (backoff, at) = waits.entry(registry).or_insert_with(first);
+                        *at = Instant::now() + backoff.fail(rand::random());
+                    }
+                    pulled => {
+                        there.insert(registry);
+                        leases.extend(pulled.ok());
+                    }
+                }
             }
-            wait = waits.fail(rand::random());
+            if !there.is_empty() {
+                self.inner.cameras.lock().await.fetch_missing(&there).await;
+            }
         }
     }
 
@@ -310,8 +334,13 @@ impl Deployer {
     /// that is new is compiled first.
     pub async fn described(&self, name: &str) -> Result<DescribedPipeline, DeployError> {
         let (deployer, name) = (self.clone(), name.to_owned());
+        // Who leaves while waiting for a turn costs nothing.
+        let requests = Arc::clone(&self.inner.executor.backend.describer.requests);
+        let turn = requests.acquire_owned().await;
+        let turn = turn.map_err(|error| DeployError::Internal(error.to_string()))?;
         // It goes on if the caller stops waiting: the compiled code is kept.
         let described = tokio::spawn(async move {
+            let _turn = turn;
             let source = deployer.inner.executor.state.pipelines.named(&name)?;
             let backend = &deployer.inner.executor.backend;
             let caller = format!("description of {name}");

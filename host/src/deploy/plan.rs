@@ -179,8 +179,12 @@ pub(super) fn settings_of_entry(
     session: &str,
     pipeline: &str,
 ) -> Option<Map<String, Value>> {
+    let names = |asked: &str| {
+        let reference = asked.parse::<OciReference>();
+        is_named(asked, pipeline) || reference.is_ok_and(|it| it.to_string() == pipeline)
+    };
     let mut cameras = config.cameras.iter();
-    let entry = cameras.find(|one| one.id == session && is_named(&one.pipeline, pipeline))?;
+    let entry = cameras.find(|one| one.id == session && names(&one.pipeline))?;
     Some(entry.settings.clone())
 }
 

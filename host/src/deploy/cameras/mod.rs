@@ -19,7 +19,7 @@
 mod bring_up;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -121,29 +121,23 @@ impl Cameras {
         self.bring_up(plan).await;
     }
 
-    /// Asks the registries again that did not give components when cameras were started. One camera
-    /// of each goes first: while its registry is away, the others of it wait. Returns whether a
-    /// component is still missing.
-    pub(super) async fn fetch_missing(&mut self) -> bool {
-        let first = self.missing().into_iter().collect::<BTreeMap<_, _>>();
-        let retried = |camera| (camera, BringUpReason::Retried);
-        self.bring_up(first.clone().into_values().map(retried).collect()).await;
+    /// Tries the cameras again that lack a component of these registries.
+    pub(super) async fn fetch_missing(&mut self, registries: &BTreeSet<String>) {
         let mut missing = self.missing();
-        let away = |registry: &String| {
-            let tried = first.get(registry);
-            tried.is_some_and(|tried| self.by_name.get(&tried.id).is_some_and(lacks))
-        };
-        missing.retain(|(registry, _)| !away(registry));
-        self.bring_up(missing.into_iter().map(|(_, camera)| retried(camera)).collect()).await;
-        !self.missing().is_empty()
+        missing.retain(|registry, _| registries.contains(registry));
+        let cameras = missing.into_values().flatten();
+        self.bring_up(cameras.map(|camera| (camera, BringUpReason::Retried)).collect()).await;
     }
 
-    /// The cameras that lack a component, each with the registry that did not give it.
-    fn missing(&self) -> Vec<(String, Camera)> {
-        let missing = self.by_name.values().filter(|one| lacks(one));
-        let missing =
-            missing.filter_map(|one| Some((one.session.registry.clone()?, one.camera.clone())));
-        missing.collect()
+    /// The cameras that lack a component, by the registry that did not give it.
+    pub(super) fn missing(&self) -> BTreeMap<String, Vec<Camera>> {
+        let mut missing: BTreeMap<String, Vec<Camera>> = BTreeMap::new();
+        for one in self.by_name.values().filter(|one| lacks(one)) {
+            if let Some(registry) = &one.session.registry {
+                missing.entry(registry.clone()).or_default().push(one.camera.clone());
+            }
+        }
+        missing
     }
 
     async fn bring_up(&mut self, plan: Vec<(Camera, BringUpReason)>) -> Applied {
