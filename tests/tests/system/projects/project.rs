@@ -96,7 +96,7 @@ impl Project {
     /// probation.
     pub(super) fn deploy(&mut self, host: &Ocelli, session: &str) {
         let url = format!("http://{}", host.address());
-        let deploy = ["deploy", session, COMPONENT, "--settings", "{}", "--wait", "healthy"];
+        let deploy = ["deploy", session, COMPONENT, "--wait", "healthy"];
         let mut deploy = self.command(&[&deploy[..], &["--url", &url]].concat());
         let line = self.timed("deploy", &mut deploy);
         assert!(line.contains("bright-spot 0.1.0, compiled in "), "{line}");
