@@ -80,6 +80,78 @@ fn every_frame_of_a_clip_is_processed_and_what_is_found_is_written_and_drawn() {
     assert_eq!((&video["rate"], &video["plays"]), (&10.0.into(), &true.into()), "{video}");
 }
 
+/// What `object-detect` says of each frame of the clip with people, with these settings.
+fn detected(folder: &Path, settings: &str) -> Vec<Value> {
+    let (detect, clip) = (built_in_pipeline("object-detect"), clip("people-576-high.mp4"));
+    let models = root().join("models");
+    let (status, printed, said) = pipeline(
+        folder,
+        &[
+            "run",
+            text(&detect),
+            "--video",
+            text(&clip),
+            "--models",
+            text(&models),
+            "--settings",
+            settings,
+            "--json",
+            "found.jsonl",
+        ],
+    );
+    assert_eq!(status, Some(0), "{printed}{said}");
+    lines(&folder.join("found.jsonl"))
+}
+
+/// Intersection over union of the boxes of two detections.
+fn overlap(one: &Value, other: &Value) -> f64 {
+    let edges = |found: &Value| {
+        let [x, y, w, h] = [0, 1, 2, 3].map(|n| found["box"][n].as_f64().unwrap());
+        [x, y, x + w, y + h]
+    };
+    let (a, b) = (edges(one), edges(other));
+    let area =
+        |[left, top, right, bottom]: [f64; 4]| (right - left).max(0.0) * (bottom - top).max(0.0);
+    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    both / (area(a) + area(b) - both)
+}
+
+#[test]
+fn on_a_budget_there_are_boxes_on_every_frame_of_a_clip_by_few_runs_of_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let every = detected(folder, "{}");
+    let budget = detected(folder, r#"{"mode": "budget", "runs_per_second": 2}"#);
+    assert_eq!((every.len(), budget.len()), (100, 100));
+    assert!(every.iter().all(|line| line["source"].is_null()), "nothing is said where all is new");
+
+    let ages: Vec<_> = budget.iter().map(|line| line["model_age_ms"].as_u64().unwrap()).collect();
+    let runs = ages.iter().filter(|age| **age == 0).count();
+    assert!((18..=22).contains(&runs), "{runs} runs in 10 s: {ages:?}");
+    for (line, age) in budget.iter().zip(&ages) {
+        let source = line["source"].as_str().unwrap();
+        assert_eq!(source == "model", *age == 0, "{line}");
+        assert!(["model", "flow", "predicted"].contains(&source), "{line}");
+        assert!(!line["detections"].as_array().unwrap().is_empty(), "{line}");
+    }
+
+    let of = |line: &Value| line["detections"].as_array().unwrap().clone();
+    let people = |line: &Value| {
+        let mut found = of(line);
+        found.retain(|found| found["track"].is_u64() && found["label"] == "person");
+        found
+    };
+    let (mut there, mut found) = (0, 0);
+    for (one, other) in every.iter().zip(&budget) {
+        let boxes = of(other);
+        for person in people(one) {
+            there += 1;
+            found += usize::from(boxes.iter().any(|b| overlap(&person, b) >= 0.5));
+        }
+    }
+    assert!(there > 400 && found * 100 >= there * 90, "{found} of {there}");
+}
+
 #[test]
 fn pictures_of_a_folder_are_frames_in_the_order_of_their_names() {
     let folder = tempfile::tempdir().unwrap();

@@ -44,8 +44,8 @@ async fn with_a_tenth_of_a_core_results_grow_old_and_say_so_and_nobody_starves_a
         oldest
     });
     for oldest in join_all(watched).await {
-        // Four cameras, a run of 50 ms and more of each: twice a second there is time for one.
-        assert!(oldest > 500, "{oldest} ms");
+        // Four runs of 8 ms, on a fast processor, take a tenth of a core 320 ms.
+        assert!(oldest > 200, "{oldest} ms");
     }
     let mut sessions = Vec::new();
     for session in CAMERAS {

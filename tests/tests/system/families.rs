@@ -194,9 +194,12 @@ async fn single_pictures_need_the_model_that_their_settings_name_and_no_other() 
     }
     // It is there in the end, and needs no other request.
     models.reference(USUAL, USUAL, &[]);
-    while usual().await.0 != 200 {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    ocelli_testkit::within(async {
+        while usual().await.0 != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -196,13 +196,13 @@ fn a_description_that_differs_from_its_file_is_named_with_both_shapes() {
     let site = Site::new();
     let manifest = site.model(DETECTOR).join("model.toml");
     let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replace("[1, 676, 80]", "[1, 677, 80]")).unwrap();
-    let expected = ["cls_s16", "[1, 677, 80]", "[1, 676, 80]"];
+    std::fs::write(&manifest, text.replace("[1, 400, 80]", "[1, 401, 80]")).unwrap();
+    let expected = ["cls_s16", "[1, 401, 80]", "[1, 400, 80]"];
     site.refused(&["models", "inspect", DETECTOR], &expected);
     site.refused(&["check"], &expected);
     std::fs::write(&manifest, text + "\n[embedding]\noutput = \"reg_s8\"\ndimension = 45\n")
         .unwrap();
-    let expected = ["reg_s8", "45", "[1, 2704, 44]"];
+    let expected = ["reg_s8", "45", "[1, 1600, 44]"];
     site.refused(&["models", "inspect", DETECTOR], &expected);
     site.refused(&["models", "list"], &expected);
     site.refused(&["check"], &expected);

@@ -79,7 +79,8 @@ function Content({ store, described }: { store: SettingsStore; described: Schema
   const chosen = useSignal<string | null>(null);
   const pictureAt = useSignal(Date.now());
   const settings = draft.value.value;
-  const schema = labelled(described, settings);
+  const known = models.answer.value;
+  const schema = useMemo(() => labelled(described, settings), [described, settings, known]);
   const found = useMemo(() => drawables(schema, settings), [schema, settings]);
   const busy = store.deployments.attempt.value?.state === "asked" || store.saving.value !== "no";
   const disabled = !mayOperate.value || busy;
