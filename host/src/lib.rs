@@ -20,6 +20,7 @@ mod discover;
 pub mod event;
 #[doc(hidden)]
 pub mod fuzzing;
+mod import;
 pub mod inference;
 pub mod journal;
 pub mod monitor;

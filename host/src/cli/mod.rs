@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod deployments;
 mod host;
+mod import;
 mod logs;
 mod models;
 mod pipeline;
@@ -48,6 +49,10 @@ enum Command {
     /// Say what a camera or a file is and which reader plays it, or why it does not play. Needs no
     /// running host. Exit status 0 where it plays, 1 where it does not.
     Probe(probe::ProbeCommand),
+    /// Turn the cameras of go2rtc's or Frigate's config into entries for this one. `${NAME}` and
+    /// `{FRIGATE_NAME}` in addresses are taken from the environment. Exit status 1: none could be
+    /// taken.
+    Import(import::ImportCommand),
     /// List the sessions of a running host.
     Sessions(host::HostArgs),
     /// Show the config of a running host beside what runs. Exit status 1 where they differ, or
@@ -80,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Serve { config } => serve(&config),
         Command::Check(check) => check.run(),
         Command::Probe(probe) => probe.run(),
+        Command::Import(import) => import.run(),
         Command::Sessions(host) => sessions::print(&host),
         Command::Config(host) => config::print(&host),
         Command::Deploy(deploy) => deploy.run(),

@@ -26,6 +26,7 @@ const LAYERS: &[&str] = &[
     "shape",
     "discover",
     "config",
+    "import",
     "telemetry",
     "journal",
     "event",
