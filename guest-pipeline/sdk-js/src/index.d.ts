@@ -216,6 +216,16 @@ export const log: Record<
   (message: string, context?: string) => void
 >;
 
+/** The host's time for models, shared between its cameras. */
+export const budget: {
+  /**
+   * Asks, once a frame, whether models may run for it. `want`, 0 to 1: how much of the picture the
+   * results no longer describe. False: go on without, and ask again at the next frame. Of a file,
+   * in a dry run and for a single picture it is always true.
+   */
+  ask(want: number): boolean;
+};
+
 /** A model by its name. Load it in `init`: the first use of it on this host takes a while. */
 export class Model {
   constructor(name: string);

@@ -1,6 +1,7 @@
 /** The SDK for camera pipelines in JavaScript and TypeScript: one class is a pipeline. */
 
 export { Box, suppress } from './boxes.js';
+export { budget } from './budget.js';
 export { Classifier, cosine, unit } from './classify.js';
 export { Detector } from './detect.js';
 export { HostError, PipelineError, SettingsError } from './errors.js';

@@ -58,6 +58,10 @@ export function withHost<T>(
     models?: Record<string, Script>;
     descriptions?: Record<string, RawModelDescription>;
     lines?: [string, string][];
+    /** The next answers to `budget.ask`; after the last one it is yes. */
+    budget?: boolean[];
+    /** What `budget.ask` was called with is added here. */
+    wants?: number[];
   },
   work: () => T | Promise<T>,
 ): Promise<T>;

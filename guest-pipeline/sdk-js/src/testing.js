@@ -218,11 +218,17 @@ export function described({ decoder, spec, labels = [], input = 'input' } = {}) 
 /**
  * Stands in for the host while `work` runs. `models` maps names to functions of the named inputs,
  * which give each output's shape and numbers, and its type where that is not `FP32`;
- * `descriptions` has what the host knows of them, by `described`. At the end no handle may be open.
+ * `descriptions` has what the host knows of them, by `described`. `budget` are the next answers to
+ * `budget.ask`; after the last one it is yes, as with a file. What was asked with is added to
+ * `wants`. At the end no handle may be open.
  */
-export async function withHost({ models = {}, descriptions = {}, lines = [] }, work) {
+export async function withHost(
+  { models = {}, descriptions = {}, lines = [], budget = [], wants = [] },
+  work,
+) {
   const before = { ...host };
   const buckets = new Map();
+  const answers = [...budget];
   open = 0;
   Object.assign(host, {
     store: {
@@ -233,6 +239,12 @@ export async function withHost({ models = {}, descriptions = {}, lines = [] }, w
     },
     atomics: { increment },
     boxes: { best, rows, suppress },
+    budget: {
+      ask(want) {
+        wants.push(want);
+        return answers.shift() ?? true;
+      },
+    },
     graph: {
       loadByName(name) {
         if (Object.hasOwn(models, name)) return new FakeGraph(models[name]);

@@ -80,12 +80,13 @@ function host(work) {
       labels: ['audi', 'bmw'],
     }),
   };
-  return withHost({ models, descriptions }, work);
+  // Of the page's pipelines only `Held` asks.
+  return withHost({ models, descriptions, budget: [true, false, false] }, work);
 }
 
 test('each pipeline does what the page says', async () => {
   const classes = await pipelines();
-  const expected = 'Gate Follow Count Loiter Brands Alike Own Pictures';
+  const expected = 'Gate Follow Held Count Loiter Brands Alike Own Pictures';
   assert.deepEqual(Object.keys(classes), expected.split(' '));
   const [played, outputs] = [{}, {}];
   const frame = (index) => {
@@ -105,6 +106,10 @@ test('each pipeline does what the page says', async () => {
   const kinds = (name) => outputs[name].flatMap(({ events }) => events.map(({ kind }) => kind));
   const { label, track } = outputs.Follow[3].detections[0];
   assert.deepEqual([label, track], ['person', 1]);
+  const sources = outputs.Held.map(({ basis }) => basis.source);
+  assert.deepEqual(sources, ['model', 'predicted', 'predicted', 'model']);
+  assert.equal(outputs.Held[2].basis.modelAge, 10n ** 9n);
+  assert.deepEqual(outputs.Held.map(({ detections }) => detections.length), [1, 1, 1, 1]);
   assert.deepEqual(kinds('Count'), ['entered']);
   assert.deepEqual(kinds('Pictures'), ['first']);
   const [brand] = outputs.Brands[0].detections[0].attributes;

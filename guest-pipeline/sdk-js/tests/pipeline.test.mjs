@@ -9,6 +9,7 @@ import {
   Model,
   NanoDet,
   Yolo,
+  budget,
   exportPipeline,
   integer,
   settings,
@@ -273,6 +274,31 @@ test('a frame says what moves and where points go', async () => {
     [[9, 1], false, [[7, 6], undefined]],
     [[], true, stay],
   ]);
+});
+
+test('a budget is asked, and says yes after the last answer', async () => {
+  class Thrifty extends Counter {
+    process({ index }) {
+      const source = budget.ask(index / 4) ? 'model' : 'predicted';
+      return { detections: [], basis: { source } };
+    }
+  }
+  const script = [0, 1, 2].map((index) => new FakeFrame({ index }));
+  const wants = [];
+  const outputs = await withHost({ budget: [false, true], wants }, () => play(Thrifty, script));
+  const sources = outputs.map(({ basis }) => basis.source);
+  assert.deepEqual(sources, ['predicted', 'model', 'model']);
+  assert.deepEqual(wants, [0, 0.25, 0.5]);
+});
+
+test('a budget that is asked for nothing is an error of the pipeline', async () => {
+  class Careless extends Counter {
+    process() {
+      return budget.ask(this.uncertainty) ? [] : undefined;
+    }
+  }
+  const asked = withHost({}, () => play(Careless, [new FakeFrame()]));
+  await assert.rejects(asked, /budget.ask takes a number, not undefined/);
 });
 
 test('each form of YOLO gives the same boxes', async () => {

@@ -31,6 +31,7 @@
 
 from . import (
     boxes,
+    budget,
     classify,
     detect,
     errors,
@@ -113,6 +114,7 @@ __all__ = [
     "Tracker",
     "Zone",
     "boxes",
+    "budget",
     "classify",
     "cosine",
     "detect",

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     # The types of all interfaces are in one module.
     from . import _native as atomics
     from . import _native as boxes
+    from . import _native as budget
     from . import _native as description
     from . import _native as frames
     from . import _native as graph
@@ -24,6 +25,7 @@ else:
         from wit_world.imports import (
             atomics,
             boxes,
+            budget,
             frames,
             graph,
             logging,
@@ -37,6 +39,7 @@ else:
             Err,
             atomics,
             boxes,
+            budget,
             description,
             frames,
             graph,
@@ -51,6 +54,7 @@ __all__ = [
     "Err",
     "atomics",
     "boxes",
+    "budget",
     "description",
     "frames",
     "graph",

@@ -281,6 +281,7 @@ class Level(enum.Enum):
 if TYPE_CHECKING:
     # The functions and the resource of the interfaces below, for type checkers.
     Tensor: Any
+    ask: Any
     best: Any
     describe: Any
     increment: Any
@@ -319,6 +320,7 @@ boxes = SimpleNamespace(
     rows=_absent("boxes.rows"),
     suppress=_absent("boxes.suppress"),
 )
+budget = SimpleNamespace(ask=_absent("budget.ask"))
 models = SimpleNamespace(
     TensorDescription=TensorDescription,
     PictureInput=PictureInput,

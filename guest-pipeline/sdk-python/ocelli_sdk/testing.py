@@ -208,17 +208,22 @@ def described(
 class FakeHost:
     """Stands in for the host: `models` maps names to functions of the named inputs, which give
     each output's shape and numbers, and its type where that is not `FP32`; `descriptions` says
-    what the host knows of them, by `described`. At its end no handle may be open."""
+    what the host knows of them, by `described`; `budget` are the next answers to `budget.ask`, and
+    after the last one it is yes, as with a file. `wants` is what was asked with. At its end no
+    handle may be open."""
 
     def __init__(
         self,
         models: Mapping[str, Script] | None = None,
         descriptions: Mapping[str, Any] | None = None,
+        budget: Iterable[bool] = (),
     ) -> None:
         self.models, self.descriptions = dict(models or {}), dict(descriptions or {})
+        self._answers, self.wants = iter(budget), list[float]()
         self._patches: list[Any] = [
             mock.patch.object(_host.models, "describe", self._describe),
             mock.patch.object(_host.tensor, "Tensor", FakeTensor.of_bytes),
+            mock.patch.object(_host.budget, "ask", self._ask),
             mock.patch.object(_host.boxes, "best", _best),
             mock.patch.object(_host.boxes, "rows", _rows),
             mock.patch.object(_host.boxes, "suppress", _suppress),
@@ -247,6 +252,10 @@ class FakeHost:
 
     def _log(self, level: Any, context: str, message: str) -> None:
         self.lines.append((level.name.lower(), message))
+
+    def _ask(self, want: float) -> bool:
+        self.wants.append(want)
+        return next(self._answers, True)
 
     def _describe(self, name: str) -> Any:
         if name in self.descriptions:

@@ -68,7 +68,8 @@ def host():
         "nanodet-g-320-int8": described(NANODET, tensor_spec(320, 320), labels),
         "brands": described(CLASSIFIER, tensor_spec(224, 224), ["audi", "bmw"]),
     }
-    return FakeHost(models, descriptions)
+    # Of the page's pipelines only `Held` asks.
+    return FakeHost(models, descriptions, budget=[True, False, False])
 
 
 class Page(unittest.TestCase):
@@ -84,10 +85,14 @@ class Page(unittest.TestCase):
                     played[name].command()
                     outputs[name].append(played[name].process(frames[-1]))
             query = played["count"].query()
-        names = "gate follow count loiter brands alike own pictures"
+        names = "gate follow held count loiter brands alike own pictures"
         self.assertEqual(list(classes), names.split())
         followed = outputs["follow"][-1].detections
         self.assertEqual([(one.label, one.track) for one in followed], [("person", 1)])
+        sources = [output.basis.source.name for output in outputs["held"]]
+        self.assertEqual(sources, ["MODEL", "PREDICTED", "PREDICTED", "MODEL"])
+        self.assertEqual([output.basis.model_age for output in outputs["held"]][2], 10**9)
+        self.assertEqual([len(output.detections) for output in outputs["held"]], [1] * 4)
         kinds = {name: [e.kind for o in made for e in o.events] for name, made in outputs.items()}
         self.assertEqual(kinds["count"], ["entered"])
         self.assertEqual(query, {"entered": 2, "left": 0}, "counts of `count` and `loiter`")

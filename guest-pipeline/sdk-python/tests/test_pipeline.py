@@ -5,6 +5,7 @@ import unittest
 from dataclasses import dataclass
 
 from ocelli_sdk import (
+    Basis,
     Box,
     CameraPipeline,
     Detection,
@@ -12,7 +13,9 @@ from ocelli_sdk import (
     Model,
     Output,
     PipelineError,
+    Source,
     Tensor,
+    budget,
     export,
     nanodet,
     setting,
@@ -285,6 +288,26 @@ class Detecting(unittest.TestCase):
         stay = [(5.0, 6.0), (90.0, 6.0)]
         wanted = [([], False, stay), ([9, 1], False, [(7.0, 6.0), None]), ([], True, stay)]
         self.assertEqual(seen, wanted)
+
+    def test_a_budget_is_asked_and_says_yes_after_the_last_answer(self):
+        class Thrifty(Counter):
+            def process(self, frame):
+                source = Source.MODEL if budget.ask(frame.index / 4) else Source.PREDICTED
+                return Output([], basis=Basis(source, 0))
+
+        with FakeHost(budget=[False, True]) as host:
+            outputs = play(Thrifty, [FakeFrame(n) for n in range(3)])
+        sources = [output.basis.source for output in outputs]
+        self.assertEqual(sources, [Source.PREDICTED, Source.MODEL, Source.MODEL])
+        self.assertEqual(host.wants, [0, 0.25, 0.5])
+
+    def test_a_budget_that_is_asked_for_nothing_is_an_error_of_the_pipeline(self):
+        class Careless(Counter):
+            def process(self, frame):
+                return [] if budget.ask(None) else None
+
+        with FakeHost(), self.assertRaisesRegex(PipelineError, "TypeError"):
+            play(Careless, [FakeFrame()])
 
     def test_each_form_of_yolo_gives_the_same_boxes(self):
         # In a tensor of 64 x 64 pixels: a box about (32, 32) of 16 x 8, class 1 of 3, score 0.72;

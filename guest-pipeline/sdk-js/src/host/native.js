@@ -11,6 +11,7 @@ export const host = {
     rows: absent('boxes.rows'),
     suppress: absent('boxes.suppress'),
   },
+  budget: { ask: absent('budget.ask') },
   graph: { loadByName: absent('graph.loadByName') },
   logging: { log: () => {} },
   models: { describe: absent('models.describe') },
