@@ -6,7 +6,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, fuzz, process, programs, sdks, setup, skips, structure, ui};
+use crate::{features, fuzz, process, programs, promtool, sdks, setup, skips, structure, ui};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
@@ -36,6 +36,9 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     // there.
     runner.args(["--release", "--workspace"]).args(filter);
     system_environment(&mut runner, workspace);
+    if let Some(tool) = promtool::find() {
+        runner.env(promtool::VARIABLE, tool);
+    }
     if full {
         runner.env(DEPTH.0, DEPTH.1);
     }

@@ -12,6 +12,7 @@ mod onnxruntime;
 mod pages;
 mod process;
 mod programs;
+mod promtool;
 mod sdks;
 mod setup;
 mod skips;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::programs::GUEST_TARGET;
 use crate::workspace::Workspace;
-use crate::{clients, onnxruntime, process};
+use crate::{clients, onnxruntime, process, promtool};
 
 /// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH
 /// does not see.
@@ -94,6 +94,7 @@ pub(crate) fn for_measuring() -> Result<()> {
 pub(crate) fn for_testing(workspace: &Workspace) -> Result<()> {
     everything()?;
     packages(TO_TEST.iter())?;
+    promtool::install()?;
     clients::install(workspace)
 }
 

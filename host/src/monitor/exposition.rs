@@ -10,6 +10,7 @@ mod sessions;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus_client::collector::Collector;
@@ -65,6 +66,10 @@ pub(super) struct Exposition {
     /// The kinds of drift of the cameras that have one, by their names.
     drifts: BTreeMap<String, DriftKind>,
     journal: JournalMetrics,
+    /// Events that wait for the disk.
+    events_waiting: u64,
+    /// When tokens of the config end, by their names: seconds since 1970.
+    token_ends: Vec<(String, f64)>,
     programs: [ProcessSample; 2],
     /// Open descriptors of the host, and its limit.
     descriptors: Option<(u64, u64)>,
@@ -115,6 +120,10 @@ impl Exposition {
             *fallbacks.entry(model.name).or_default() |= model.fell_back.is_some();
         }
         let together = ProcessUsage::together(&inferring);
+        let config = Arc::clone(&monitor.config.borrow());
+        let token_ends = config.server.tokens.iter();
+        let token_ends = token_ends
+            .filter_map(|token| Some((token.name.clone(), token.expires?.as_second() as f64)));
         let drifts = monitor.deployer.drifts().into_iter();
         let drifts = drifts.map(|(camera, drift)| (camera, drift.kind));
         Self {
@@ -124,6 +133,8 @@ impl Exposition {
             reloads: monitor.deployer.reload_figures(),
             drifts: drifts.collect(),
             journal: monitor.hub.events().metrics(),
+            events_waiting: monitor.hub.events().health().waiting,
+            token_ends: token_ends.collect(),
             programs: [
                 ProcessSample { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 ProcessSample { name: "inference", now: together, cpu: inference },
@@ -131,7 +142,7 @@ impl Exposition {
             descriptors: process::descriptors(),
             inference: status,
             fallbacks,
-            session_limit: monitor.config.borrow().session_processes.max_concurrent_sessions,
+            session_limit: config.session_processes.max_concurrent_sessions,
             hub: monitor.hub.counts(),
             redis: monitor.redis.metrics(),
             lost_lines: (monitor.lost_lines)(),

@@ -36,6 +36,7 @@ mod isolation;
 mod manager;
 mod metrics;
 mod models;
+mod monitoring;
 mod objects;
 mod operator;
 mod probe;

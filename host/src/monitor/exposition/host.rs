@@ -23,6 +23,7 @@ impl Exposition {
         self.analysis(out)?;
         self.deployments(out)?;
         self.config(out)?;
+        self.tokens(out)?;
         self.journal(out)?;
         self.redis(out)
     }
@@ -184,9 +185,17 @@ impl Exposition {
             .samples(each)
     }
 
+    fn tokens(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+        let ends = self.token_ends.iter();
+        out.gauge("token_expiry_timestamp_seconds", "When a token of the config ends, since 1970")?
+            .samples(ends.map(|(token, end)| ([("token", token.as_str())], *end)))
+    }
+
     fn journal(&self, out: &mut Families<'_, '_>) -> fmt::Result {
         let figures = self.journal;
         out.counter("journal_events", "Events that were kept and told")?.value(figures.events)?;
+        out.gauge("journal_waiting_events", "Events that wait for the disk")?
+            .value(self.events_waiting)?;
         out.counter(
             "journal_events_lost",
             "Events lost because too many of their session waited for the disk",

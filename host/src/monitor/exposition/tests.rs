@@ -136,6 +136,8 @@ fn exposition(sessions: &[&str]) -> Exposition {
             bytes: 4096,
             attachment_bytes: 77,
         },
+        events_waiting: 8,
+        token_ends: vec![("wall".to_owned(), 1_900_000_000.0)],
         deployments: crate::deploy::DeploymentFigures {
             outcomes: [(crate::deploy::Outcome::Aborted, 2)].into(),
             gap_ms: sessions.iter().map(|id| ((*id).to_owned(), 40.0)).collect(),
@@ -482,4 +484,50 @@ fn every_metric_is_in_the_operator_reference() {
     let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let missing: Vec<&str> = names.filter(|name| !page.contains(&format!("`{name}"))).collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn rules_and_dashboard_name_what_is_exported_with_labels_that_it_has() {
+    let text = exposition(&["cam"]).into_text();
+    let Parsed { types, samples } = Parsed::read(&text);
+    // Words name a family as such, too.
+    let mut exported: BTreeMap<String, BTreeSet<String>> =
+        types.into_keys().map(|family| (family, BTreeSet::new())).collect();
+    for (name, labels) in samples.into_keys() {
+        exported.entry(name).or_default().extend(labels.into_keys());
+    }
+    // What Prometheus adds by itself.
+    for labels in exported.values_mut() {
+        labels.extend(["instance", "job"].map(str::to_owned));
+    }
+    let rules = include_str!("../../../../config/monitoring/ocelli.rules.yml");
+    let tried = include_str!("../../../../config/monitoring/ocelli.rules.test.yml");
+    let dashboard = include_str!("../../../../config/monitoring/grafana.json");
+    for (file, text) in [("rules", rules), ("their tests", tried), ("dashboard", dashboard)] {
+        let named = selectors(text);
+        assert!(named.len() >= 30, "{file}: {named:?}");
+        for (name, labels) in named {
+            let has = exported.get(name);
+            let has = has.unwrap_or_else(|| panic!("{file}: there is no {name}"));
+            for label in labels {
+                assert!(has.contains(label), "{file}: {name} has no label {label}");
+            }
+        }
+    }
+}
+
+/// The metrics that a text names, each with the labels in the braces behind it.
+fn selectors(text: &str) -> Vec<(&str, Vec<&str>)> {
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let starts = text.match_indices("ocelli_").map(|(at, _)| at);
+    let starts = starts.filter(|at| *at == 0 || !word(text.as_bytes()[at - 1]));
+    let named = starts.map(|at| {
+        let rest = &text[at..];
+        let (name, rest) = rest.split_at(rest.bytes().position(|byte| !word(byte)).unwrap());
+        let braces = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+        let labels = braces.map_or("", |(labels, _)| labels).split(',');
+        let labels = labels.filter_map(|label| label.split(['=', '!']).next());
+        (name, labels.filter(|label| !label.is_empty()).collect())
+    });
+    named.collect()
 }
