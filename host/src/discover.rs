@@ -59,6 +59,9 @@ pub(crate) struct DiscoveredCamera {
     pub hardware: Option<String>,
     /// Its streams, if it tells them.
     pub streams: Vec<DiscoveredStream>,
+    /// The keys `source` and `substream` of a camera of the config; null: there are no two streams
+    /// of which one is much smaller.
+    pub proposal: Option<StreamProposal>,
     /// Why it does not tell its streams; null: it does.
     pub fault: Option<String>,
 }
@@ -75,6 +78,63 @@ pub(crate) struct DiscoveredStream {
     pub encoding: Option<String>,
     /// Width and height in pixels; null: it does not say.
     pub size: Option<(u32, u32)>,
+}
+
+/// Two streams of a camera: one for viewers and a smaller one to analyse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(crate) struct StreamProposal {
+    /// The URL of the largest stream, without credentials.
+    pub source: String,
+    /// The URL of the smaller one.
+    pub substream: String,
+}
+
+/// Width in pixels down to which a stream is rather analysed than a larger one: models take
+/// pictures of 320 to 640.
+const ENOUGH: u32 = 640;
+
+impl StreamProposal {
+    /// Of streams of one camera. The larger has to be `viewed`, where that is known.
+    pub(crate) fn of(streams: &[DiscoveredStream], viewed: Option<&str>) -> Option<Self> {
+        let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        let sized = || streams.iter().filter_map(|stream| Some((stream, stream.size?)));
+        let (main, size) = match viewed {
+            Some(viewed) => sized().find(|(stream, _)| stream.source == viewed)?,
+            None => sized().max_by_key(|(_, size)| pixels(*size))?,
+        };
+        // A stream that is hardly smaller saves nothing.
+        let smaller = sized().filter(|(_, other)| pixels(*other) * 2 <= pixels(size));
+        let (substream, _) = smaller.min_by_key(|(_, (width, height))| {
+            let is_enough = *width >= ENOUGH;
+            // The smallest that is enough, or the largest that is not.
+            let pixels = pixels((*width, *height));
+            (!is_enough, if is_enough { pixels } else { u64::MAX - pixels })
+        })?;
+        Some(Self { source: main.source.clone(), substream: substream.source.clone() })
+    }
+}
+
+/// The two streams that a camera offers which is known by one: asked by ONVIF, at the address that
+/// its name has, where the standard puts the service (ONVIF Core, 5.1.1).
+pub(crate) async fn propose(
+    viewed: &Url,
+    address: IpAddr,
+    login: Option<&CameraLogin>,
+) -> Option<StreamProposal> {
+    let place = SocketAddr::new(address, 80);
+    let service = Url::parse(&format!("http://{place}/onvif/device_service")).ok()?;
+    let found = ProbeMatch { address, service: Some(service), name: None, hardware: None };
+    let camera = device::ask(found, login, Instant::now() + WAIT).await;
+    // The camera has a host of its own in its URLs, and often other options behind them.
+    let is_viewed = |source: &&DiscoveredStream| {
+        Url::parse(&source.source).is_ok_and(|url| {
+            url.path() == viewed.path()
+                && (url.query() == viewed.query() || viewed.query().is_none())
+        })
+    };
+    let viewed = camera.streams.iter().find(is_viewed)?.source.clone();
+    StreamProposal::of(&camera.streams, Some(&viewed))
 }
 
 /// User name and password of cameras. Without `Debug`: it holds a secret.

@@ -360,7 +360,7 @@ impl InsightControl for HostControl {
     }
 
     fn source(&self, session: &str) -> Option<Source> {
-        self.sessions.get(session).map(|session| session.spec().source.clone())
+        self.sessions.get(session).map(|session| session.spec().analysed().clone())
     }
 
     fn admitted(&self, source: Source) -> Result<Source, ProbeError> {

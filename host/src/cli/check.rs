@@ -129,20 +129,20 @@ impl CheckCommand {
         let of_models =
             |fault: String| file.problem("models.directory", fault).shown(&file.path, None);
         problems.extend(faults.into_iter().map(of_models));
-        let mut probes = None;
+        let (mut probes, mut warnings) = (None, config.warnings());
         if self.probe {
-            let (seen, faults) = probe_cameras(file).await?;
-            probes = Some(seen);
-            problems.extend(
-                faults.into_iter().map(|(camera, fault)| fault.shown(&file.path, Some(&camera))),
-            );
+            let probed = probe_cameras(file).await?;
+            probes = Some(probed.probes);
+            warnings.extend(probed.warnings);
+            let faults = probed.faults.into_iter();
+            problems.extend(faults.map(|(camera, fault)| fault.shown(&file.path, Some(&camera))));
         }
         problems.sort_by_key(|problem| problem.line);
         Ok(CheckSummary {
             config: file.path.display().to_string(),
             good: problems.is_empty(),
             problems,
-            warnings: config.warnings(),
+            warnings,
             cameras: Some(config.cameras.len()),
             models: Some(offered.len()),
             probes,
@@ -194,27 +194,91 @@ async fn compiler(
     Ok((compiler, temporary))
 }
 
-/// Probes every camera. Also gives the faults of those that do not play.
-async fn probe_cameras(
-    file: &ConfigFile,
-) -> anyhow::Result<(Vec<CameraProbe>, Vec<(String, ConfigProblem)>)> {
-    let probed = stream::iter(file.config.cameras.iter().enumerate())
-        .map(|(index, camera)| async move {
-            eprintln!("ocelli: probing {}", printable(&camera.id));
-            let (report, _) = probe::probe(&camera.source, PROBE_SECONDS).await?;
-            anyhow::Ok((index, CameraProbe { camera: camera.id.clone(), report }))
+/// What probes of all cameras say.
+#[derive(Default)]
+struct Probed {
+    probes: Vec<CameraProbe>,
+    /// Of streams that do not play, with the camera's name.
+    faults: Vec<(String, ConfigProblem)>,
+    warnings: Vec<String>,
+}
+
+/// Probes every stream of every camera.
+async fn probe_cameras(file: &ConfigFile) -> anyhow::Result<Probed> {
+    let streams = file.config.cameras.iter().enumerate().flat_map(|(index, camera)| {
+        let source = Some((index, camera, "source", &camera.source));
+        let substream = camera.substream.as_ref();
+        source.into_iter().chain(substream.map(|stream| (index, camera, "substream", stream)))
+    });
+    let probed = stream::iter(streams)
+        .map(|(index, camera, key, stream)| async move {
+            let name = match key {
+                "source" => camera.id.clone(),
+                _ => format!("{} ({key})", camera.id),
+            };
+            eprintln!("ocelli: probing {}", printable(&name));
+            let (report, _) = probe::probe(stream, PROBE_SECONDS).await?;
+            anyhow::Ok((index, key, CameraProbe { camera: name, report }))
         })
         .buffered(PROBES)
         .collect::<Vec<_>>()
         .await;
-    let (mut probes, mut faults) = (Vec::new(), Vec::new());
+    let mut all = Probed::default();
+    // A substream comes behind its camera's source.
+    let mut source_size = None;
     for one in probed {
-        let (index, probe) = one?;
+        let (index, key, probe) = one?;
         if !probe.report.plays {
-            let fault = file.problem(format!("cameras[{index}].source"), probe.report.summary());
-            faults.push((probe.camera.clone(), fault));
+            let fault = file.problem(format!("cameras[{index}].{key}"), probe.report.summary());
+            all.faults.push((probe.camera.clone(), fault));
         }
-        probes.push(probe);
+        let size = probe.report.size;
+        let sizes = source_size.filter(|_| key == "substream").zip(size);
+        let odd = sizes.and_then(|(source, size)| odd_sizes(source, size));
+        all.warnings.extend(odd.map(|odd| format!("camera {}: {odd}", printable(&probe.camera))));
+        source_size = size;
+        all.probes.push(probe);
     }
-    Ok((probes, faults))
+    Ok(all)
+}
+
+/// Width and height in pixels.
+type Size = (u32, u32);
+
+/// By how much the shapes of two streams of a camera may differ, in percent: 640 x 368 is 16:9 for
+/// an encoder.
+const SHAPES_APART: f64 = 5.0;
+
+/// What is odd about a substream beside a source of this size.
+fn odd_sizes(main: Size, sub: Size) -> Option<String> {
+    let pixels = |(width, height): Size| u64::from(width) * u64::from(height);
+    let shape = |(width, height): Size| f64::from(width) / f64::from(height.max(1));
+    let ((width, height), (main_width, main_height)) = (sub, main);
+    let sizes = format!("{width} x {height} beside {main_width} x {main_height} of the source");
+    if pixels(sub) >= pixels(main) {
+        return Some(format!("{sizes}: it is not smaller, so it costs more and shows no more"));
+    }
+    let apart = (shape(sub) / shape(main).max(f64::MIN_POSITIVE) - 1.0).abs() * 100.0;
+    (apart > SHAPES_APART).then(|| {
+        format!(
+            "{sizes}: another shape; boxes are stretched over the source's picture, which is right \
+             only if both show the same scene: compare them"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_substream_is_smaller_and_of_the_same_shape() {
+        assert_eq!(odd_sizes((1920, 1080), (640, 360)), None);
+        assert_eq!(odd_sizes((1920, 1080), (640, 368)), None, "rounded up by its encoder");
+        let odd = |sub| odd_sizes((1920, 1080), sub).unwrap_or_default();
+        assert!(odd((704, 576)).contains("another shape"), "{}", odd((704, 576)));
+        assert!(odd((1920, 1080)).contains("not smaller"));
+        assert!(odd((2560, 1440)).contains("2560 x 1440 beside 1920 x 1080"));
+        assert!(odd_sizes((0, 0), (1, 0)).is_some());
+    }
 }

@@ -7,14 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use serde::Serialize;
+use tokio::time::timeout;
 
 use super::table::printable;
 use crate::config::Config;
-use crate::config::source::{ReaderSetting, Source, SourceError, SourceOptions, Transport};
+use crate::config::source::{
+    ReaderSetting, RtspSource, Source, SourceError, SourceOptions, Transport,
+};
+use crate::discover::{CameraLogin, propose};
 use crate::journal::Journal;
 use crate::probe::{self, ProbeFault, ProbeReport, StillFormat};
 use crate::source::Sources;
 use crate::worker::Programs;
+
+/// How long a camera may take to tell its other streams by ONVIF; one without drops the connection
+/// or does not answer.
+const ONVIF: Duration = Duration::from_secs(4);
 
 /// See the module's documentation.
 #[derive(Args)]
@@ -52,15 +61,24 @@ impl ProbeCommand {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.context("starting the runtime")?;
         let (report, still) = runtime.block_on(probe(&source, self.seconds))?;
+        let substream = match &source {
+            Source::Rtsp(camera) if report.plays => {
+                runtime.block_on(async { timeout(ONVIF, proposed(camera)).await.ok().flatten() })
+            }
+            _ => None,
+        };
         if let (true, Some(path)) = (report.plays, &self.still) {
             std::fs::write(path, still).with_context(|| format!("writing {}", path.display()))?;
         }
         // The reader's processes end with this one.
         runtime.shutdown_background();
         if self.json {
-            println!("{}", serde_json::to_string(&report)?);
+            println!("{}", serde_json::to_string(&Printed { report: &report, substream })?);
         } else {
             print!("{}", text(&report));
+            if let Some(substream) = substream {
+                print!("{}", line(("substream", format!("{substream}: smaller, to be analysed"))));
+            }
         }
         match (report.plays, &self.still) {
             (false, _) => bail!("{} does not play", report.source),
@@ -96,6 +114,26 @@ impl ProbeCommand {
             source => source,
         }
     }
+}
+
+/// The report for programs.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    report: &'a ProbeReport,
+    /// A smaller stream that the camera offers, without credentials.
+    substream: Option<String>,
+}
+
+/// A smaller stream of the camera, if it tells of one by ONVIF.
+async fn proposed(camera: &RtspSource) -> Option<String> {
+    let mut addresses = tokio::net::lookup_host(camera.address()).await.ok()?;
+    let login = camera.credentials.as_ref().map(|credentials| CameraLogin {
+        user: credentials.user.clone(),
+        password: credentials.password.clone(),
+    });
+    let proposal = propose(camera.url(), addresses.next()?.ip(), login.as_ref()).await?;
+    Some(proposal.substream)
 }
 
 /// Reads a source as a host would, a camera for `seconds`. Also gives the picture of the report as
@@ -136,6 +174,9 @@ fn text(report: &ProbeReport) -> String {
         lines.push(("fault", format!("{kind}{step}: {message}")));
         lines.push(("what to do", (*advice).to_owned()));
     }
-    let line = |(name, value): (&str, String)| format!("{name:<12} {}\n", printable(&value));
     lines.into_iter().map(line).collect()
+}
+
+fn line((name, value): (&str, String)) -> String {
+    format!("{name:<12} {}\n", printable(&value))
 }

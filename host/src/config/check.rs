@@ -272,12 +272,11 @@ impl Check<'_> {
             for (place, fault) in directory::faults(table.directories()) {
                 self.report(key(&format!("directories{place}")), fault);
             }
-            match table.source() {
-                Ok(source) => cameras.push(table.with_source(source)),
-                Err(error) => {
-                    let message = format!("camera \"{}\": {error}", id.escape_debug());
-                    self.report(key("source"), message);
-                }
+            let wrong = |error| format!("camera \"{}\": {error}", id.escape_debug());
+            match table.source().map(|source| (table.substream(&source), source)) {
+                Ok((Ok(substream), source)) => cameras.push(table.with_streams(source, substream)),
+                Ok((Err(error), _)) => self.report(key("substream"), wrong(error)),
+                Err(error) => self.report(key("source"), wrong(error)),
             }
         }
         if indexes.len() > max_sessions {

@@ -145,6 +145,7 @@ pub fn settings(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<Strin
 /// The keys that differ between two entries of one camera.
 fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     let mut keys = source_keys(&old.source, &new.source);
+    keys.extend(substream_keys(old.substream.as_ref(), new.substream.as_ref()));
     keys.extend(named(&[("pipeline", old.pipeline != new.pipeline)]));
     keys.extend(settings(&old.settings, &new.settings));
     keys.extend(named(&[
@@ -177,6 +178,17 @@ fn source_keys(old: &Source, new: &Source) -> Vec<String> {
             ("repeat", old.repeat != new.repeat),
         ]),
         _ => named(&[("source", true)]),
+    }
+}
+
+/// Keys that both streams share are named with the source's.
+fn substream_keys(old: Option<&Source>, new: Option<&Source>) -> Vec<String> {
+    match (old, new) {
+        (Some(Source::Rtsp(old)), Some(Source::Rtsp(new))) => named(&[
+            ("substream", old.url() != new.url()),
+            ("substream (user name or password)", old.credentials != new.credentials),
+        ]),
+        _ => named(&[("substream", old != new)]),
     }
 }
 
@@ -301,6 +313,7 @@ mod tests {
             |(id, source, pipeline, score)| Camera {
                 id,
                 source: Source::parse(source, None, None, false).unwrap(),
+                substream: None,
                 pipeline,
                 settings: score
                     .map(|score| ("score".to_owned(), Value::from(score)))

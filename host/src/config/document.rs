@@ -16,7 +16,9 @@ use super::sections::{
     ResourceLimits, SessionProcesses, StoreConfig, SubscriptionsConfig,
 };
 use super::server::ServerConfig;
-use super::source::{Pace, ReaderSetting, Source, SourceError, SourceOptions, Transport};
+use super::source::{
+    Pace, ReaderSetting, Source, SourceError, SourceOptions, Transport, strip_scheme,
+};
 
 /// Everything that an operator can set, with the defaults in place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -59,6 +61,8 @@ pub struct Camera {
     pub id: String,
     /// The source of its frames.
     pub source: Source,
+    /// A smaller stream of the same camera, whose frames are analysed in the source's place.
+    pub substream: Option<Source>,
     /// A pipeline's name, a path to a `.wasm` component, or a reference to one in a registry; see
     /// [`OciReference`](super::OciReference).
     pub pipeline: String,
@@ -112,6 +116,11 @@ pub(super) struct CameraTable {
     /// avi, or a raw stream).
     #[schemars(length(min = 1), extend("writeOnly" = true))]
     source: String,
+    /// A second, smaller stream of the same camera, rtsp:// or rtsps://: its frames are analysed,
+    /// viewers get those of source. transport, silence_s, reader and the certificates of TLS count
+    /// for both. Left out: one stream does both.
+    #[schemars(length(min = 1), extend("writeOnly" = true))]
+    substream: Option<String>,
     /// How RTSP media is carried. UDP has no reorder buffer here, so it loses more.
     #[schemars(extend("default" = Transport::default()))]
     transport: Option<Transport>,
@@ -216,11 +225,39 @@ impl CameraTable {
         Source::configured(&self.source, options)
     }
 
-    /// The camera, its source read.
-    pub(super) fn with_source(self, source: Source) -> Camera {
+    /// The substream of a camera with this source, read from the same keys.
+    pub(super) fn substream(&self, source: &Source) -> Result<Option<Source>, SourceError> {
+        let Some(text) = &self.substream else { return Ok(None) };
+        let Source::Rtsp(main) = source else {
+            return Err(SourceError::Substream("a substream is of a camera; the source is a file"));
+        };
+        let is_tls = strip_scheme(text.trim(), "rtsps://").is_some();
+        let options = SourceOptions {
+            transport: self.transport,
+            silence_s: self.silence_s,
+            reader: self.reader,
+            ca: self.ca.clone().filter(|_| is_tls),
+            certificate_sha256: self.certificate_sha256.clone().filter(|_| is_tls),
+            ..SourceOptions::default()
+        };
+        match Source::configured(text, options)? {
+            Source::File(_) => Err(SourceError::Substream(
+                "a substream is an rtsp:// or rtsps:// URL of the same camera, no file",
+            )),
+            Source::Rtsp(stream) if stream.is_same_stream(main) => Err(SourceError::Substream(
+                "the substream is the source itself: leave it out, or name the camera's smaller \
+                 stream",
+            )),
+            stream => Ok(Some(stream)),
+        }
+    }
+
+    /// The camera, its streams read.
+    pub(super) fn with_streams(self, source: Source, substream: Option<Source>) -> Camera {
         Camera {
             id: self.id,
             source,
+            substream,
             pipeline: self.pipeline,
             settings: self.settings,
             decode: self.decode,

@@ -22,7 +22,7 @@ const CAMERAS: &str = "cameras";
 const ID: &str = "id";
 
 /// The keys that stand first in a new camera's table, and in a new token's.
-const CAMERA_KEYS: &[&str] = &["source", "transport", "reader", "pipeline"];
+const CAMERA_KEYS: &[&str] = &["source", "substream", "transport", "reader", "pipeline"];
 const TOKEN_KEYS: &[&str] = &["name", "hash", "role"];
 
 /// What stands in the place of a secret.

@@ -60,6 +60,9 @@ pub enum SourceError {
     /// A key of live streams was set for a file.
     #[error("{key} is for rtsp:// sources; this one is a file")]
     LiveKey { key: &'static str },
+    /// A substream that is no stream of a camera, or of no camera.
+    #[error("{0}")]
+    Substream(&'static str),
     /// `pace` or `repeat` was set for a live stream.
     #[error("{key} is for file: sources; this one is a live stream")]
     FileKey { key: &'static str },

@@ -45,6 +45,7 @@ pub(super) async fn ensure(
     let spec = Spec {
         id: id.to_owned(),
         source,
+        substream: None,
         pipeline: CompiledPipeline::missing(pipeline, String::new()),
         settings: Map::new(),
         decode: Default::default(),

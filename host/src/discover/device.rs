@@ -22,8 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::{
-    CameraLogin, DiscoveredCamera, DiscoveredStream, ProbeMatch, envelope, escaped, find, host,
-    parse, text_of,
+    CameraLogin, DiscoveredCamera, DiscoveredStream, ProbeMatch, StreamProposal, envelope, escaped,
+    find, host, parse, text_of,
 };
 use crate::util::line::line;
 
@@ -74,7 +74,8 @@ pub(super) async fn ask(
         Ok(streams) => (streams, None),
         Err(error) => (Vec::new(), Some(line(&error.to_string()))),
     };
-    DiscoveredCamera { address: address.to_string(), name, hardware, streams, fault }
+    let proposal = StreamProposal::of(&streams, None);
+    DiscoveredCamera { address: address.to_string(), name, hardware, streams, proposal, fault }
 }
 
 /// A camera, and what it must be told to be believed.

@@ -190,3 +190,32 @@ async fn the_password_itself_is_told_to_nobody() {
     let camera = device::ask(found, Some(&login), Instant::now() + ALL).await;
     assert!(camera.fault.unwrap().contains("user name"));
 }
+
+#[test]
+fn two_streams_are_proposed_where_one_is_much_smaller_and_still_enough() {
+    let streams = |sizes: &[(u32, u32)]| -> Vec<DiscoveredStream> {
+        let of = |(number, size): (usize, &(u32, u32))| DiscoveredStream {
+            profile: number.to_string(),
+            source: format!("rtsp://c/{number}"),
+            encoding: None,
+            size: (size.0 > 0).then_some(*size),
+        };
+        sizes.iter().enumerate().map(of).collect()
+    };
+    let proposed = |sizes: &[(u32, u32)]| {
+        let of = StreamProposal::of(&streams(sizes), None)?;
+        let number = |url: &str| url.rsplit('/').next().unwrap().parse::<usize>().unwrap();
+        Some((number(&of.source), number(&of.substream)))
+    };
+    assert_eq!(proposed(&[(1920, 1080), (640, 360)]), Some((0, 1)));
+    assert_eq!(proposed(&[(352, 288), (1280, 720), (2560, 1440), (640, 480)]), Some((2, 3)));
+    assert_eq!(proposed(&[(1920, 1080), (320, 240), (352, 288)]), Some((0, 2)));
+    assert_eq!(proposed(&[(1920, 1080), (1600, 900)]), None, "it saves nothing");
+    assert_eq!(proposed(&[(1920, 1080), (0, 0)]), None, "its size is not known");
+    assert_eq!(proposed(&[(1920, 1080)]), None);
+    assert_eq!(proposed(&[]), None);
+    let two = streams(&[(1920, 1080), (640, 360)]);
+    assert!(StreamProposal::of(&two, Some("rtsp://c/0")).is_some());
+    assert_eq!(StreamProposal::of(&two, Some("rtsp://c/1")), None, "none is smaller");
+    assert_eq!(StreamProposal::of(&two, Some("rtsp://c/9")), None);
+}

@@ -318,6 +318,7 @@ mod tests {
         let session = SessionHandle::without_task(Spec {
             id: "cam".into(),
             source: Source::parse("file:clip.mp4", None, None, false).unwrap(),
+            substream: None,
             pipeline: CompiledPipeline::missing("eye", String::new()),
             settings: Default::default(),
             decode: Default::default(),

@@ -13,6 +13,9 @@
 //! subscription's bounded queue fills, and the source leaves out units for this session alone, up
 //! to the next key frame. A file's reader waits instead.
 //!
+//! A camera with a substream has two subscriptions: what is said above holds for that one, and
+//! [`main_stream`] reads the other for viewers.
+//!
 //! Results go to the event hub as they come. Each loss of the worker is followed by a new one after
 //! a wait that grows; the source's reader goes on meanwhile. Losses in a row, none of them after
 //! ten seconds of results, are a crash loop, which ends in `failed` and waits for a person.
@@ -25,6 +28,7 @@ mod handle;
 mod kv_replica;
 pub mod latency;
 mod lifecycle;
+mod main_stream;
 mod picture;
 mod recent;
 mod registry;

@@ -45,6 +45,8 @@ pub struct Spec {
     pub id: String,
     /// The camera or file.
     pub source: Source,
+    /// A smaller stream of the same camera, which is analysed in its place.
+    pub substream: Option<Source>,
     /// The pipeline that processes its frames.
     pub pipeline: CompiledPipeline,
     pub settings: Map<String, Value>,
@@ -56,4 +58,11 @@ pub struct Spec {
     pub redis_prefix: Option<String>,
     /// The folders that its pipeline may use.
     pub directories: Vec<Directory>,
+}
+
+impl Spec {
+    /// The source whose frames the pipeline gets.
+    pub fn analysed(&self) -> &Source {
+        self.substream.as_ref().unwrap_or(&self.source)
+    }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::drift::Drift;
 use super::latency::Latencies;
+use super::main_stream::MainStreamStatus;
 use super::recent::{Rates, Recent, Restart, StageLatency};
 use super::spec::Spec;
 use super::totals::{Frames, Totals};
@@ -34,6 +35,11 @@ pub struct SessionStatus {
     pub pid: Option<u32>,
     /// Its source, without credentials.
     pub source: String,
+    /// The camera's smaller stream, whose frames are analysed, without credentials; null: those of
+    /// `source` are. `reader`, `codec` and `size` are those of the stream that is analysed.
+    pub substream: Option<String>,
+    /// The stream of `source` that viewers get beside a substream; null without one.
+    pub main_stream: Option<MainStreamStatus>,
     /// The reader of its camera; null for a file, and before one is chosen.
     pub reader: Option<ReaderStatus>,
     /// How its pictures are coded; null before the first.
@@ -235,6 +241,8 @@ impl StatusInner {
         SessionStatus {
             id: spec.id.clone(),
             source: spec.source.to_string(),
+            substream: spec.substream.as_ref().map(ToString::to_string),
+            main_stream: shown.main_stream.clone().filter(|_| spec.substream.is_some()),
             reader: self.reader.status(),
             pipeline: spec.pipeline.name.clone(),
             deployment: spec.pipeline.id().to_owned(),

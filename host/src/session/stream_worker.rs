@@ -34,7 +34,7 @@ impl StreamWorker {
             Err(reason) => anyhow::bail!("{reason}"),
         };
         let workload = Workload::Stream {
-            live: spec.source.is_live(),
+            live: spec.analysed().is_live(),
             priority: spec.priority,
             decode: spec.decode,
             standby,

@@ -18,6 +18,7 @@ use super::feed::{Feed, MissedUnits, PumpCommand, Target};
 use super::handle::{SessionRequest, SessionShared, TaskEnd};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
+use super::main_stream::MainStream;
 use super::picture::{PendingPicture, PictureOrder};
 use super::recent::RestartCause;
 use super::rollout::{
@@ -232,6 +233,8 @@ pub(super) struct SessionTask {
     settings_of: Option<String>,
     /// The end of the last worker whose place another took.
     ending: Option<JoinHandle<()>>,
+    /// What viewers get of a session with a substream.
+    main_stream: Option<MainStream>,
     /// Dropped when the session has ended, as is `_alive`.
     pictures: PictureFeedOwner,
     _alive: watch::Sender<()>,
@@ -261,6 +264,7 @@ impl SessionTask {
             served: None,
             settings_of: None,
             ending: None,
+            main_stream: None,
             pictures,
             _alive: alive,
         }
@@ -351,6 +355,7 @@ impl SessionTask {
             SessionState::Failed | SessionState::Stopped => {
                 // Nothing is held for a session that a person has to start again.
                 self.subscription = None;
+                self.main_stream = None;
                 self.pictures.follow(PictureTap::default());
                 None
             }
@@ -449,7 +454,7 @@ impl SessionTask {
 
     /// Makes another spec the session's, for the next worker.
     fn adopt_spec(&mut self, spec: Arc<Spec>) {
-        if spec.source != self.spec.source {
+        if spec.analysed() != self.spec.analysed() {
             // A fault of the old source says nothing of the new one.
             self.lifecycle.apply(LifecycleEvent::SourceUp);
             self.lifecycle.apply(LifecycleEvent::Damage(None));

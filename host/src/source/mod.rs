@@ -18,7 +18,8 @@
 //! hostile text here. What the host takes from a process is bounded in bytes: a picture, the cache
 //! of the GOP, the queue of each subscriber.
 //!
-//! A reader's units also go to the [`viewers`] of its sessions, for whom they are not decoded.
+//! A reader's units also go to the [`viewers`] of its sessions, for whom they are not decoded. Where
+//! a session analyses another stream of its camera, [`timeline`] brings the times of both together.
 //!
 //! ```text
 //! rtsp | ingest::camera --picture--> delivery: gate, timing --unit--> fanout --> Subscription
@@ -57,11 +58,13 @@ mod packet_flaws;
 mod retry;
 mod rtsp;
 mod silence;
+mod timeline;
 mod timing;
 mod viewers;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
+pub use timeline::{Alignment, StreamTimeline};
 pub use viewers::{
     FeedChange, PictureFeed, PictureFeedOwner, PictureTap, ViewedPicture, Viewer, ViewerChoice,
     ViewerCounts, ViewerGroup,

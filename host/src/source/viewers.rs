@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::AccessUnit;
 use super::gop::GopCache;
+use super::timeline::StreamTimeline;
 
 /// Time that may wait for a viewer, in nanoseconds of receipt: longer, and what a page shows is no
 /// longer what happens. The GOP that it joined with does not count.
@@ -56,14 +57,19 @@ pub enum ViewerChoice {
 /// The viewers of a session.
 #[derive(Debug, Default)]
 pub struct ViewerCounts {
-    viewers: AtomicU64,
+    viewers: watch::Sender<u64>,
     dropped: AtomicU64,
 }
 
 impl ViewerCounts {
     /// Viewers now.
     pub fn viewers(&self) -> u64 {
-        self.viewers.load(Ordering::Relaxed)
+        *self.viewers.borrow()
+    }
+
+    /// The number of viewers, as it changes.
+    pub fn watch_viewers(&self) -> watch::Receiver<u64> {
+        self.viewers.subscribe()
     }
 
     /// Pictures that viewers were too slow for, so far.
@@ -83,6 +89,7 @@ struct TapState {
     gop: GopCache,
     codec: Option<Codec>,
     queues: Vec<Arc<ViewerQueue>>,
+    timeline: StreamTimeline,
 }
 
 impl PictureTap {
@@ -91,12 +98,18 @@ impl PictureTap {
         let mut state = self.state.lock();
         state.codec = Some(unit.header.codec);
         state.gop.push(unit);
+        state.timeline.unit(&unit.header);
         state.queues.iter().for_each(|queue| queue.push(unit));
     }
 
     /// The next unit does not continue those before.
-    pub(super) fn clear(&self) {
+    pub fn clear(&self) {
         self.state.lock().gop.clear();
+    }
+
+    /// Where the times of its units lie.
+    pub fn timeline(&self) -> StreamTimeline {
+        self.state.lock().timeline
     }
 
     /// The codec of the last unit; `None` before the first.
@@ -168,7 +181,7 @@ impl PictureFeed {
 
     /// A viewer, which `group` calls by `number`.
     pub fn view(&self, group: &Arc<ViewerGroup>, number: u32, choice: ViewerChoice) -> Viewer {
-        self.counts.viewers.fetch_add(1, Ordering::Relaxed);
+        self.counts.viewers.send_modify(|viewers| *viewers += 1);
         let queue = Arc::new(ViewerQueue {
             number,
             group: Arc::clone(group),
@@ -281,7 +294,7 @@ impl Drop for Viewer {
     fn drop(&mut self) {
         self.tap.leave(&self.queue);
         self.queue.restart(self.queue.choice());
-        self.queue.counts.viewers.fetch_sub(1, Ordering::Relaxed);
+        self.queue.counts.viewers.send_modify(|viewers| *viewers = viewers.saturating_sub(1));
     }
 }
 

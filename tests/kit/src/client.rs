@@ -99,6 +99,21 @@ impl Client {
         })
     }
 
+    /// The next picture of a session that is watched; messages that come before it are left out.
+    pub async fn picture(&mut self) -> Vec<u8> {
+        let next = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Binary(picture))) => return picture.to_vec(),
+                    Some(Ok(Message::Text(text))) => self.received.push(text.to_string()),
+                    None | Some(Err(_)) => panic!("the connection is closed"),
+                    Some(Ok(_)) => {}
+                }
+            }
+        };
+        timeout(DEADLINE, next).await.expect("a picture in time")
+    }
+
     /// The first message from now on for which `wanted` has an answer. An error that is not wanted
     /// fails the test.
     pub async fn find<T>(&mut self, mut wanted: impl FnMut(&Value) -> Option<T>) -> T {

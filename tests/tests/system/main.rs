@@ -52,6 +52,7 @@ mod start;
 mod storage;
 mod streams;
 mod subscribers;
+mod substream;
 
 /// The table of a camera in a config. `more` are further lines.
 fn camera(id: &str, source: &str, more: &str) -> String {

@@ -398,6 +398,7 @@ impl BringUp {
         Spec {
             id: camera.id.clone(),
             source: camera.source.clone(),
+            substream: camera.substream.clone(),
             pipeline,
             settings,
             decode: camera.decode,

@@ -155,6 +155,7 @@ impl Site {
         let spec = Spec {
             id: "cam".into(),
             source: Camera::parse("file:clip.mp4", None, None, false).unwrap(),
+            substream: None,
             pipeline: CompiledPipeline::missing("eye", String::new()),
             settings: Map::new(),
             decode: Default::default(),

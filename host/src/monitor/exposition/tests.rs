@@ -51,6 +51,8 @@ fn session(id: &str) -> SessionSample {
         reason: Some("connection refused".into()),
         pid: Some(77),
         source: "rtsp://camera/stream".into(),
+        substream: None,
+        main_stream: None,
         codec: Some("h264"),
         size: Some((768, 576)),
         pipeline: "object-detect".into(),

@@ -11,10 +11,12 @@ use crate::session::feed::{Feed, MissedUnits, PumpCommand, SourceNote, Target};
 use crate::session::handle::SessionRequest;
 use crate::session::kv_replica::StoreReplica;
 use crate::session::lifecycle::{LifecycleEvent, STABLE_AFTER};
+use crate::session::main_stream::MainStream;
 use crate::session::rollout::{
     Candidate, CandidateInput, PipelineState, VersionChange, VersionInput, sleep_until,
 };
 use crate::session::stream_worker::StreamWorker;
+use crate::source::PictureTap;
 use crate::util::shown::without_folders;
 use crate::worker::{READY_TIMEOUT, WorkerFault, check_inherited, log_line};
 
@@ -66,15 +68,31 @@ impl SessionTask {
             // Subscribing first lets a cold camera connect while the worker starts. The old
             // subscription goes when the new one is there, so that the reader does not end in
             // between.
-            let subscription = environment.sources.subscribe(&self.spec.source);
+            let subscription = environment.sources.subscribe(self.spec.analysed());
             self.shared.update(|status| status.reader = subscription.reader());
-            self.pictures.follow(subscription.pictures());
+            self.show_pictures(subscription.pictures());
             self.subscription = Some(subscription);
             self.source_damage = None;
         }
         let standby = self.handoff.is_some();
         let workers = Arc::clone(&environment.workers);
         StreamWorker::launch(workers, limits, Arc::clone(&self.spec), standby, store).await
+    }
+
+    /// Lets viewers have the pictures of the source: those that are analysed, or those of the main
+    /// stream beside them.
+    fn show_pictures(&mut self, analysed: PictureTap) {
+        if self.spec.substream.is_none() {
+            self.main_stream = None;
+            return self.pictures.follow(analysed);
+        }
+        let same = self.main_stream.take().filter(|stream| *stream.source() == self.spec.source);
+        let stream = same.unwrap_or_else(|| {
+            let (shared, sources) = (Arc::clone(&self.shared), self.environment.sources.clone());
+            MainStream::start(self.spec.source.clone(), sources, shared, self.pictures.feed())
+        });
+        stream.align_with(analysed);
+        self.pictures.follow(self.main_stream.insert(stream).pictures());
     }
 
     /// Waits until the pipeline is initialised.
