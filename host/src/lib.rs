@@ -6,7 +6,7 @@
 //! [`api`].
 //!
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
-//! [`api`], [`monitor`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
+//! [`api`], [`monitor`], [`sink`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
 //! `registry`, [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
 //! `discover`, `shape` and `util`.
@@ -34,6 +34,7 @@ mod reload;
 pub mod serve;
 pub mod session;
 mod shape;
+pub mod sink;
 pub mod source;
 pub mod telemetry;
 mod util;

@@ -37,6 +37,7 @@ use crate::reload::{ConfigEditor, ConfigReloader};
 use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
+use crate::sink::{ConfiguredSinks, Sinks};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, LogPart, LogPosition, session_log_after, session_tail};
 use crate::worker::{
@@ -95,8 +96,8 @@ struct RunningHost {
     model_watch: JoinHandle<()>,
     /// Deploys pipelines whose files have changed.
     pipeline_watch: JoinHandle<()>,
-    /// Writes events to Redis.
-    redis_writer: JoinHandle<()>,
+    /// Write events to sinks.
+    sinks: ConfiguredSinks,
 }
 
 impl RunningHost {
@@ -141,6 +142,7 @@ impl RunningHost {
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
+        let sinks = Sinks::new(journal.events().clone());
         let monitored = Monitored {
             sessions: sessions.clone(),
             analyses: analyses.clone(),
@@ -148,11 +150,11 @@ impl RunningHost {
             inference: inference.clone(),
             hub: hub.clone(),
             journal: journal.clone(),
-            redis: redis.clone(),
+            sinks: sinks.clone(),
             raised: journal.events().raised_alerts().await?,
         };
         let monitor = Monitor::start(monitored, telemetry::lost_lines);
-        let writing = redis.write(journal.events().clone());
+        let configured_sinks = ConfiguredSinks::start(&sinks, &redis);
         deployer.start_configured().await;
         monitor.set_complete();
         let fetching = deployer.clone().fetch_missing();
@@ -184,7 +186,7 @@ impl RunningHost {
             server,
             model_watch: offering,
             pipeline_watch: deploying,
-            redis_writer: writing,
+            sinks: configured_sinks,
         })
     }
 
@@ -198,7 +200,7 @@ impl RunningHost {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
         // Events that are not written yet follow after the next start.
-        self.redis_writer.abort();
+        drop(self.sinks);
         for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
             if let Err(error) = flushed {
                 tracing::error!("{error:#}");

@@ -112,6 +112,9 @@ pub struct HostStatus {
     pub events_lost: u64,
     /// Pictures of events since then that were not kept, or went early, for want of room.
     pub pictures_lost: u64,
+    /// The sinks of events, by their names; Redis is among the parts too.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sinks: BTreeMap<String, HostPart>,
     /// `storage`, `clock`, `config`, `inference`, and `redis` where there is one.
     #[serde(flatten)]
     pub parts: BTreeMap<String, HostPart>,

@@ -23,6 +23,7 @@ mod registry;
 mod schema;
 mod sections;
 mod server;
+mod sink;
 pub mod source;
 mod source_error;
 mod source_options;
@@ -40,7 +41,7 @@ pub(crate) use error::listing;
 pub use error::{ConfigError, ConfigProblem, ShownProblem, ValueOrigin};
 pub use file::ConfigFile;
 pub use inference::{DeviceFallback, InferenceConfig, Isolation, ModelOptions};
-pub use redis::{RedisConfig, RedisStart};
+pub use redis::RedisConfig;
 pub use registry::{OciReference, OciReferenceError, RegistryConfig};
 pub use schema::document as schema_document;
 pub use sections::{
@@ -49,6 +50,7 @@ pub use sections::{
     Signatures, StoreConfig, SubscriptionsConfig,
 };
 pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
+pub use sink::SinkStart;
 pub use token::{TokenRequest, TokenRequestError};
 
 /// Where the config is when no other file is named, relative to the working directory.

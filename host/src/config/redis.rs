@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::sink::SinkStart;
+
 /// The Redis that events are written to, besides being sent to subscribers. Without the section:
 /// none.
 // Its `Debug` leaves out the address, which holds credentials.
@@ -23,7 +25,7 @@ pub struct RedisConfig {
     /// Where a Redis begins that this host has not written to before: with the events from now on,
     /// or with the beginning of the journal.
     #[serde(default)]
-    pub from: RedisStart,
+    pub from: SinkStart,
     /// Whether each event is published on a channel too.
     #[serde(default)]
     pub publish: bool,
@@ -38,18 +40,6 @@ pub struct RedisConfig {
     #[serde(default = "redis_timeout")]
     #[schemars(range(min = 100, max = 60_000))]
     pub timeout_ms: u32,
-}
-
-/// The first event of a Redis that this host has not written to before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[schemars(inline)]
-pub enum RedisStart {
-    /// The next one.
-    #[default]
-    Now,
-    /// The oldest one of the journal.
-    Beginning,
 }
 
 impl std::fmt::Debug for RedisConfig {

@@ -1,12 +1,14 @@
 //! How the host is, part by part: told to subscribers and shown by `/readyz` without the journal,
 //! so that a disk that takes nothing silences nothing of it.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::time::{rfc3339, unix_ns};
+use crate::journal::events::REDIS_SINK;
 use crate::shape::TIME;
 
 /// How a part of the host works.
@@ -50,6 +52,9 @@ pub struct HostStatus {
     /// Whether Redis takes events; left out where there is no `[redis]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis: Option<PartStatus>,
+    /// Whether each sink takes events, by its name, Redis among them; left out where there is none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sinks: BTreeMap<String, PartStatus>,
     /// Events that wait for the disk, and for their numbers.
     pub events_waiting: u64,
     /// Events since the host was started for which there was no room to wait.
@@ -82,27 +87,34 @@ impl HostStatus {
             config: part.clone(),
             inference: part,
             redis: None,
+            sinks: BTreeMap::new(),
             events_waiting: 0,
             events_lost: 0,
             pictures_lost: 0,
         }
     }
 
-    /// Notes how Redis is; none where there is no `[redis]`.
-    pub fn set_redis(&mut self, redis: Option<(PartState, Option<String>)>, now: SystemTime) {
-        match redis {
-            None => self.redis = None,
-            Some((state, reason)) => {
-                self.redis.get_or_insert_with(|| PartStatus::new(now)).set(state, reason, now)
-            }
+    /// Notes how the sinks are; one that is not named has no settings any more.
+    pub fn set_sinks<'a>(
+        &mut self,
+        sinks: impl IntoIterator<Item = (&'a str, (PartState, Option<String>))>,
+        now: SystemTime,
+    ) {
+        let mut before = std::mem::take(&mut self.sinks);
+        for (name, (state, reason)) in sinks {
+            let (name, mut sink) =
+                before.remove_entry(name).unwrap_or_else(|| (name.into(), PartStatus::new(now)));
+            sink.set(state, reason, now);
+            self.sinks.insert(name, sink);
         }
+        self.redis = self.sinks.get(REDIS_SINK).cloned();
     }
 
     /// Whether no part is degraded or failed.
     pub fn is_well(&self) -> bool {
         [&self.storage, &self.clock, &self.config, &self.inference]
             .into_iter()
-            .chain(&self.redis)
+            .chain(self.sinks.values())
             .all(|part| part.state == PartState::Ok)
     }
 }
@@ -125,9 +137,10 @@ mod tests {
         assert!(!host.is_well());
         host.storage.set(PartState::Ok, None, at(3));
         assert_eq!(host.storage.since, "1970-01-01T00:00:03.000Z");
-        host.set_redis(Some((PartState::Degraded, None)), at(4));
+        host.set_sinks([("redis", (PartState::Degraded, None))], at(4));
+        assert_eq!(host.redis, host.sinks.get("redis").cloned());
         assert!(!host.is_well());
-        host.set_redis(None, at(5));
-        assert!(host.is_well(), "there is no Redis any more");
+        host.set_sinks([], at(5));
+        assert!(host.is_well() && host.redis.is_none(), "there is no Redis any more");
     }
 }

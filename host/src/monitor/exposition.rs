@@ -25,8 +25,8 @@ use crate::deploy::{DeploymentFigures, ReloadFigures};
 use crate::event::HubCounts;
 use crate::inference::InferenceStatus;
 use crate::journal::events::JournalMetrics;
-use crate::redis::RedisMetrics;
 use crate::session::{DriftKind, Observation, SessionStatus};
+use crate::sink::SinkMetrics;
 use family::Families;
 
 /// What every name begins with.
@@ -79,8 +79,8 @@ pub(super) struct Exposition {
     fallbacks: BTreeMap<String, bool>,
     session_limit: usize,
     hub: HubCounts,
-    /// None where no events go there.
-    redis: Option<RedisMetrics>,
+    /// Each sink that has settings.
+    sinks: BTreeMap<Arc<str>, SinkMetrics>,
     lost_lines: u64,
     rooms: Vec<DiskSpace>,
     /// The host's own alerts, and whether each is raised.
@@ -144,7 +144,7 @@ impl Exposition {
             fallbacks,
             session_limit: config.session_processes.max_concurrent_sessions,
             hub: monitor.hub.counts(),
-            redis: monitor.redis.metrics(),
+            sinks: monitor.sinks.metrics(),
             lost_lines: (monitor.lost_lines)(),
             rooms: monitor.rooms.lock().clone(),
             host_alerts,

@@ -1,12 +1,14 @@
 //! How the host is, from what is measured of its parts: a value that reads no clock and no process.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::event::{HostStatus, PartState};
 use crate::journal::events::EventHealth;
-use crate::redis::RedisMetrics;
+use crate::sink::SinkMetrics;
 
-/// How long inference or Redis may be away before that is told: a process is replaced, and a
+/// How long inference or a sink may be away before that is told: a process is replaced, and a
 /// connection opened again, within that.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -22,15 +24,15 @@ pub(super) struct HostReading {
     pub(super) config: Option<String>,
     /// Whether every session has what runs its models.
     pub(super) inference_serves: bool,
-    /// None where there is no `[redis]`.
-    pub(super) redis: Option<RedisMetrics>,
+    /// Each sink that has settings.
+    pub(super) sinks: BTreeMap<Arc<str>, SinkMetrics>,
 }
 
 /// What is remembered from look to look.
 #[derive(Debug, Default)]
 pub(super) struct HostWatch {
     inference_down: Option<Instant>,
-    redis_down: Option<Instant>,
+    sinks_down: BTreeMap<Arc<str>, Option<Instant>>,
 }
 
 impl HostWatch {
@@ -69,17 +71,20 @@ impl HostWatch {
         };
         host.inference.set(state, reason, wall);
 
-        let up = reading.redis.is_none_or(|redis| redis.up);
-        let down = outlasts_grace(&mut self.redis_down, !up, now);
-        let redis = reading.redis.map(|redis| match down {
-            true => {
-                let behind = redis.behind;
-                let reason = format!("it takes no events: {behind} wait in the journal");
-                (PartState::Degraded, Some(reason))
-            }
-            false => (PartState::Ok, None),
+        self.sinks_down.retain(|name, _| reading.sinks.contains_key(name));
+        let sinks = reading.sinks.iter().map(|(name, sink)| {
+            let since = self.sinks_down.entry(Arc::clone(name)).or_default();
+            let told = match outlasts_grace(since, !sink.up, now) {
+                true => {
+                    let behind = sink.behind;
+                    let reason = format!("it takes no events: {behind} wait in the journal");
+                    (PartState::Degraded, Some(reason))
+                }
+                false => (PartState::Ok, None),
+            };
+            (&**name, told)
         });
-        host.set_redis(redis, wall);
+        host.set_sinks(sinks, wall);
     }
 }
 
@@ -160,8 +165,9 @@ mod tests {
     #[test]
     fn a_process_or_a_connection_that_is_replaced_at_once_is_not_told() {
         let mut bench = HostBench::new();
-        let redis = Some(RedisMetrics { up: false, behind: 4, ..RedisMetrics::default() });
-        let down = HostReading { inference_serves: false, redis, ..HostReading::default() };
+        let away = SinkMetrics { up: false, behind: 4, ..SinkMetrics::default() };
+        let sinks = BTreeMap::from([("redis".into(), away), ("mqtt".into(), away)]);
+        let down = HostReading { inference_serves: false, sinks, ..HostReading::default() };
         assert!(bench.look(0, &down).is_well());
         assert!(bench.look(4, &down).is_well());
         bench.look(5, &well());
@@ -171,7 +177,9 @@ mod tests {
         let redis = host.redis.as_ref().unwrap();
         assert_eq!(redis.state, PartState::Degraded);
         assert!(redis.reason.as_ref().unwrap().contains("4 wait"), "{redis:?}");
+        assert_eq!(host.sinks.keys().map(String::as_str).collect::<Vec<_>>(), ["mqtt", "redis"]);
+        assert_eq!(host.sinks.get("mqtt"), Some(redis));
         let host = bench.look(12, &well());
-        assert!(host.is_well() && host.redis.is_none());
+        assert!(host.is_well() && host.redis.is_none() && host.sinks.is_empty());
     }
 }

@@ -31,8 +31,8 @@ use crate::deploy::Deployer;
 use crate::event::Hub;
 use crate::inference::{InferenceHandle, InferenceStatus};
 use crate::journal::Journal;
-use crate::redis::Redis;
 use crate::session::{Observation, Sessions};
+use crate::sink::Sinks;
 use alerts::{Alert, AlertChange, AlertTracker, SessionReading};
 use exposition::Exposition;
 use host::{HostReading, HostWatch};
@@ -63,7 +63,7 @@ pub struct Monitored {
     pub inference: InferenceHandle,
     pub hub: Hub,
     pub journal: Journal,
-    pub redis: Redis,
+    pub sinks: Sinks,
     /// The alerts that the journal says are raised, by session.
     pub raised: Vec<(Arc<str>, String)>,
 }
@@ -75,7 +75,7 @@ struct MonitorInner {
     inference: InferenceHandle,
     hub: Hub,
     journal: Journal,
-    redis: Redis,
+    sinks: Sinks,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The folders that the host writes to.
     folders: [(&'static str, PathBuf); 2],
@@ -106,7 +106,7 @@ impl Monitor {
         monitored: Monitored,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        let Monitored { sessions, analyses, deployer, inference, hub, journal, redis, raised } =
+        let Monitored { sessions, analyses, deployer, inference, hub, journal, sinks, raised } =
             monitored;
         let mut seen = MonitorState::default();
         seen.alerts.restore(raised.iter().map(|(session, alert)| (&**session, alert.as_str())));
@@ -121,7 +121,7 @@ impl Monitor {
             inference,
             hub,
             journal,
-            redis,
+            sinks,
             lost_lines: Box::new(lost_lines),
             rooms: Mutex::new(disk_spaces(&folders)),
             folders,
@@ -235,7 +235,7 @@ impl MonitorInner {
             disk: disk_alert.then(|| DiskSpace::least(&rooms).map(DiskSpace::describe)).flatten(),
             config: self.config_fault(),
             inference_serves: self.inference.status().serves,
-            redis: self.redis.metrics(),
+            sinks: self.sinks.metrics(),
         }
     }
 

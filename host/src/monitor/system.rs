@@ -13,8 +13,9 @@ use super::alerts::Alert;
 use super::process::ProcessUsage;
 use crate::config::AlertsConfig;
 use crate::event::{HostStatus, rfc3339, unix_ns};
-use crate::journal::events::JournalMetrics;
+use crate::journal::events::{JournalMetrics, REDIS_SINK};
 use crate::shape::TIME;
+use crate::sink::SinkMetrics;
 
 /// Between two samples of what the journal takes.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(60);
@@ -46,6 +47,8 @@ pub struct SystemStatus {
     pub store: StoreStatus,
     /// Null: there is no `[redis]`.
     pub redis: Option<RedisStatus>,
+    /// The sinks that have settings, by their names: `redis`, `mqtt`.
+    pub sinks: BTreeMap<String, SinkStatus>,
     /// Where alerts are raised; 0: never.
     pub thresholds: AlertsConfig,
     /// The alerts that are raised.
@@ -149,6 +152,31 @@ pub struct RedisStatus {
     pub gaps: u64,
 }
 
+/// A sink of events as the host sees it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct SinkStatus {
+    /// Whether it takes events.
+    pub up: bool,
+    /// Events that it does not have yet.
+    pub behind: u64,
+    /// Events written since the host was started.
+    pub written: u64,
+    /// Times that it did not do what it was asked.
+    pub errors: u64,
+    /// Times that events were deleted before it had them.
+    pub gaps: u64,
+    /// Events that were left out since it will never take them.
+    pub refused: u64,
+}
+
+impl SinkStatus {
+    fn of(sink: &SinkMetrics) -> Self {
+        let SinkMetrics { up, behind, written, errors, gaps, refused } = *sink;
+        Self { up, behind, written, errors, gaps, refused }
+    }
+}
+
 /// An alert that is raised.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
@@ -239,6 +267,7 @@ impl SystemStatus {
         let of_session: BTreeMap<u32, String> =
             sessions.into_iter().filter_map(|it| Some((it.pid?, it.id))).collect();
         let disks = monitor.rooms.lock().clone();
+        let sinks = monitor.sinks.metrics();
         Self {
             time: rfc3339(unix_ns(SystemTime::now())),
             version: env!("CARGO_PKG_VERSION"),
@@ -249,7 +278,8 @@ impl SystemStatus {
                 .map(|disk| DiskStatus { folder: disk.folder, free: disk.free, size: disk.size })
                 .collect(),
             store,
-            redis: monitor.redis.metrics().map(|redis| RedisStatus {
+            sinks: sinks.iter().map(|(name, sink)| (name.to_string(), SinkStatus::of(sink))).collect(),
+            redis: sinks.get(REDIS_SINK).map(|redis| RedisStatus {
                 up: redis.up,
                 behind: redis.behind,
                 written: redis.written,

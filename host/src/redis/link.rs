@@ -19,7 +19,7 @@ const MAX_WORDS: usize = 300;
 ///
 /// A connection does not connect again by itself: what was asked when it broke may have been done
 /// or not, which the caller has to find out.
-pub(super) async fn connect(settings: &config::RedisConfig) -> RedisResult<MultiplexedConnection> {
+pub(crate) async fn connect(settings: &config::RedisConfig) -> RedisResult<MultiplexedConnection> {
     let wait = Duration::from_millis(u64::from(settings.timeout_ms));
     let how = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(wait))
@@ -30,7 +30,7 @@ pub(super) async fn connect(settings: &config::RedisConfig) -> RedisResult<Multi
 
 /// Asks everything at once. An answer for each command, or the error that concerns all of them: no
 /// connection, no answer in time, a transaction that was not done.
-pub(super) async fn ask(
+pub(crate) async fn ask(
     connection: &mut MultiplexedConnection,
     commands: &mut Pipeline,
 ) -> RedisResult<Vec<RedisResult<Value>>> {
@@ -47,7 +47,7 @@ pub(super) async fn ask(
 }
 
 /// An error's words, cut to a length for a log.
-pub(super) fn short_message(error: &RedisError) -> String {
+pub(crate) fn short_message(error: &RedisError) -> String {
     let mut text = error.to_string();
     text.truncate(text.floor_char_boundary(MAX_WORDS));
     text

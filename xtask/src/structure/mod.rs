@@ -40,6 +40,7 @@ const LAYERS: &[&str] = &[
     "deploy",
     "playback",
     "analyze",
+    "sink",
     "monitor",
     "api",
     "preflight",

@@ -252,7 +252,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
     let now = std::time::SystemTime::now();
     let mut host = HostStatus::new(now);
     host.storage.set(PartState::Failed, Some("full".to_owned()), now);
-    host.set_redis(Some((PartState::Degraded, None)), now);
+    host.set_sinks([("redis", (PartState::Degraded, None))], now);
     let gone = ServerMessage::Error {
         code: "events_gone",
         message: "gone",

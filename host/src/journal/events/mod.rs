@@ -129,7 +129,7 @@ struct JournalState {
 }
 
 /// How far sinks have come, by sink and session.
-type Cursors = BTreeMap<(&'static str, Arc<str>), u64>;
+type Cursors = BTreeMap<(Arc<str>, Arc<str>), u64>;
 
 type Clocks = Box<dyn Fn() -> ClockReading + Send + Sync>;
 
@@ -278,22 +278,23 @@ impl EventJournal {
     }
 
     /// How far a sink has come with each session: the number of the last event that it has taken.
-    pub async fn cursors(&self, sink: &'static str) -> Result<Vec<(Arc<str>, u64)>, JournalError> {
+    pub async fn cursors(&self, sink: &Arc<str>) -> Result<Vec<(Arc<str>, u64)>, JournalError> {
         // First those that are not written yet: what is written meanwhile is read.
         let waiting: Vec<(Arc<str>, u64)> = {
             let state = self.shared().state.lock();
-            let own = state.cursors.iter().filter(|((of, _), _)| *of == sink);
+            let own = state.cursors.iter().filter(|((of, _), _)| of == sink);
             own.map(|((_, session), seq)| (Arc::clone(session), *seq)).collect()
         };
-        let written = self.read(move |connection| reader::cursors(connection, sink)).await?;
+        let sink = Arc::clone(sink);
+        let written = self.read(move |connection| reader::cursors(connection, &sink)).await?;
         let cursors: BTreeMap<_, _> = written.into_iter().chain(waiting).collect();
         Ok(cursors.into_iter().collect())
     }
 
     /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a
     /// second.
-    pub fn set_cursors(&self, sink: &'static str, cursors: Vec<(Arc<str>, u64)>) {
-        let cursors = cursors.into_iter().map(|(session, seq)| ((sink, session), seq));
+    pub fn set_cursors(&self, sink: &Arc<str>, cursors: Vec<(Arc<str>, u64)>) {
+        let cursors = cursors.into_iter().map(|(session, seq)| ((Arc::clone(sink), session), seq));
         self.shared().state.lock().cursors.extend(cursors);
     }
 

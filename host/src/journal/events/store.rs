@@ -448,7 +448,7 @@ fn set_cursors(transaction: &Transaction<'_>, cursors: &Cursors) -> rusqlite::Re
     let mut set = transaction.prepare_cached(set)?;
     cursors
         .iter()
-        .try_for_each(|((sink, session), seq)| set.execute(params![sink, session, seq]).map(drop))
+        .try_for_each(|((sink, session), seq)| set.execute(params![&**sink, session, seq]).map(drop))
 }
 
 impl OutboxItem {

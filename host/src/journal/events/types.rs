@@ -102,7 +102,7 @@ pub type DeliveryCallback = Box<dyn FnOnce() + Send>;
 pub type DeliveryHandler = Box<dyn Fn(&Arc<str>, &StoredEvent) + Send + Sync>;
 
 /// How much is kept, and for how long. 0: no bound.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RetentionLimits {
     /// Hours after which an event goes.
     pub hours: u64,
@@ -115,8 +115,8 @@ pub struct RetentionLimits {
     /// Bytes that stay free on the disk: attachments go for it, and at last old events. 0: nothing
     /// goes for want of room.
     pub reserve_bytes: u64,
-    /// The sink whose events stay until it has them, however little room there is.
-    pub sink: Option<&'static str>,
+    /// The sinks whose events stay until each has them, however little room there is.
+    pub sinks: Vec<Arc<str>>,
 }
 
 impl From<&Config> for RetentionLimits {
@@ -129,7 +129,7 @@ impl From<&Config> for RetentionLimits {
             attachment_hours: events.attachments_hours,
             attachment_bytes: bytes(events.attachments_mb),
             reserve_bytes: bytes(events.reserve_mb),
-            sink: config.redis.is_some().then_some(REDIS_SINK),
+            sinks: config.redis.is_some().then(|| REDIS_SINK.into()).into_iter().collect(),
         }
     }
 }

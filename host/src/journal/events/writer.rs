@@ -214,11 +214,11 @@ impl EventWriter {
 
     /// Deletes what is to go for want of room, a step of it. Whether something went.
     fn relieve(&mut self, shortage: Shortage) -> bool {
-        let keep = *self.shared.keep.lock();
+        let keep = self.shared.keep.lock().clone();
         if shortage.is_none() || keep.reserve_bytes == 0 {
             return false;
         }
-        match self.store.relieve(shortage, keep.sink, STEP_ROWS) {
+        match self.store.relieve(shortage, &keep.sinks, STEP_ROWS) {
             Ok(gone) => {
                 self.shared.metrics.lock().pictures_lost += gone.pictures;
                 gone.pictures + gone.events > 0
@@ -286,7 +286,7 @@ impl EventWriter {
     /// Deletes some of what is kept no longer.
     fn step(&mut self) {
         let rows = STEP_ROWS.max(2 * std::mem::take(&mut self.since_step));
-        let keep = *self.shared.keep.lock();
+        let keep = self.shared.keep.lock().clone();
         let age = self.clock.look((self.shared.clocks)());
         self.tell_clock();
         if Instant::now() >= self.save_due {

@@ -9,9 +9,11 @@ use super::{Exposition, ProcessSample, SessionSample};
 use crate::deploy::{Outcome, ReloadFigures};
 use crate::event::SessionState;
 use crate::inference::Duty;
+use crate::journal::events::REDIS_SINK;
 use crate::monitor::DiskSpace;
 use crate::monitor::process::ProcessUsage;
 use crate::session::DriftKind;
+use crate::sink::SinkMetrics;
 
 const DUTIES: [Duty; 3] = [Duty::Serving, Duty::Spare, Duty::Draining];
 
@@ -25,7 +27,8 @@ impl Exposition {
         self.config(out)?;
         self.tokens(out)?;
         self.journal(out)?;
-        self.redis(out)
+        self.redis(out)?;
+        self.sinks(out)
     }
 
     fn processes(&self, out: &mut Families<'_, '_>) -> fmt::Result {
@@ -216,8 +219,25 @@ impl Exposition {
             .value(figures.attachment_bytes)
     }
 
+    fn sinks(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+        let each = |value: fn(&SinkMetrics) -> u64| {
+            self.sinks.iter().map(move |(name, sink)| ([("sink", &**name)], value(sink)))
+        };
+        out.gauge("sink_up", "Whether a sink takes events")?.samples(each(|it| it.up.into()))?;
+        out.gauge("sink_behind_events", "Events of the journal that a sink does not have yet")?
+            .samples(each(|it| it.behind))?;
+        out.counter("sink_events", "Events written to a sink")?.samples(each(|it| it.written))?;
+        out.counter("sink_errors", "Times that a sink did not do what it was asked")?
+            .samples(each(|it| it.errors))?;
+        out.counter("sink_gaps", "Times that the journal had deleted events before a sink had them")?
+            .samples(each(|it| it.gaps))?;
+        out.counter("sink_refused_events", "Events left out since a sink will never take them")?
+            .samples(each(|it| it.refused))
+    }
+
+    /// What [`Self::sinks`] says of Redis, under names of its own.
     fn redis(&self, out: &mut Families<'_, '_>) -> fmt::Result {
-        let Some(figures) = &self.redis else { return Ok(()) };
+        let Some(figures) = self.sinks.get(REDIS_SINK) else { return Ok(()) };
         out.gauge("redis_up", "Whether Redis takes events")?.value(u64::from(figures.up))?;
         out.gauge("redis_behind_events", "Events of the journal that Redis does not have yet")?
             .value(figures.behind)?;

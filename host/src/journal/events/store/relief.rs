@@ -22,12 +22,12 @@ pub(in crate::journal::events) struct Relieved {
 }
 
 impl EventStore {
-    /// One step: at most so many pictures or events. An event that this sink does not have yet
-    /// stays.
+    /// One step: at most so many pictures or events. An event that one of these sinks does not
+    /// have yet stays.
     pub(in crate::journal::events) fn relieve(
         &mut self,
         shortage: Shortage,
-        sink: Option<&str>,
+        sinks: &[Arc<str>],
         rows: usize,
     ) -> rusqlite::Result<Relieved> {
         // A log that begins anew needs no room of its own. Where it cannot, a reader holds it up.
@@ -36,7 +36,7 @@ impl EventStore {
         if gone > 0 || !shortage.events || self.picture_bytes > 0 {
             return Ok(Relieved { pictures: gone, events: 0 });
         }
-        Ok(Relieved { pictures: 0, events: self.free_pages(sink, rows)? })
+        Ok(Relieved { pictures: 0, events: self.free_pages(sinks, rows)? })
     }
 
     /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.
@@ -78,17 +78,18 @@ impl EventStore {
     }
 
     /// Deletes old events of the stream that takes most, unless the file has pages for new ones.
-    fn free_pages(&mut self, sink: Option<&str>, rows: usize) -> rusqlite::Result<u64> {
+    fn free_pages(&mut self, sinks: &[Arc<str>], rows: usize) -> rusqlite::Result<u64> {
         let free: u64 =
             self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         if free >= FREE_PAGES {
             return Ok(0);
         }
-        let confirmed = sink.map(|sink| reader::cursors(&self.connection, sink)).transpose()?;
-        let confirmed = confirmed.map(HashMap::<_, _>::from_iter);
-        let has = |session: &str| match &confirmed {
-            Some(confirmed) => confirmed.get(session).copied().unwrap_or(0),
-            None => u64::MAX,
+        let confirmed = sinks.iter().map(|sink| reader::cursors(&self.connection, sink));
+        let confirmed = confirmed.map(|cursors| Ok(HashMap::<_, _>::from_iter(cursors?)));
+        let confirmed = confirmed.collect::<rusqlite::Result<Vec<_>>>()?;
+        let has = |session: &str| {
+            let each = confirmed.iter().map(|cursors| cursors.get(session).copied().unwrap_or(0));
+            each.min().unwrap_or(u64::MAX)
         };
         let may_give = |(session, stream): &(&Arc<str>, &EventStream)| {
             stream.oldest.is_some_and(|(seq, _)| seq <= has(session))

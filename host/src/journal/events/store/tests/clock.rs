@@ -15,7 +15,7 @@ const KEEP: RetentionLimits = RetentionLimits {
     attachment_hours: 168,
     attachment_bytes: 0,
     reserve_bytes: 0,
-    sink: None,
+    sinks: Vec::new(),
 };
 
 #[tokio::test]

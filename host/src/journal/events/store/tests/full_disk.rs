@@ -10,7 +10,7 @@ const RESERVE: RetentionLimits = RetentionLimits {
     attachment_hours: 0,
     attachment_bytes: 0,
     reserve_bytes: 1 << 20,
-    sink: None,
+    sinks: Vec::new(),
 };
 
 #[tokio::test]
@@ -86,15 +86,15 @@ fn on_little_room_the_oldest_pictures_go_and_events_only_when_there_is_none() {
     // Another session has the first picture, and has it later.
     keep(&mut store, "yard", vec![pictured(1, 1, 1000)], 20);
     let some = Shortage { pictures: 3000, events: true };
-    let gone = store.relieve(some, None, 100).unwrap();
+    let gone = store.relieve(some, &[], 100).unwrap();
     assert_eq!((gone.pictures, gone.events), (3, 0));
     let there = |store: &EventStore, n: u8| store.pictures.read(&[n; 32].into()).unwrap().is_some();
     assert!(there(&store, 1), "another session has it");
     assert!(!there(&store, 2) && !there(&store, 3) && there(&store, 4));
     consistent(&store);
-    assert_eq!(store.relieve(Shortage::ACUTE, None, 100).unwrap().pictures, 7);
+    assert_eq!(store.relieve(Shortage::ACUTE, &[], 100).unwrap().pictures, 7);
     assert_eq!(store.picture_bytes, 0);
-    let gone = store.relieve(Shortage { pictures: 1, events: false }, None, 100).unwrap();
+    let gone = store.relieve(Shortage { pictures: 1, events: false }, &[], 100).unwrap();
     assert_eq!((gone.pictures, gone.events), (0, 0), "events stay");
     assert_eq!(numbers(&store, "cam").len(), 9);
 }
@@ -108,10 +108,19 @@ fn old_events_make_way_until_the_file_has_pages_for_new_ones_and_unconfirmed_one
     }
     // What else is noted under the name of a session holds nothing back.
     let cam: Arc<str> = "cam".into();
-    let cursors = Cursors::from([((REDIS_SINK, cam.clone()), 500), (("redis starts", cam), 3)]);
+    let sinks: [Arc<str>; 2] = [REDIS_SINK.into(), "mqtt".into()];
+    let cursors = Cursors::from([
+        ((sinks[0].clone(), cam.clone()), 500),
+        (("redis starts".into(), cam.clone()), 3),
+        ((sinks[1].clone(), cam), 200),
+    ]);
     store.commit(&[], &cursors, 0, true).unwrap();
     let acute = Shortage::ACUTE;
-    while store.relieve(acute, Some(REDIS_SINK), 100).unwrap().events > 0 {}
+    while store.relieve(acute, &sinks, 100).unwrap().events > 0 {}
+    assert_eq!(numbers(&store, "cam")[0], 201, "each sink has what went");
+    let more = [sinks[0].clone(), "webhook:new".into()];
+    assert_eq!(store.relieve(acute, &more, 100).unwrap().events, 0, "a new one has nothing");
+    while store.relieve(acute, &sinks[..1], 100).unwrap().events > 0 {}
     consistent(&store);
     let kept = numbers(&store, "cam");
     assert_eq!(kept[0], 501, "Redis has what went, and no more");
@@ -119,7 +128,7 @@ fn old_events_make_way_until_the_file_has_pages_for_new_ones_and_unconfirmed_one
         store.connection.pragma_query_value(None, "freelist_count", |row| row.get(0)).unwrap()
     };
     assert!(free(&store) < retention::FREE_PAGES);
-    while store.relieve(acute, None, 100).unwrap().events > 0 {}
+    while store.relieve(acute, &[], 100).unwrap().events > 0 {}
     assert!(free(&store) >= retention::FREE_PAGES);
     let after = numbers(&store, "cam");
     assert!(after.len() > 1500, "{} stay: no more goes than new ones need", after.len());

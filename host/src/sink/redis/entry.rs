@@ -8,12 +8,12 @@ use bytes::Bytes;
 use ocelli_protocol::digest::Digest;
 use serde::Deserialize;
 
-use super::link::ask;
 use super::resume::{EntryIds, is_other_type};
 use crate::config;
 use crate::event::{HOST_KINDS, encode_event};
 use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, StoredEvent};
+use crate::redis::ask;
 
 /// Bytes of events and pictures at which a transaction is full. One event with its pictures may be
 /// more.
@@ -92,7 +92,7 @@ impl<'a> StreamBatch<'a> {
             // The journal keeps JSON objects: its file was changed.
             Err(error) => {
                 let (session, seq) = (self.session, event.seq);
-                tracing::error!(target: "ocelli::redis", session, "event {seq} is not JSON: {error}");
+                tracing::error!(target: "ocelli::sink", session, "event {seq} is not JSON: {error}");
                 return Ok(false);
             }
         };

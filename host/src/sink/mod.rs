@@ -1,0 +1,279 @@
+//! Sinks: destinations that events are written to, besides being sent to subscribers.
+//!
+//! # Theory of operation
+//!
+//! Each sink has a task of its own, the [`driver`], which reads the journal from where it stopped
+//! and hands the target batches of one session's events ([`SinkConnection::write`]). Once the target
+//! has acknowledged a batch, the journal notes how far it has come: the cursor of that sink and
+//! session. So each event is written at least once, in the order of its session, and what was
+//! written without being acknowledged is written again. Nothing waits for a target: where one is
+//! down, slow or full, its events wait in the journal, and the driver tries again after a wait that
+//! grows. One sink does not hold up another.
+//!
+//! ```text
+//! journal --page()--> driver --write(batch)--> target --acknowledged--> set_cursors() --> journal
+//! ```
+//!
+//! After each connection the target says where to go on, if it knows ([`SinkConnection::resume`]);
+//! otherwise the cursor does. A sink that is turned on begins with the events from then on, unless
+//! its settings say to begin with the journal ([`SinkStart`]).
+//!
+//! The journal keeps events by age and size whatever a sink has; an event that goes before the
+//! target had it is a gap, which is counted and told in its place ([`EventBatch::gap`]). For want of
+//! room on the disk alone no event goes that a configured sink does not have.
+
+mod driver;
+mod redis;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::SinkStart;
+use crate::journal::JournalError;
+use crate::journal::events::{EventJournal, REDIS_SINK, SequenceRange, StoredEvent};
+use crate::redis::Redis;
+use driver::SinkDriver;
+use redis::RedisSink;
+
+/// A kind of target.
+pub(crate) trait EventSink: Send + Sync + 'static {
+    /// Other settings: a new connection.
+    type Settings: Clone + PartialEq + Send + Sync + 'static;
+    type Connection: SinkConnection;
+
+    /// Where a target begins that this host has not written to before.
+    fn start(settings: &Self::Settings) -> SinkStart;
+
+    /// Connects. Ends within a time of its own.
+    fn connect(
+        &self,
+        settings: &Self::Settings,
+    ) -> impl Future<Output = Result<Self::Connection, SinkError>> + Send;
+}
+
+/// A connection to a target. After an error it is dropped, and another is made.
+///
+/// Each call ends within a time of its own. All of them may be dropped halfway, since the settings
+/// may change at any time; the connection is not used any more then, except after [`idle`].
+///
+/// [`idle`]: SinkConnection::idle
+pub(crate) trait SinkConnection: Send {
+    /// Most events of one batch.
+    fn max_events(&self) -> usize {
+        driver::MAX_EVENTS
+    }
+
+    /// Where to go on with each of these sessions, in their order. Asked once for each session on
+    /// each connection, and again for one that was suspended or is [`Written::Unknown`].
+    fn resume(
+        &mut self,
+        sessions: &[SessionPosition],
+    ) -> impl Future<Output = Result<Vec<Resume>, SinkError>> + Send {
+        let sessions = sessions.iter().map(SessionPosition::after_cursor).collect();
+        async { Ok(sessions) }
+    }
+
+    /// Writes a batch, or the beginning of it, and waits until the target has acknowledged that.
+    fn write(
+        &mut self,
+        batch: EventBatch<'_>,
+    ) -> impl Future<Output = Result<Written, SinkError>> + Send;
+
+    /// There is nothing to write for so long: waits, and finds out whether the connection is well.
+    /// Dropped where there is something to write, and then the connection is used on.
+    fn idle(&mut self, wait: Duration) -> impl Future<Output = Result<(), SinkError>> + Send {
+        async move {
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
+    }
+}
+
+/// Why nothing can be written now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SinkError {
+    /// The target does not do what it is asked. Holds no credential.
+    #[error("{0}")]
+    Target(String),
+    /// The target did not answer in time: it is given fewer events at once.
+    #[error("{0}")]
+    Timeout(String),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// How far a session has come.
+#[derive(Debug, Clone)]
+pub(crate) struct SessionPosition {
+    pub(crate) session: Arc<str>,
+    /// What the journal has of it.
+    pub(crate) span: SequenceRange,
+    /// The last event that was ever acknowledged, if any was.
+    pub(crate) cursor: Option<u64>,
+}
+
+impl SessionPosition {
+    /// Goes on behind the cursor: where a target does not know how far it has come.
+    pub(crate) fn after_cursor(&self) -> Resume {
+        Resume::After(self.cursor.unwrap_or(self.span.oldest.saturating_sub(1)))
+    }
+}
+
+/// Where to go on with a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// With the event after this one.
+    After(u64),
+    /// Not now, for this reason; asked again in [`driver::ASIDE`].
+    Suspended(String),
+}
+
+/// Events of one session, in order.
+#[derive(Debug)]
+pub(crate) struct EventBatch<'a> {
+    pub(crate) session: &'a Arc<str>,
+    /// Before the events: the first and the last of those that the journal had deleted before the
+    /// target had them.
+    pub(crate) gap: Option<(u64, u64)>,
+    pub(crate) events: &'a [StoredEvent],
+    /// Events up to this one were acknowledged before: they are written again.
+    pub(crate) cursor: Option<u64>,
+}
+
+impl EventBatch<'_> {
+    /// The last number of the batch, its gap included; 0 where it is empty.
+    pub(crate) fn last(&self) -> u64 {
+        let gap = self.gap.map_or(0, |(_, to)| to);
+        self.events.last().map_or(gap, |event| event.seq)
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// The target has everything up to this number, for good: the last of the batch, or an earlier
+    /// one where the rest is to come again.
+    Through {
+        after: u64,
+        /// Events written.
+        events: u64,
+        /// Events that were left out since the target will never take them.
+        refused: u64,
+    },
+    /// The target has others than expected: it is asked where to go on.
+    Unknown,
+    /// The target does not take this session's events now, for this reason; its other sessions go
+    /// on.
+    Suspended(String),
+}
+
+/// How a sink stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SinkMetrics {
+    /// Whether the target takes events.
+    pub up: bool,
+    /// Events of the journal that the target does not have yet.
+    pub behind: u64,
+    /// Events written so far.
+    pub written: u64,
+    /// Times that the target did not do what it was asked.
+    pub errors: u64,
+    /// Times that the journal had deleted events before the target had them.
+    pub gaps: u64,
+    /// Events that were left out since the target will never take them.
+    pub refused: u64,
+}
+
+/// A sink's name.
+#[derive(Debug, Clone)]
+pub(crate) struct SinkName {
+    /// As the journal, the metrics and the API have it: `redis`.
+    pub(crate) id: Arc<str>,
+    /// As the log has it, at the beginning of a sentence: `Redis`.
+    pub(crate) label: Arc<str>,
+}
+
+impl SinkName {
+    pub(crate) fn new(id: &str, label: &str) -> Self {
+        Self { id: id.into(), label: label.into() }
+    }
+}
+
+/// The sinks of a host. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Sinks {
+    journal: EventJournal,
+    states: Arc<Mutex<BTreeMap<Arc<str>, SinkState>>>,
+}
+
+/// What others may know of a sink.
+struct SinkState {
+    metrics: Arc<Mutex<SinkMetrics>>,
+    /// Whether it has settings.
+    configured: Box<dyn Fn() -> bool + Send>,
+}
+
+/// The task of a sink. Ends when this is dropped, and the sink is forgotten then.
+pub(crate) struct SinkTask {
+    sinks: Sinks,
+    id: Arc<str>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for SinkTask {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.sinks.states.lock().remove(&self.id);
+    }
+}
+
+impl Sinks {
+    pub fn new(journal: EventJournal) -> Self {
+        Self { journal, states: Arc::default() }
+    }
+
+    /// Writes the journal's events to a target from now on, by the settings that are in force at
+    /// the time; none: nothing is done. A name has one task at a time.
+    pub(crate) fn start<S: EventSink>(
+        &self,
+        name: SinkName,
+        sink: S,
+        settings: watch::Receiver<Option<S::Settings>>,
+    ) -> SinkTask {
+        let (metrics, watched) = (Arc::default(), settings.clone());
+        let configured = Box::new(move || watched.borrow().is_some());
+        let id = Arc::clone(&name.id);
+        let state = SinkState { metrics: Arc::clone(&metrics), configured };
+        self.states.lock().insert(Arc::clone(&id), state);
+        let driver = SinkDriver::new(name, sink, self.journal.clone(), metrics);
+        SinkTask { sinks: self.clone(), id, task: tokio::spawn(driver.run(settings)) }
+    }
+
+    /// How each sink stands that has settings, by its name.
+    pub fn metrics(&self) -> BTreeMap<Arc<str>, SinkMetrics> {
+        let states = self.states.lock();
+        let configured = states.iter().filter(|(_, state)| (state.configured)());
+        configured.map(|(id, state)| (Arc::clone(id), *state.metrics.lock())).collect()
+    }
+}
+
+/// The tasks of the configured sinks. They end when this is dropped.
+pub struct ConfiguredSinks {
+    _redis: SinkTask,
+}
+
+impl ConfiguredSinks {
+    /// Starts them. They follow the config from then on.
+    pub fn start(sinks: &Sinks, redis: &Redis) -> Self {
+        let journal = sinks.journal.clone();
+        let name = SinkName::new(REDIS_SINK, "Redis");
+        Self { _redis: sinks.start(name, RedisSink::new(journal), redis.watch_settings()) }
+    }
+}
