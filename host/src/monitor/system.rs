@@ -278,7 +278,10 @@ impl SystemStatus {
                 .map(|disk| DiskStatus { folder: disk.folder, free: disk.free, size: disk.size })
                 .collect(),
             store,
-            sinks: sinks.iter().map(|(name, sink)| (name.to_string(), SinkStatus::of(sink))).collect(),
+            sinks: sinks
+                .iter()
+                .map(|(name, sink)| (name.to_string(), SinkStatus::of(sink)))
+                .collect(),
             redis: sinks.get(REDIS_SINK).map(|redis| RedisStatus {
                 up: redis.up,
                 behind: redis.behind,

@@ -48,7 +48,7 @@ const WAITS: BackoffPolicy = BackoffPolicy {
 pub(super) const ASIDE: Duration = Duration::from_secs(30);
 
 /// A session on this connection.
-enum SessionState {
+enum SessionProgress {
     /// Goes on with the event after this one.
     Known(u64),
     /// Left alone until then.
@@ -66,7 +66,7 @@ pub(super) struct SinkDriver<S> {
     /// The newest event of each session when the sink began for the first time ever.
     starts: BTreeMap<Arc<str>, u64>,
     /// Those that the connection in use was asked about.
-    sessions: HashMap<Arc<str>, SessionState>,
+    sessions: HashMap<Arc<str>, SessionProgress>,
     /// Events of the next batch: fewer where the target does not answer in time.
     limit: usize,
     backoff: Backoff,
@@ -220,8 +220,8 @@ impl<S: EventSink> SinkDriver<S> {
         let now = Instant::now();
         let unknown = spans.iter().filter(|(session, _)| match self.sessions.get(session) {
             None => true,
-            Some(SessionState::Known(_)) => false,
-            Some(SessionState::Suspended(until)) => *until <= now,
+            Some(SessionProgress::Known(_)) => false,
+            Some(SessionProgress::Suspended(until)) => *until <= now,
         });
         let unknown: Vec<SessionPosition> = unknown
             .map(|(session, span)| {
@@ -235,7 +235,7 @@ impl<S: EventSink> SinkDriver<S> {
         let resumed = connection.resume(&unknown).await?;
         for (position, resumed) in unknown.into_iter().zip(resumed) {
             let state = match resumed {
-                Resume::After(after) => SessionState::Known(self.go_on(start, &position, after)),
+                Resume::After(after) => SessionProgress::Known(self.go_on(start, &position, after)),
                 Resume::Suspended(reason) => self.suspend(&position.session, &reason),
             };
             self.sessions.insert(position.session, state);
@@ -259,14 +259,14 @@ impl<S: EventSink> SinkDriver<S> {
         after
     }
 
-    fn suspend(&self, session: &Arc<str>, reason: &str) -> SessionState {
+    fn suspend(&self, session: &Arc<str>, reason: &str) -> SessionProgress {
         self.count_error();
         let label = &self.name.label;
         tracing::warn!(
             target: "ocelli::sink", session = &**session,
             "{label} does not take this session's events, they wait in the journal: {reason}"
         );
-        SessionState::Suspended(Instant::now() + ASIDE)
+        SessionProgress::Suspended(Instant::now() + ASIDE)
     }
 
     /// Writes a batch for each session that has more. Gives whether there was any, and adds to
@@ -279,12 +279,12 @@ impl<S: EventSink> SinkDriver<S> {
     ) -> Result<bool, SinkError> {
         let mut any = false;
         for (session, span) in spans {
-            let Some(SessionState::Known(after)) = self.sessions.get(session) else { continue };
+            let Some(SessionProgress::Known(after)) = self.sessions.get(session) else { continue };
             let after = *after;
             if after < span.newest {
                 any = true;
                 self.write(connection, session, after).await?;
-                if let Some(SessionState::Known(now)) = self.sessions.get(session)
+                if let Some(SessionProgress::Known(now)) = self.sessions.get(session)
                     && self.cursor(session).is_none_or(|cursor| cursor < *now)
                 {
                     moved.push((Arc::clone(session), *now));
@@ -305,8 +305,8 @@ impl<S: EventSink> SinkDriver<S> {
         let limit = self.limit.min(connection.max_events());
         let query = EventQuery { after, limit, ..EventQuery::default() };
         let page = self.journal.page(session, query).await?;
-        let gap = (page.span.oldest > after.saturating_add(1))
-            .then(|| (after + 1, page.span.oldest - 1));
+        let gap =
+            (page.span.oldest > after.saturating_add(1)).then(|| (after + 1, page.span.oldest - 1));
         if let Some((from, to)) = gap {
             let label = &self.name.label;
             self.metrics.lock().gaps += 1;
@@ -334,7 +334,7 @@ impl<S: EventSink> SinkDriver<S> {
                 drop(metrics);
                 self.limit = (self.limit * 2).min(MAX_EVENTS);
                 // Neither back, nor beyond what it was given.
-                Some(SessionState::Known(to.clamp(after, last)))
+                Some(SessionProgress::Known(to.clamp(after, last)))
             }
             Written::Unknown => None,
             Written::Suspended(reason) => Some(self.suspend(session, &reason)),
@@ -358,7 +358,7 @@ impl<S: EventSink> SinkDriver<S> {
     fn count_behind(&self, spans: &[(Arc<str>, SequenceRange)]) {
         let behind = spans.iter().map(|(session, span)| {
             let at = match self.sessions.get(session) {
-                Some(SessionState::Known(at)) => Some(*at),
+                Some(SessionProgress::Known(at)) => Some(*at),
                 _ => self.cursor(session),
             };
             span.newest.saturating_sub(at.unwrap_or(0).max(span.oldest.saturating_sub(1)))

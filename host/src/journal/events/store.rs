@@ -446,9 +446,9 @@ fn set_cursors(transaction: &Transaction<'_>, cursors: &Cursors) -> rusqlite::Re
     let set = "INSERT INTO cursors (sink, session, seq) VALUES (?, ?, ?)
         ON CONFLICT DO UPDATE SET seq = excluded.seq";
     let mut set = transaction.prepare_cached(set)?;
-    cursors
-        .iter()
-        .try_for_each(|((sink, session), seq)| set.execute(params![&**sink, session, seq]).map(drop))
+    cursors.iter().try_for_each(|((sink, session), seq)| {
+        set.execute(params![&**sink, session, seq]).map(drop)
+    })
 }
 
 impl OutboxItem {

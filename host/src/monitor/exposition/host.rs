@@ -229,8 +229,11 @@ impl Exposition {
         out.counter("sink_events", "Events written to a sink")?.samples(each(|it| it.written))?;
         out.counter("sink_errors", "Times that a sink did not do what it was asked")?
             .samples(each(|it| it.errors))?;
-        out.counter("sink_gaps", "Times that the journal had deleted events before a sink had them")?
-            .samples(each(|it| it.gaps))?;
+        out.counter(
+            "sink_gaps",
+            "Times that the journal had deleted events before a sink had them",
+        )?
+        .samples(each(|it| it.gaps))?;
         out.counter("sink_refused_events", "Events left out since a sink will never take them")?
             .samples(each(|it| it.refused))
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::event::{Clock, Event, Hub, SessionState as Shown};
+use crate::event::{Clock, Event, Hub, SessionState};
 use crate::journal::Journal;
 use crate::sink::SinkConnection;
 
@@ -37,7 +37,7 @@ fn driver(journal: &Journal) -> SinkDriver<Memory> {
 async fn a_sink_that_begins_leaves_out_what_was_before_and_knows_that_ever_after() {
     let journal = Journal::temporary().unwrap();
     let hub = Hub::new(journal.events().clone());
-    hub.publish_state("gate", Shown::Running, None);
+    hub.publish_state("gate", SessionState::Running, None);
     let event = || Event {
         time_ns: 0,
         clock: Clock::Host,

@@ -9,7 +9,7 @@
 //! its number any more.
 //!
 //! After each connection Redis is asked how far its streams have come, since it may be another one
-//! than before: restarted without its data, or the replica of one that failed ([`resume`]).
+//! than before: restarted without its data, or the replica of one that failed (`resume.rs`).
 
 mod entry;
 mod resume;

@@ -268,13 +268,13 @@ async fn cursors_are_read_back_at_once_and_after_a_flush_by_another() {
     let folder = tempfile::tempdir().unwrap();
     let events = EventJournal::open(&file::folder(folder.path()).unwrap()).unwrap();
     let set = |seq| vec![(Arc::from("cam"), seq), (Arc::from("other"), 1)];
-    events.set_cursors("redis", set(7));
-    assert_eq!(events.cursors("redis").await.unwrap(), set(7));
-    events.set_cursors("redis", set(9));
+    events.set_cursors(&"redis".into(), set(7));
+    assert_eq!(events.cursors(&"redis".into()).await.unwrap(), set(7));
+    events.set_cursors(&"redis".into(), set(9));
     events.flush().await.unwrap();
     let other = open_at(folder.path(), 0);
     assert_eq!(reader::cursors(&other.connection, "redis").unwrap(), set(9));
-    assert!(events.cursors("another").await.unwrap().is_empty());
+    assert!(events.cursors(&"another".into()).await.unwrap().is_empty());
 }
 
 mod alerts;
