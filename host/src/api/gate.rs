@@ -192,16 +192,19 @@ impl Gate {
         slot.and_then(|slot| slot.admit(&self.config().server).err()).map(|_| no_place())
     }
 
+    /// Who a limit is for: a token, or without tokens an address.
+    pub(super) fn key(&self, caller: &Caller, peer: SocketAddr) -> String {
+        if self.keys.open() { site(peer.ip()).to_string() } else { caller.name.to_string() }
+    }
+
     /// Checks the caller's rate.
     pub(super) fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
         let per_second = f64::from(self.config.borrow().server.requests_per_second);
         if per_second <= 0.0 {
             return Ok(());
         }
-        let key =
-            if self.keys.open() { site(peer.ip()).to_string() } else { caller.name.to_string() };
         let pace = RateLimit { burst: SAVED * per_second, per_second };
-        let taken = self.requests.take(key, pace, Instant::now());
+        let taken = self.requests.take(self.key(caller, peer), pace, Instant::now());
         taken.map_err(|wait| {
             limited(wait, "more requests than `[server] requests_per_second` allows")
         })

@@ -1,8 +1,9 @@
-//! Rate limits by caller or address.
+//! Rate limits by caller or address, and how much of a caller's may be under way.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -66,6 +67,42 @@ impl<K: Hash + Eq> RateLimits<K> {
     }
 }
 
+/// What is under way, by caller. Those that have nothing take no memory.
+#[derive(Debug, Default)]
+pub(super) struct Entered(Arc<Mutex<HashMap<String, usize>>>);
+
+impl Entered {
+    /// Counts one more of this caller until the answer is dropped. `None`: it has as many already.
+    pub(super) fn enter(&self, caller: String, most: usize) -> Option<Entry> {
+        let mut entered = self.0.lock();
+        let count = entered.entry(caller.clone()).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Entry { entered: Arc::clone(&self.0), caller })
+    }
+}
+
+/// One of [`Entered`].
+#[derive(Debug)]
+pub(super) struct Entry {
+    entered: Arc<Mutex<HashMap<String, usize>>>,
+    caller: String,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut entered = self.entered.lock();
+        if let Some(count) = entered.get_mut(&self.caller) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                entered.remove(&self.caller);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +141,18 @@ mod tests {
         let later = now + Duration::from_secs(3600);
         assert!(limits.take(usize::MAX - 1, strict, later).is_ok());
         assert_eq!(limits.buckets.lock().left.len(), 1, "idle ones are forgotten");
+    }
+
+    #[test]
+    fn a_caller_has_so_many_under_way_and_each_has_its_own() {
+        let entered = Entered::default();
+        let enter = |caller: &str| entered.enter(caller.to_owned(), 2);
+        let (first, second) = (enter("a"), enter("a"));
+        assert!(second.is_some() && enter("a").is_none() && enter("b").is_some());
+        drop(first);
+        assert!(enter("a").is_some());
+        drop(second);
+        assert!(entered.0.lock().is_empty(), "nothing is remembered of who has none");
     }
 
     #[test]

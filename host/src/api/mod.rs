@@ -6,6 +6,7 @@
 
 pub mod access;
 mod analyze;
+mod ask;
 mod audit;
 mod body;
 mod config;
@@ -129,6 +130,7 @@ impl Server {
             uploads: Semaphore::new(deployments::MAX_UPLOADS),
             revoking: tokio::sync::Mutex::default(),
             searches: Semaphore::new(1),
+            asked: limits::Entered::default(),
             displays: Arc::new(Semaphore::new(pictures::MJPEG_CLIENTS)),
             tasks: tasks.clone(),
         };

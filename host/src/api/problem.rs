@@ -253,6 +253,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {
             "unknown_session" => StatusCode::NOT_FOUND,
+            "internal" => StatusCode::INTERNAL_SERVER_ERROR,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
             // The state of the session does not allow it.
             _ => StatusCode::CONFLICT,

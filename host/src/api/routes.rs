@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, audit, deployments, discover, documents, events, jobs, login, origin, pictures, probe,
-    rest, socket, stream, tokens, ui,
+    analyze, ask, audit, deployments, discover, documents, events, jobs, login, origin, pictures,
+    probe, rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -71,6 +71,8 @@ routes! { |uploaded|
     "log", GET, "/v1/sessions/{id}/log", OfSession(Operate), insight::log;
     "stop", DELETE, "/v1/sessions/{id}", OfSession(Operate), rest::stop;
     "restart", POST, "/v1/sessions/{id}/restart", OfSession(Operate), rest::restart;
+    "query", POST, "/v1/sessions/{id}/query", OfSession(View), ask::query;
+    "command", POST, "/v1/sessions/{id}/command", OfSession(Operate), ask::command;
     "deploy", PUT, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy;
     "rollback", POST, "/v1/sessions/{id}/rollback", OfSession(Operate), deployments::rollback;
     "list_deployments", GET, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list;

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
+use super::ask::ASKED;
 use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
@@ -46,9 +47,6 @@ const REQUESTS: usize = SUBSCRIPTIONS;
 
 /// Bytes of the requests that wait: a kilobyte for each.
 const REQUEST_BYTES: usize = 1 << 20;
-
-/// Queries and commands of one client that wait for their pipelines.
-const ASKED: usize = 16;
 
 /// Most sessions of one client: as many as a host can have.
 const SUBSCRIPTIONS: usize = 1000;

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::access::Caller;
 use super::gate::Gate;
+use super::limits::Entered;
 use super::problem::Problem;
 use super::websocket::CompressedMessages;
 use crate::event::Hub;
@@ -63,6 +64,8 @@ pub(super) struct ApiState<C> {
     pub(super) revoking: tokio::sync::Mutex<()>,
     /// The permit for a search for cameras.
     pub(super) searches: Semaphore,
+    /// Queries and commands over HTTP that wait, by caller.
+    pub(super) asked: Entered,
     /// Permits for clients of `mjpeg`.
     pub(super) displays: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,

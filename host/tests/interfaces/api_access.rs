@@ -307,6 +307,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/log", who: OPERATE, seen: true },
     Rule { request: "DELETE /v1/sessions/{id}", who: OPERATE, seen: true },
     Rule { request: "POST /v1/sessions/{id}/restart", who: OPERATE, seen: true },
+    Rule { request: "POST /v1/sessions/{id}/query", who: LOOK, seen: true },
+    Rule { request: "POST /v1/sessions/{id}/command", who: OPERATE, seen: true },
     Rule { request: "PUT /v1/sessions/{id}/pipeline", who: OPERATE, seen: true },
     Rule { request: "POST /v1/sessions/{id}/rollback", who: OPERATE, seen: true },
     Rule { request: "GET /v1/sessions/{id}/deployments", who: LOOK, seen: true },

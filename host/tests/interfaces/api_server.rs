@@ -478,6 +478,51 @@ async fn queries_and_commands_are_answered_and_one_that_hangs_holds_nobody_up() 
 }
 
 #[tokio::test]
+async fn a_pipeline_is_asked_over_http_as_on_a_websocket() {
+    let host = Host::start().await;
+    let path = |what: &str| format!("POST /v1/sessions/display-001%3Bcam%2F001%20%C3%BC/{what}");
+    let open = async |what: &str, body: &[u8]| {
+        let length = format!("Content-Length: {}\r\n", body.len());
+        http::request(host.address(), &path(what), &length, body).await.unwrap()
+    };
+    let send =
+        async |what: &str, body: &[u8]| HttpResponse::read(&mut open(what, body).await).await;
+    for (what, writes) in [("query", false), ("command", true)] {
+        let answer = send(what, br#"{"count": 1}"#).await;
+        let echo = json!({"echo": {"count": 1}, "writes": writes});
+        assert_eq!((answer.status, answer.body), (200, json!({"session": NAME, "answer": echo})));
+        send(what, b"{").await.assert_problem(400, "bad_json");
+        send(what, b"").await.assert_problem(400, "bad_json");
+        let long = format!("\"{}\"", "x".repeat(64 << 10));
+        send(what, long.as_bytes()).await.assert_problem(413, "too_large");
+    }
+    let nobody = "POST /v1/sessions/nobody/query";
+    let mut nobody =
+        http::request(host.address(), nobody, "Content-Length: 1\r\n", b"1").await.unwrap();
+    HttpResponse::read(&mut nobody).await.assert_problem(404, "unknown_session");
+
+    // One caller has so many, and those of a client that goes away make room.
+    let mut waiting = Vec::new();
+    for _ in 0..16 {
+        waiting.push(open("query", b"\"hang\"").await);
+    }
+    let refused = async || send("query", b"1").await.body["code"] == "too_many_requests";
+    within(async {
+        while !refused().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    drop(waiting);
+    within(async {
+        while refused().await {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_socket_that_ends_ends_its_subscriptions() {
     let host = Host::start().await;
     let (mut polite, mut abrupt) = (host.client().await, host.client().await);
