@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::audit::AuditLine;
 use super::discover::DiscoverAnswer;
-use super::events::EventPage;
+use super::events::{EventPage, FoundPage};
 use super::insight::{LogTail, SystemAnswer};
 use super::jobs::{JobView as Job, JobWithResults, Results};
 use super::login::Me;
@@ -86,6 +86,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<TokenView<'_>>,
         SchemaGenerator::subschema_for::<ConfigStatus>,
         SchemaGenerator::subschema_for::<EventPage>,
+        SchemaGenerator::subschema_for::<FoundPage>,
         SchemaGenerator::subschema_for::<Analysis>,
         SchemaGenerator::subschema_for::<Results<'_>>,
         SchemaGenerator::subschema_for::<JobWithResults<'_>>,

@@ -17,6 +17,7 @@ mod discover;
 mod documents;
 mod events;
 mod extract;
+mod filter;
 mod gate;
 mod insight;
 mod jobs;

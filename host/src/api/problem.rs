@@ -138,6 +138,12 @@ impl Problem {
         self
     }
 
+    /// A number of an event that there has not been.
+    pub(super) fn ahead(detail: impl Into<String>, after: u64, newest: u64) -> Self {
+        let more = More { after: Some(after), newest: Some(newest), ..More::default() };
+        Self { more: Box::new(more), ..Self::bad("after_ahead", detail) }
+    }
+
     /// The request may be sent again after so many seconds.
     pub(super) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }

@@ -78,7 +78,9 @@ routes! { |uploaded|
     "list_deployments", GET, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list;
     "settings", GET, "/v1/sessions/{id}/settings", OfSession(View), deployments::settings;
     "events", GET, "/v1/sessions/{id}/events", OfSession(View), events::list;
+    "search_events", GET, "/v1/events", May(View), events::search;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
+    "stream_all", GET, "/v1/stream", May(View), stream::all::open;
     "frame", GET, "/v1/sessions/{id}/frame.jpg", OfSession(View), pictures::frame;
     "mjpeg", GET, "/v1/sessions/{id}/mjpeg", OfSession(View), pictures::mjpeg;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;

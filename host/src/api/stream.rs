@@ -1,13 +1,15 @@
 //! A session's messages as server-sent events, for browsers and curl: a subscriber whose messages
 //! are the body of an endless answer.
 
+pub(super) mod all;
+
 use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
@@ -50,14 +52,7 @@ pub(super) async fn open<C: Control>(
         return Err(Refusal::unknown(&session).into());
     }
     // A browser that reconnects sends this header and the first query again.
-    let after = match headers.get("last-event-id").filter(|last| !last.is_empty()) {
-        Some(last) => {
-            Some(last.to_str().ok().and_then(|last| last.parse().ok()).ok_or_else(|| {
-                Problem::bad("bad_last_event_id", "Last-Event-ID is not the number of an event")
-            })?)
-        }
-        None => parameters.after,
-    };
+    let after = last_event_id(&headers)?.or(parameters.after);
     resume::check(&state.hub, &session, after.unwrap_or(0)).await?;
     let place = state.reserve_socket()?;
     let subscriber = state.hub.subscriber();
@@ -69,6 +64,22 @@ pub(super) async fn open<C: Control>(
         feed(&state, &caller, &subscriber, &sender).await;
         drop(place);
     });
+    Ok(respond(receiver))
+}
+
+/// The number of the last event that the client has.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let last = headers.get("last-event-id").filter(|last| !last.is_empty());
+    let number = |last: &HeaderValue| last.to_str().ok()?.parse().ok();
+    last.map(|last| {
+        let detail = "Last-Event-ID is not the number of an event";
+        number(last).ok_or_else(|| Problem::bad("bad_last_event_id", detail))
+    })
+    .transpose()
+}
+
+/// The answer whose body is what comes.
+fn respond(receiver: mpsc::Receiver<Bytes>) -> Response {
     let body = stream::unfold(receiver, async |mut receiver| {
         let chunk = receiver.recv().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(chunk), receiver))
@@ -79,7 +90,7 @@ pub(super) async fn open<C: Control>(
         // nginx would buffer the answer otherwise.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(body)).into_response())
+    (headers, Body::from_stream(body)).into_response()
 }
 
 /// Writes until the client has gone, reads too slowly, or the host ends it; then writes the reason.

@@ -1,6 +1,6 @@
 //! The hub: one topic for each session, and for each subscriber a queue that its topics write to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::SystemTime;
@@ -54,6 +54,8 @@ struct Topics {
 struct Wildcard {
     /// As it joins each of them.
     member: TopicSubscriber,
+    /// The sessions that it is about; none: every one.
+    only: Option<Arc<BTreeSet<String>>>,
     /// The last event that it has, of sessions that have not been there yet.
     after: HashMap<String, u64>,
 }
@@ -79,6 +81,8 @@ struct TopicState {
 struct TopicSubscriber {
     queue: Arc<MessageQueue>,
     wants_detections: bool,
+    /// Whether the hub gives it events: one that reads them from the journal has them already.
+    wants_events: bool,
     /// Whether it came by listening to every session: such a one keeps no session alive.
     by_wildcard: bool,
 }
@@ -299,7 +303,8 @@ impl Hub {
             queue.clear_detections(session);
         }
         let (queue, wants_detections) = (Arc::clone(queue), wants.detections);
-        let member = TopicSubscriber { queue, wants_detections, by_wildcard: false };
+        let member =
+            TopicSubscriber { queue, wants_detections, wants_events: true, by_wildcard: false };
         let joined = topic.join(&mut inner, id, member, wants.after);
         drop(inner);
         topics.remove_idle(&topic);
@@ -314,11 +319,26 @@ impl Hub {
         wants_detections: bool,
         after: HashMap<String, u64>,
     ) {
+        let member = TopicSubscriber::of_all(queue, wants_detections, true);
+        self.join_each(id, Wildcard { member, only: None, after });
+    }
+
+    /// Makes a subscriber a member of every session, or of those that it names, but for their
+    /// events.
+    pub(super) fn follow_all(
+        &self,
+        id: u64,
+        queue: &Arc<MessageQueue>,
+        wants_detections: bool,
+        only: Option<Arc<BTreeSet<String>>>,
+    ) {
+        let member = TopicSubscriber::of_all(queue, wants_detections, false);
+        self.join_each(id, Wildcard { member, only, after: HashMap::new() });
+    }
+
+    fn join_each(&self, id: u64, mut wildcard: Wildcard) {
         let mut topics = self.topics();
         let Topics { sessions, wildcards } = &mut *topics;
-        let member =
-            TopicSubscriber { queue: Arc::clone(queue), wants_detections, by_wildcard: true };
-        let mut wildcard = Wildcard { member, after };
         let mut there: Vec<&Arc<Topic>> = sessions.values().collect();
         there.sort_unstable_by(|one, other| one.session.cmp(&other.session));
         for topic in there {
@@ -443,10 +463,20 @@ impl Topics {
     }
 }
 
+impl TopicSubscriber {
+    /// One that listens to every session.
+    fn of_all(queue: &Arc<MessageQueue>, wants_detections: bool, wants_events: bool) -> Self {
+        let queue = Arc::clone(queue);
+        Self { queue, wants_detections, wants_events, by_wildcard: true }
+    }
+}
+
 impl Wildcard {
     /// Comes to a session, unless it subscribes to that by name already.
     fn join(&mut self, id: u64, topic: &Topic, inner: &mut TopicState) {
-        if inner.members.get(&id).is_some_and(|member| !member.by_wildcard) {
+        if inner.members.get(&id).is_some_and(|member| !member.by_wildcard)
+            || self.only.as_ref().is_some_and(|only| !only.contains(&*topic.session))
+        {
             return;
         }
         topic.join(inner, id, self.member.clone(), self.after.remove(&*topic.session));
@@ -472,7 +502,9 @@ impl Topic {
             ServerMessage::Subscribed { session: &self.session, state: inner.state }.encode();
         let open = member.queue.push(answer);
         if open {
-            member.queue.open_lane(&self.session, after);
+            if member.wants_events {
+                member.queue.open_lane(&self.session, after);
+            }
             inner.members.insert(id, member);
         }
         self.count_again(inner);

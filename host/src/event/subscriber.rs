@@ -1,6 +1,6 @@
 //! A subscriber, and the pages of the journal that it reads to catch up.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +65,13 @@ impl Subscriber {
             state: super::SessionState::Running,
         });
         self.hub.join_all(self.id, &self.queue, detections, after);
+    }
+
+    /// Listens to every session that there is and that will be, or to those of these names, but for
+    /// their events, which the subscriber reads from the journal. `subscribed` comes for each. It
+    /// keeps no session alive.
+    pub fn follow_all(&self, detections: bool, only: Option<BTreeSet<String>>) {
+        self.hub.follow_all(self.id, &self.queue, detections, only.map(Arc::new));
     }
 
     /// Ends a subscription, if there is one; that of `*` with those that came by it. `unsubscribed`

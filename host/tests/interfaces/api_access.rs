@@ -314,6 +314,8 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/deployments", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/settings", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
+    Rule { request: "GET /v1/events", who: LOOK, seen: false },
+    Rule { request: "GET /v1/stream", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/frame.jpg", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/mjpeg", who: LOOK, seen: true },

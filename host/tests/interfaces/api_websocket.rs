@@ -32,6 +32,7 @@ use tungstenite::protocol::frame::FrameHeader;
 
 use crate::support::Client;
 
+mod all_sessions;
 mod pictures;
 
 /// The sessions that there are.

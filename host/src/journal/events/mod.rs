@@ -34,12 +34,18 @@
 //! has to be forgotten, its last number becomes the floor above which new streams begin; where the
 //! file was damaged and begun anew the floor is the milliseconds since 1970, as no session has had
 //! that many events.
+//!
+//! Beside it each event has a number among those of all sessions, in the order in which they were
+//! kept ([`EventJournal::kept_after`]). Events that were kept before there were such numbers have
+//! none.
 
 mod age_clock;
+mod filter;
 mod outbox;
 mod pictures;
 mod reader;
 mod room;
+mod search;
 mod store;
 mod types;
 mod writer;
@@ -61,14 +67,16 @@ use super::JournalError;
 use crate::util::folder::Folder;
 pub use age_clock::ClockJump;
 use age_clock::{AgeClock, ClockReading, boot_id};
+pub use filter::EventFilter;
 use outbox::{DeliveryNote, OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
+pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub use types::{
     ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
-    JournalMetrics, JournalPage, LOST_KIND, REDIS_SINK, RetentionLimits, SequenceRange,
-    StoredEvent,
+    JournalMetrics, JournalPage, LOST_KIND, NumberedEvent, NumberedPage, REDIS_SINK,
+    RetentionLimits, SequenceRange, StoredEvent,
 };
 
 /// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no
@@ -265,6 +273,22 @@ impl EventJournal {
     ) -> Result<JournalPage, JournalError> {
         let session = session.to_owned();
         self.read(move |connection| reader::page(connection, &session, &query)).await
+    }
+
+    /// Reads events of several sessions in the order of their times. A page that is not the last may
+    /// have no event.
+    pub async fn search(&self, search: EventSearch) -> Result<FoundEvents, JournalError> {
+        self.read(move |connection| search::search(connection, &search)).await
+    }
+
+    /// Reads events of all sessions in the order in which they were kept: at most so many of those
+    /// that were kept after this number.
+    pub async fn kept_after(
+        &self,
+        number: u64,
+        limit: usize,
+    ) -> Result<NumberedPage, JournalError> {
+        self.read(move |connection| reader::kept_after(connection, number, limit)).await
     }
 
     /// Every session that the journal has events of, or had.

@@ -7,7 +7,7 @@ use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 
-use super::{EventQuery, JournalPage, SequenceRange, StoredEvent};
+use super::{EventQuery, JournalPage, NumberedEvent, NumberedPage, SequenceRange, StoredEvent};
 
 /// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for
 /// room.
@@ -82,6 +82,48 @@ pub(super) fn page(
             page.events.push(StoredEvent { seq, kind: kind.into(), body: body.into() });
         }
         last = seq;
+    }
+    Ok(page)
+}
+
+/// The last number that an event was given among those of all sessions: that of one that is there,
+/// or of one that is deleted.
+pub(super) const LAST_NUMBER: &str = "SELECT MAX(deleted, COALESCE((SELECT MAX(number) FROM events \
+    WHERE number > 0), 0)) FROM numbering";
+
+/// The events of all sessions after a number, in the order of their numbers.
+pub(super) const KEPT_AFTER: &str = "SELECT number, session, seq, kind, body FROM events JOIN \
+    streams ON id = stream WHERE number > ? AND number > 0 ORDER BY number";
+
+/// The events of all sessions that were kept after this number, as of one moment.
+pub(super) fn kept_after(
+    connection: &Connection,
+    number: u64,
+    limit: usize,
+) -> rusqlite::Result<NumberedPage> {
+    let moment = connection.unchecked_transaction()?;
+    let last = moment.prepare_cached(LAST_NUMBER)?.query_row([], |row| row.get(0))?;
+    let deleted = "SELECT deleted FROM numbering";
+    let deleted = moment.prepare_cached(deleted)?.query_row([], |row| row.get(0))?;
+    let mut page = NumberedPage { last, deleted, ..NumberedPage::default() };
+    let mut events = moment.prepare_cached(KEPT_AFTER)?;
+    let mut rows = events.query([i64::try_from(number).unwrap_or(i64::MAX)])?;
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let body = row.get_ref(4)?.as_str()?;
+        let full = page.events.len() >= limit || bytes + body.len() > PAGE_BYTES;
+        if full && (!page.events.is_empty() || limit == 0) {
+            page.more = true;
+            break;
+        }
+        bytes += body.len();
+        let event = StoredEvent {
+            seq: row.get(2)?,
+            kind: row.get_ref(3)?.as_str()?.into(),
+            body: body.into(),
+        };
+        let session = row.get_ref(1)?.as_str()?.into();
+        page.events.push(NumberedEvent { number: row.get(0)?, session, event });
     }
     Ok(page)
 }

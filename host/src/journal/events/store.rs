@@ -19,7 +19,7 @@ use super::age_clock::{ClockReading, ClockRecord, unix_ms};
 use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
 use super::room::{Room, Shortage};
-use super::{ALERT_KIND, Attachment, Cursors, EventDraft};
+use super::{ALERT_KIND, Attachment, Cursors, EventDraft, reader, search};
 use crate::journal::{DatabaseSpec, file};
 use crate::util::folder::Folder;
 
@@ -102,6 +102,38 @@ const KIND: DatabaseSpec = DatabaseSpec {
             GROUP BY stream, alert
             HAVING MAX(seq) = MAX(CASE WHEN raised THEN seq END);
     ",
+        "
+        -- Counts the events of all sessions in the order in which they are kept. 0: kept before
+        -- there was this number.
+        ALTER TABLE events ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX events_number ON events (number) WHERE number > 0;
+        -- The greatest number of an event that is deleted.
+        ALTER TABLE numbering ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0;
+    ",
+        "
+        -- What events are found by: all of them under the empty mark, and each under s and its
+        -- stream, k and its kind, l and each of its labels, z and its zone.
+        CREATE TABLE marks (
+            mark TEXT NOT NULL,
+            time INTEGER NOT NULL,
+            stream INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            PRIMARY KEY (mark, time, stream, seq)
+        ) WITHOUT ROWID;
+        INSERT INTO marks SELECT '', time, stream, seq FROM events;
+        INSERT INTO marks SELECT 's' || stream, time, stream, seq FROM events;
+        INSERT INTO marks SELECT 'k' || kind, time, stream, seq FROM events;
+        INSERT OR IGNORE INTO marks
+            SELECT 'l' || (value ->> '$.label'), time, stream, seq
+            FROM events, json_each(body, '$.detections')
+            WHERE json_valid(body) AND json_type(value, '$.label') = 'text';
+        INSERT OR IGNORE INTO marks
+            SELECT 'l' || (body ->> '$.data.label'), time, stream, seq FROM events
+            WHERE json_valid(body) AND json_type(body, '$.data.label') = 'text';
+        INSERT OR IGNORE INTO marks
+            SELECT 'z' || (body ->> '$.data.zone'), time, stream, seq FROM events
+            WHERE json_valid(body) AND json_type(body, '$.data.zone') = 'text';
+    ",
     ],
     pragmas: &[
         // Before anything is written: the file gives back what is deleted.
@@ -134,6 +166,8 @@ pub(super) struct EventStore {
     streams: HashMap<Arc<str>, EventStream>,
     floor: u64,
     next_id: i64,
+    /// The last number of an event among those of all sessions.
+    number: u64,
     pictures: AttachmentFiles,
     /// The store's, whose disk's room counts.
     folder: PathBuf,
@@ -152,7 +186,7 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
         let floor =
             greatest(&aside).unwrap_or_else(|| written(folder, &aside)).max(now_ms.unsigned_abs());
         connection
-            .execute("UPDATE numbering SET floor = ?", [floor])
+            .execute("UPDATE numbering SET floor = ?1, deleted = ?1", [floor])
             .context("writing the floor")?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -191,6 +225,7 @@ impl EventStore {
     ) -> rusqlite::Result<Self> {
         let floor =
             connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
+        let number = connection.query_row(reader::LAST_NUMBER, [], |row| row.get(0))?;
         let next_id = "SELECT COALESCE(MAX(id), 0) + 1 FROM streams";
         let next_id = connection.query_row(next_id, [], |row| row.get(0))?;
         let mut streams = HashMap::new();
@@ -220,6 +255,7 @@ impl EventStore {
             streams,
             floor,
             next_id,
+            number,
             unswept: pictures::FOLDERS,
             pictures,
             folder,
@@ -259,7 +295,7 @@ impl EventStore {
     ) -> rusqlite::Result<Vec<u64>> {
         // Taken over once they are committed.
         let (mut streams, mut next_id) = (Vec::new(), self.next_id);
-        let mut picture_bytes = self.picture_bytes;
+        let (mut number, mut picture_bytes) = (self.number, self.picture_bytes);
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let mut firsts = Vec::with_capacity(parts.len());
@@ -275,7 +311,8 @@ impl EventStore {
             };
             firsts.push(stream.last + 1);
             for draft in events {
-                add(&transaction, &mut stream, draft, now_ms)?;
+                number += 1;
+                add(&transaction, &mut stream, draft, number, now_ms)?;
                 if pictures {
                     attach(&transaction, &mut stream, draft, now_ms, &mut picture_bytes)?;
                 }
@@ -289,7 +326,7 @@ impl EventStore {
         set_cursors(&transaction, cursors)?;
         transaction.commit()?;
         self.streams.extend(streams);
-        (self.next_id, self.picture_bytes) = (next_id, picture_bytes);
+        (self.next_id, self.number, self.picture_bytes) = (next_id, number, picture_bytes);
         Ok(firsts)
     }
 
@@ -376,15 +413,23 @@ fn add(
     transaction: &Transaction<'_>,
     stream: &mut EventStream,
     draft: &EventDraft,
+    number: u64,
     now_ms: i64,
 ) -> rusqlite::Result<()> {
     let seq = stream.last + 1;
     let EventDraft { kind, time_ms, body, .. } = draft;
     transaction
         .prepare_cached(
-            "INSERT INTO events (stream, seq, kept, time, kind, body) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (stream, seq, kept, time, kind, body, number)
+             VALUES (?, ?, ?, ?, ?, ?, ?)",
         )?
-        .execute(params![stream.id, seq, now_ms, time_ms, kind, body])?;
+        .execute(params![stream.id, seq, now_ms, time_ms, kind, body, number])?;
+    let mut mark = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO marks (mark, time, stream, seq) VALUES (?, ?, ?, ?)",
+    )?;
+    for text in search::marks(stream.id, kind, body) {
+        mark.execute(params![text, time_ms, stream.id, seq])?;
+    }
     stream.last = seq;
     stream.oldest = stream.oldest.or(Some((seq, now_ms)));
     stream.bytes += (kind.len() + body.len() + EVENT_BYTES) as u64;

@@ -76,6 +76,28 @@ pub struct JournalPage {
     pub next: Option<u64>,
 }
 
+/// An event among those of all sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NumberedEvent {
+    /// Counts the events of all sessions.
+    pub number: u64,
+    pub session: Arc<str>,
+    pub event: StoredEvent,
+}
+
+/// Events of all sessions, in the order in which they were kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NumberedPage {
+    /// Bounded in number and in bytes.
+    pub events: Vec<NumberedEvent>,
+    /// Whether there are more.
+    pub more: bool,
+    /// The last number that was given.
+    pub last: u64,
+    /// The greatest number of an event that is deleted.
+    pub deleted: u64,
+}
+
 /// The numbers of the events that are kept of a session.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SequenceRange {

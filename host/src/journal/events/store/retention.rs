@@ -14,6 +14,7 @@ use rusqlite::{Connection, params};
 use super::{EventStore, EventStream, oldest};
 use crate::journal::events::RetentionLimits;
 use crate::journal::events::outbox::EVENT_BYTES;
+use crate::journal::events::search;
 
 /// Streams whose numbers are kept: names of subscribers' sessions have no end.
 pub(super) const STREAMS: usize = 10_000;
@@ -130,11 +131,14 @@ impl EventStore {
     ) -> rusqlite::Result<usize> {
         let Some(stream) = self.streams.get_mut(session) else { return Ok(0) };
         let transaction = self.connection.unchecked_transaction()?;
-        let (mut count, mut freed, mut last) = (0, 0, 0u64);
+        let (mut count, mut freed, mut last, mut number) = (0, 0, 0u64, 0u64);
         {
-            let events = "SELECT seq, kept, octet_length(kind) + octet_length(body) FROM events
-                WHERE stream = ? ORDER BY seq LIMIT ?";
+            let events = "SELECT seq, kept, octet_length(kind) + octet_length(body), number, time,
+                kind, body FROM events WHERE stream = ? ORDER BY seq LIMIT ?";
             let mut events = transaction.prepare_cached(events)?;
+            let mut mark = transaction.prepare_cached(
+                "DELETE FROM marks WHERE mark = ? AND time = ? AND stream = ? AND seq = ?",
+            )?;
             let mut events =
                 events.query(params![stream.id, i64::try_from(rows).unwrap_or(i64::MAX)])?;
             while let Some(row) = events.next()? {
@@ -142,14 +146,21 @@ impl EventStore {
                 if !goes(freed, seq, row.get(1)?) {
                     break;
                 }
-                (count, last) = (count + 1, seq);
+                (count, last, number) = (count + 1, seq, row.get(3)?);
                 freed += row.get::<_, u64>(2)? + EVENT_BYTES as u64;
+                let (kind, body) = (row.get_ref(5)?.as_str()?, row.get_ref(6)?.as_str()?);
+                for text in search::marks(stream.id, kind, body) {
+                    mark.execute(params![text, row.get::<_, i64>(4)?, stream.id, seq])?;
+                }
             }
         }
         let mut delete =
             transaction.prepare_cached("DELETE FROM events WHERE stream = ? AND seq <= ?")?;
         delete.execute(params![stream.id, last])?;
         drop(delete);
+        transaction
+            .prepare_cached("UPDATE numbering SET deleted = ?1 WHERE deleted < ?1")?
+            .execute([number])?;
         let bytes = stream.bytes.saturating_sub(freed);
         transaction
             .prepare_cached("UPDATE streams SET bytes = ? WHERE id = ?")?

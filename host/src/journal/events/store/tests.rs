@@ -96,6 +96,56 @@ fn events_that_are_too_old_go_and_numbers_go_on() {
     assert_eq!(keep(&mut store, "cam", vec![draft(1)], 100 * hour), 301);
 }
 
+/// How SQLite finds what a statement asks for.
+fn plan(store: &EventStore, statement: &str) -> Vec<String> {
+    let mut plan = store.connection.prepare(&format!("EXPLAIN QUERY PLAN {statement}")).unwrap();
+    let none = rusqlite::params_from_iter(std::iter::repeat_n(0, plan.parameter_count()));
+    let rows = plan.query_map(none, |row| row.get("detail")).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_numbers_of_all_sessions_are_the_order_of_storage_and_are_found_by_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open_at(folder.path(), 0);
+    let kept = |store: &EventStore, number, limit| {
+        let page = reader::kept_after(&store.connection, number, limit).unwrap();
+        let places = page.events.iter().map(|kept| {
+            assert!(kept.number > number);
+            (kept.number, (*kept.session).to_owned(), kept.event.seq)
+        });
+        (places.collect::<Vec<_>>(), page.more, page.last, page.deleted)
+    };
+    let place = |number, session: &str, seq| (number, session.to_owned(), seq);
+    assert_eq!(kept(&store, 0, 9), (vec![], false, 0, 0));
+    for (session, time) in [("b", 0), ("a", 1), ("b", 2)] {
+        keep(&mut store, session, vec![draft(1)], time);
+    }
+    let (all, more, last, deleted) = kept(&store, 0, 9);
+    assert_eq!(all, [place(1, "b", 1), place(2, "a", 1), place(3, "b", 2)]);
+    assert_eq!((more, last, deleted), (false, 3, 0));
+    assert_eq!(kept(&store, 1, 1), (vec![place(2, "a", 1)], true, 3, 0));
+    assert_eq!(kept(&store, u64::MAX, 0), (vec![], false, 3, 0));
+    // What is deleted is told, and no number is given twice.
+    let hours = RetentionLimits { hours: 1, ..RetentionLimits::default() };
+    retain(&mut store, &hours, 3_600_001);
+    assert_eq!(kept(&store, 0, 9), (vec![place(2, "a", 1), place(3, "b", 2)], false, 3, 1));
+    retain(&mut store, &hours, 9_000_000);
+    assert_eq!(kept(&store, 0, 9), (vec![], false, 3, 3));
+    drop(store);
+    let mut store = open_at(folder.path(), 0);
+    keep(&mut store, "c", vec![draft(1)], 0);
+    assert_eq!(kept(&store, 0, 9), (vec![place(4, "c", 1)], false, 4, 3));
+    for statement in [reader::KEPT_AFTER, reader::LAST_NUMBER] {
+        let plan = plan(&store, statement);
+        let scans = |step: &String| {
+            step.starts_with("SCAN") && step != "SCAN numbering" || step.contains("TEMP B-TREE")
+        };
+        assert!(!plan.iter().any(scans), "{plan:?}");
+        assert!(plan.iter().any(|step| step.contains("events_number")), "{plan:?}");
+    }
+}
+
 #[test]
 fn of_a_journal_that_is_too_large_a_session_that_floods_it_gives_its_own_events_alone() {
     let folder = tempfile::tempdir().unwrap();
@@ -281,3 +331,4 @@ mod alerts;
 mod clock;
 mod full_disk;
 mod recovery;
+mod search;
