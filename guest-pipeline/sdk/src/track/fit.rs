@@ -18,8 +18,9 @@ const AT_MOST: f32 = 1.0;
 const DISTANCE: f32 = 2.0;
 /// What a height e times as large as expected costs.
 const HEIGHT: f32 = 0.3;
-/// What a track that is lost is behind one that was just seen.
-const LOST: f32 = 0.1;
+/// What a track that is lost is behind one that was just seen: where one detection is left of two
+/// that meet, it is of the one that was in sight, unless it fits the other much better.
+const LOST: f32 = 0.5;
 
 /// A box of so many times the height, or so few, is another object unless it overlaps much.
 const ALIKE: f32 = 2.0;

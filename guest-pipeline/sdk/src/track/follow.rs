@@ -2,12 +2,15 @@
 //!
 //! A detector that runs three times a second says nothing of the frames between. The pixels of an
 //! object do: points of the last frame are looked for in the next one (`frame.flow`), and the box
-//! moves as they did. Three things are known of them:
+//! moves as they did. Four things are known of them:
 //!
 //! - A box is not its object: its corners show what is behind it. So the points lie in its inner
 //!   part, and the shift is the median of those that agree with each other.
 //! - What passes in front of an object takes points along, and points are lost. Where too few
 //!   agree, nothing is measured, and the box goes on as its Kalman filter says.
+//! - Where two people pass each other, the box of the one behind goes along with the one in front.
+//!   So pixels move the box alone, and the Kalman filter knows detections only: by which of the two
+//!   the next detections are paired depends on how long ago the last ones were.
 //! - The pixels of an object that stands still tremble. Where nothing changes in the picture
 //!   nothing is measured, and the box stays exactly as it was.
 //!
@@ -36,6 +39,9 @@ const AGREE: (f32, f32) = (0.03, 0.5);
 /// The least part of a box's points that agree on its shift. With more of them as a condition, more
 /// boxes go on by their filter alone, which is worse.
 const ENOUGH: f32 = 0.2;
+
+/// Seconds in which a box's drift becomes that of its pixels: over a person's step.
+const SETTLED: f32 = 0.3;
 
 /// What the box of a track rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -166,7 +172,8 @@ impl Track {
             self.footing = Footing::Predicted;
             return;
         }
-        let [x, y] = shift.unwrap_or_else(|| self.motion.rates().map(|rate| rate * seconds));
+        let rates = self.drift.unwrap_or_else(|| self.motion.rates());
+        let [x, y] = shift.unwrap_or_else(|| rates.map(|rate| rate * seconds));
         let BBox { left, top, right, bottom } = self.bbox;
         let moved = BBox { left: left + x, top: top + y, right: right + x, bottom: bottom + y };
         // A box that is beyond numbers stays.
@@ -174,7 +181,13 @@ impl Track {
         self.bbox = moved.unwrap_or(self.bbox);
         let is_measured = shift.is_some() && moved.is_some();
         if is_measured {
-            self.motion.shift([x, y], seconds.into());
+            if seconds > 0.0 {
+                let settled = 1.0 - (-seconds / SETTLED).exp();
+                let [by_x, by_y] = [x, y].map(|by| by / seconds);
+                let [old_x, old_y] = rates;
+                let new = [old_x + settled * (by_x - old_x), old_y + settled * (by_y - old_y)];
+                self.drift = Some(new).filter(|new| new.iter().all(|rate| rate.is_finite()));
+            }
             // What was lost and comes to rest where nothing changes is not found by that.
             if !(self.still && self.footing == Footing::Predicted) {
                 self.last_seen = time;
@@ -335,6 +348,20 @@ mod tests {
         let update = tracker.update(30 * FRAME, &[at(10.0 + 29.0 * 9.0, 20.0, 0.8)]);
         assert_eq!(update.tracks, [Some(1)]);
         assert!(update.ended.is_empty());
+    }
+
+    #[test]
+    fn who_is_taken_along_by_another_is_found_where_he_was_expected() {
+        let mut tracker = Tracker::new(TrackerConfig::for_score(0.4));
+        // They walk towards each other and meet in frame 10.
+        let seen = |n: u64| {
+            let way = 6.0 * n as f32;
+            [at(100.0 + way, 100.0, 0.8), at(220.0 - way, 115.0, 0.8)]
+        };
+        (0..=8).for_each(|n| drop(tracker.update(n * FRAME, &seen(n))));
+        (9..=12).for_each(|n| drop(step(&mut tracker, n, |_| Some([6.0, 0.0]))));
+        assert_eq!(lefts(&tracker), [172.0, 196.0]);
+        assert_eq!(tracker.update(12 * FRAME, &seen(12)).tracks, [Some(1), Some(2)]);
     }
 
     #[test]

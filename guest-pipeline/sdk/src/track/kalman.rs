@@ -29,8 +29,6 @@ const RATE: f64 = 30.0;
 const FIRST_POSITION: f64 = 2.0;
 /// Deviation of the unknown velocity after a first measurement, in box sizes a frame (DeepSORT).
 const FIRST_VELOCITY: f64 = 1.0 / 16.0;
-/// Seconds in which a velocity becomes that of the pixels: over a person's step.
-const SETTLED: f64 = 0.3;
 /// Pixels. No box is smaller, so that noise in proportion to its size never vanishes.
 const SMALLEST: f64 = 1.0;
 
@@ -136,18 +134,6 @@ impl Motion {
         self.y.correct(y, height);
         self.width.correct(width, width);
         self.height.correct(height, height);
-    }
-
-    /// Takes in how far the pixels went in the last `dt` seconds, by which it has been moved on.
-    /// They tell that better than any box, and where the object is no better than the last one.
-    pub(super) fn shift(&mut self, [x, y]: [f32; 2], dt: f64) {
-        for (axis, by) in [(&mut self.x, x), (&mut self.y, y)] {
-            let by = f64::from(by);
-            axis.value += by - axis.rate * dt;
-            if dt > 0.0 {
-                axis.rate += (1.0 - (-dt / SETTLED).exp()) * (by / dt - axis.rate);
-            }
-        }
     }
 
     /// Pixels a second of the centre.

@@ -64,6 +64,10 @@ pub const MAX_TRACKS: usize = 400;
 const HOPELESS: u32 = 3;
 /// A box that was last measured so long ago, and went on by its motion since, says nothing.
 const PREDICTED_FOR: Duration = Duration::from_secs(1);
+/// What pairing by where a track's pixels went weighs, for each second since its last detection,
+/// beside pairing by where it is expected: over a step of 0.3 s motion tells two who pass each
+/// other apart, and pixels take one along with the other; over a second motion is a guess.
+const FOLLOWED: f32 = 0.7;
 /// A detection that overlaps one that has a track by more than this IoU is the same object seen
 /// twice: it begins no track. Below what suppression leaves, which is 0.5 by most settings.
 const TWICE: f32 = 0.3;
@@ -196,6 +200,9 @@ struct Track {
     /// Presentation time of the last detection; 0 in states of older versions.
     #[serde(default)]
     last_detected: u64,
+    /// Pixels a second by which its pixels went since then, where they were found.
+    #[serde(default)]
+    drift: Option<[f32; 2]>,
 }
 
 impl Track {
@@ -215,13 +222,14 @@ impl Track {
             still: false,
             restless: false,
             last_detected: time,
+            drift: None,
         }
     }
 
     fn see(&mut self, seen: &Observation, time: u64) {
         self.motion.correct(&seen.bbox);
         (self.bbox, self.score, self.last_seen, self.missed) = (seen.bbox, seen.score, time, 0);
-        (self.footing, self.last_detected) = (Footing::Detected, time);
+        (self.footing, self.last_detected, self.drift) = (Footing::Detected, time, None);
         self.restless &= !self.still;
     }
 
@@ -235,16 +243,26 @@ impl Track {
         Duration::from_nanos(time.saturating_sub(self.last_detected)).as_secs_f32()
     }
 
-    /// How well a sight at `time` fits by overlap, distance and height.
+    /// How well a sight at `time` fits by overlap, distance and height, where the track is expected
+    /// or where its pixels went.
     fn fit(&self, seen: &BBox, time: u64) -> f32 {
-        let lost = self.missed > 0;
-        fit::gain(&self.motion.bbox(), &self.bbox, seen, self.undetected(time), lost)
+        let (lost, undetected) = (self.missed > 0, self.undetected(time));
+        let gain = |there: &BBox| fit::gain(there, &self.bbox, seen, undetected, lost);
+        let expected = gain(&self.motion.bbox());
+        let is_followed = self.footing == Footing::Followed && !lost;
+        if !is_followed {
+            return expected;
+        }
+        expected.max((FOLLOWED * undetected).min(1.0) * gain(&self.bbox))
     }
 
-    /// How well a sight at `time` fits by its distance.
+    /// How well a sight at `time` fits by its distance: from where its pixels went, if they were
+    /// found, else from where it is expected.
     fn reach(&self, seen: &BBox, time: u64) -> f32 {
         let is_known = self.id.is_some();
-        reach::gain(&self.motion.bbox(), &self.bbox, seen, self.undetected(time), is_known)
+        let followed = self.footing == Footing::Followed;
+        let there = if followed { self.bbox } else { self.motion.bbox() };
+        reach::gain(&there, &self.bbox, seen, self.undetected(time), is_known)
     }
 
     fn miss(&mut self) {
