@@ -100,6 +100,18 @@ fn from_inside_a_worker_every_attempt_is_refused() {
 }
 
 #[test]
+fn no_library_that_draws_is_in_a_worker_or_a_reader() {
+    for name in ["ocelli-worker", "ocelli-ingest"] {
+        // The loader prints what it would load.
+        let output = Command::new(program(name)).env("LD_TRACE_LOADED_OBJECTS", "1").output();
+        let loaded = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(loaded.contains("libavcodec"), "{name}: {loaded}");
+        let drawing = loaded.lines().filter(|line| line.contains("libpango"));
+        assert_eq!(drawing.collect::<Vec<_>>(), [""; 0], "{name}");
+    }
+}
+
+#[test]
 fn every_measure_is_in_force_or_missing_for_a_reason() {
     let (check, _) = check();
     let confinement = &check["confinement"];
