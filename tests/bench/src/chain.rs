@@ -25,6 +25,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// Lines of the host's log that are shown when it fails.
 const LOG_TAIL: usize = 15;
 
+/// Sessions besides those of the config that a measurement makes, at most.
+const MADE_SESSIONS: usize = 20;
+
 /// A session that the config names.
 pub struct Camera {
     /// The session.
@@ -168,6 +171,7 @@ impl Chain {
             "store": {"directory": folder.join("data")},
             // Sessions that a measurement makes are over soon after it.
             "subscriptions": {"grace_s": 1, "sources": ["rtsp://127.0.0.1:*", "file:/"]},
+            "session_processes": {"max_concurrent_sessions": cameras.len() + MADE_SESSIONS},
             "cameras": cameras.iter().map(Camera::config).collect::<Vec<_>>(),
         });
         add(&mut config, more);

@@ -14,6 +14,7 @@
 //! cost      bare loop x 2 | host + 2 workers + inference on files | again ...   CPU per result, ratio
 //! live      N RTSP cameras: results a second, CPU, memory, latency of each station
 //! twenty    20 RTSP cameras at a low rate: the host's own CPU | 20 idle workers: PSS by mapping
+//! growth    1, 2, 5, 10, 20, 40 cameras: CPU, memory, latency, threads, descriptors; the cost of one more
 //! readers   4 cameras of 576 and of 1080 lines with each reader, 20 with the compatible one: CPU, memory
 //! isolation one run of the model: in this process | in a child process | again ...            p50, difference
 //! embed     faces to vectors over HTTP: bare runs of the models | 250 pictures | again ... | 16 at once
@@ -40,4 +41,5 @@ pub mod phases;
 pub mod report;
 pub mod statistics;
 pub mod subscriber;
+pub mod table;
 pub mod tracking;

@@ -189,6 +189,20 @@ pub fn pss_mb(pid: u32) -> Result<f64> {
     Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024.0 / 1e6)
 }
 
+/// Threads of a process.
+pub fn threads(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/task"))
+}
+
+/// Open descriptors of a process.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/fd"))
+}
+
+fn entries(folder: &str) -> Result<usize> {
+    Ok(fs::read_dir(folder).with_context(|| folder.to_owned())?.count())
+}
+
 /// What a process maps of one file, or of one kind of memory without a file.
 #[derive(Debug, Clone, Serialize)]
 pub struct Mapping {
@@ -332,6 +346,9 @@ VmFlags: rd wr
         let snapshot = Snapshot::take(own).unwrap();
         assert_eq!(snapshot.pids(Role::Host).collect::<Vec<_>>(), [own]);
         assert!(pss_mb(own).unwrap() > 0.1);
+        let held = fs::File::open("/dev/null").unwrap();
+        assert!(descriptors(own).unwrap() > 3 && threads(own).unwrap() >= 1);
+        drop(held);
         let before = cpu_s(own).unwrap();
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while cpu_s(own).unwrap() <= before {

@@ -1,4 +1,5 @@
-//! The figures as a person reads them.
+//! The figures as a person reads them: tables in Markdown, with the columns that
+//! `docs/benchmarks.md` has.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
@@ -12,15 +13,17 @@ use crate::phases::deploying::{Deploying, Deployments};
 use crate::phases::embeddings::{self as embed, Embeddings};
 use crate::phases::fairness::{Fairness, FairnessRound};
 use crate::phases::fanout::Fanout;
+use crate::phases::growth::Growth;
 use crate::phases::isolation::{self as isolation_cost, IsolationCost};
 use crate::phases::joining::Joining;
-use crate::phases::live::{Live, Moments, STATIONS};
+use crate::phases::live::{Live, Moments, Percentiles, STATIONS};
 use crate::phases::page::PageCost;
 use crate::phases::peers::PeerTurns;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::tracking::Tracking;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
+use crate::table::Table;
 
 /// One run. All figures in it were measured in this run, on this machine. What was not asked for is
 /// none, or empty.
@@ -36,12 +39,16 @@ pub struct Report {
     pub segment_s: f64,
     /// Seconds of all together.
     pub took_s: f64,
+    /// Seconds of each part, in the order in which they were measured.
+    pub parts_s: Vec<(String, f64)>,
     /// The chain beside the bare loop.
     pub cost: Option<Cost>,
     /// By number of cameras.
     pub live: Vec<Live>,
     /// Twenty sessions.
     pub twenty: Option<Twenty>,
+    /// What cameras cost as they become more.
+    pub growth: Option<Growth>,
     /// Cameras with each reader.
     pub readers: Vec<ReaderCost>,
     /// A model in another process.
@@ -75,9 +82,11 @@ impl Report {
             clip: CLIP,
             segment_s,
             took_s: 0.0,
+            parts_s: Vec::new(),
             cost: None,
             live: Vec::new(),
             twenty: None,
+            growth: None,
             readers: Vec::new(),
             isolation: None,
             embeddings: None,
@@ -96,17 +105,21 @@ impl Report {
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Machine { cpu, cores, memory_gb, kernel, load_before } = &self.machine;
+        writeln!(f, "# Ocelli {}\n", self.version)?;
         writeln!(
             f,
-            "Ocelli {} on {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}",
-            self.version
+            "{cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}; load before it: {load_before:.2}."
         )?;
-        writeln!(f, "model: {}; clip: {}", ocelli_sdk::nanodet::DEFAULT.name, self.clip)?;
         writeln!(
             f,
-            "all figures are from this one run of {:.0} s, {:.0} s each; load before it: \
-                {load_before:.2}",
-            self.took_s, self.segment_s
+            "Model `{}`, clip `{}`. All figures are from this one run of {:.0} s, measurements of \
+                {:.0} s.\n\
+             \"Others\" are the cores that other programs kept busy meanwhile, the cameras' server \
+                among them.",
+            ocelli_sdk::nanodet::DEFAULT.name,
+            self.clip,
+            self.took_s,
+            self.segment_s
         )?;
         if let Some(measured) = &self.cost {
             cost(measured, f)?;
@@ -116,6 +129,9 @@ impl Display for Report {
         }
         if let Some(measured) = &self.twenty {
             twenty(measured, f)?;
+        }
+        if let Some(measured) = &self.growth {
+            write!(f, "{measured}")?;
         }
         if !self.readers.is_empty() {
             readers(&self.readers, f)?;
@@ -147,130 +163,127 @@ impl Display for Report {
         if let Some(measured) = &self.peers {
             write!(f, "{measured}")?;
         }
-        self.tracking.as_ref().map_or(Ok(()), |measured| write!(f, "{measured}"))
+        if let Some(measured) = &self.tracking {
+            write!(f, "{measured}")?;
+        }
+        let mut parts = Table::new(["part", "seconds"]);
+        for (part, seconds) in &self.parts_s {
+            parts.row([part.clone(), format!("{seconds:.0}")]);
+        }
+        write!(f, "\n## Time of the measurement\n{parts}")
     }
 }
 
 fn readers(rows: &[ReaderCost], f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
-    writeln!(f, "readers of cameras; CPU for each camera, in percent of a core")?;
-    writeln!(
-        f,
-        "  cameras  reader        host  ingest   PSS of an ingest, median (largest)   host   \
-            units/s   busy with others"
-    )?;
+    writeln!(f, "\n## Readers of cameras\n")?;
+    writeln!(f, "CPU is for each camera, in percent of a core; PSS is that of one process.")?;
+    let mut table = Table::new([
+        "cameras",
+        "reader",
+        "CPU of the host",
+        "CPU of the reader",
+        "PSS, median, largest",
+        "others",
+    ]);
     for row in rows {
-        let pss = format!("{:.1} MB ({:.1})", row.ingest_mb.median, row.ingest_mb.max);
-        writeln!(
-            f,
-            "  {:>7}  {:<10} {:>5.2} % {:>5.2} %   {pss:>34}   {:.0} MB   {:>5.1}   {:.2} cores   \
-                {}",
-            row.cameras,
-            row.reader,
-            row.host_percent,
-            row.ingest_percent,
-            row.host_mb,
-            row.units_per_second,
-            row.other_cores,
-            row.clip
-        )?;
+        table.row([
+            format!("{} of {}", row.cameras, row.clip),
+            row.reader.to_owned(),
+            format!("{:.2} %", row.host_percent),
+            format!("{:.2} %", row.ingest_percent),
+            format!("{:.1}, {:.1} MB", row.ingest_mb.median, row.ingest_mb.max),
+            cores(row.other_cores),
+        ]);
     }
-    Ok(())
+    write!(f, "{table}")
 }
 
 fn cost(cost: &Cost, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
-    writeln!(f, "libraries: {}", cost.libraries.join(", "))?;
-    writeln!(f, "CPU per result, two at once on files; chain = host + 2 workers + inference")?;
-    writeln!(
-        f,
-        "  round   bare loop      chain   ratio   results/s bare, chain   busy with others"
-    )?;
+    writeln!(f, "\n## Cost of isolation\n")?;
+    writeln!(f, "Two at once on files. Libraries: {}.", cost.libraries.join(", "))?;
+    let [bare, chain] = cost.rates;
+    let mut table = Table::new(["", "CPU per result", "results/s"]);
+    table.row([
+        format!("Ocelli: {}", roles(&cost.chain_roles_ms)),
+        format!("{:.1} ms", cost.chain_ms),
+        format!("{chain:.1}"),
+    ]);
+    let stations = ["decode", "tensor", "model", "boxes"].into_iter();
+    let stations = stations.filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
+    let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
+    table.row([
+        format!("bare loop of {:.0} MB: {}", cost.bare_pss_mb, stations.join(", ")),
+        format!("{:.1} ms", cost.bare_ms),
+        format!("{bare:.1}"),
+    ]);
+    table.row(["ratio, median of the rounds".into(), format!("{:.3}", cost.ratio), String::new()]);
+    write!(f, "{table}")?;
+    let mut rounds = Table::new(["round", "bare loop", "chain", "ratio", "results/s", "others"]);
     for (index, round) in cost.rounds.iter().enumerate() {
         let ([bare, chain], [beside_bare, beside_chain]) = (round.rates, round.other_cores);
-        writeln!(
-            f,
-            "  {:>5}  {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}   \
-                {beside_bare:.2}, \
-             {beside_chain:.2} cores",
-            index + 1,
-            round.bare_ms,
-            round.chain_ms,
-            round.ratio
-        )?;
+        rounds.row([
+            (index + 1).to_string(),
+            format!("{:.2} ms", round.bare_ms),
+            format!("{:.2} ms", round.chain_ms),
+            format!("{:.3}", round.ratio),
+            format!("{bare:.1}, {chain:.1}"),
+            format!("{beside_bare:.2}, {beside_chain:.2} cores"),
+        ]);
     }
-    let [bare, chain] = cost.rates;
-    writeln!(
-        f,
-        "  median {:>7.2} ms {:>7.2} ms  {:>6.3}   {bare:>9.1} {chain:>11.1}",
-        cost.bare_ms, cost.chain_ms, cost.ratio
-    )?;
-    let stations = ["decode", "tensor", "model", "boxes"];
-    let stations =
-        stations.iter().filter_map(|name| Some((name, cost.bare_stations_ms.get(name)?)));
-    let stations: Vec<String> = stations.map(|(name, ms)| format!("{name} {ms:.2}")).collect();
-    writeln!(
-        f,
-        "  bare loop by station: {} ms; its memory: {:.0} MB",
-        stations.join(", "),
-        cost.bare_pss_mb
-    )?;
-    writeln!(f, "  chain by process: {} ms", roles(&cost.chain_roles_ms))
+    write!(f, "{rounds}")
 }
 
 fn live(by_cameras: &[Live], f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
-    writeln!(f, "RTSP cameras of 10 pictures a second")?;
-    writeln!(
-        f,
-        "  cameras  results/s  CPU/result  decoded/result   PSS per session (largest)  host  \
-            inference  all/camera"
-    )?;
+    writeln!(f, "\n## RTSP cameras")?;
+    let mut table = Table::new([
+        "cameras",
+        "results/s",
+        "CPU per result",
+        "PSS per worker",
+        "all processes",
+        "start",
+        "decoded per result",
+        "others",
+    ]);
     for live in by_cameras {
-        let memory = &live.memory;
-        writeln!(
-            f,
-            "  {:>7}  {:>9.1}  {:>7.2} ms  {:>14.2}   {:>12.1} MB ({:.1})  {:>8.1}  {:>9.1}  \
-                {:>7.1} MB",
-            live.cameras,
-            live.results_per_second,
-            live.cpu_ms_per_result,
-            live.decoded_per_result,
-            memory.worker,
-            memory.worker_largest,
-            memory.host,
-            memory.inference,
-            memory.all_per_camera
-        )?;
+        table.row([
+            live.cameras.to_string(),
+            format!("{:.1}", live.results_per_second),
+            format!("{:.1} ms", live.cpu_ms_per_result),
+            format!("{:.1} MB", live.memory.worker),
+            format!("{:.1} MB", live.memory.all_per_camera),
+            format!("{:.2} s", live.first_result_s),
+            format!("{:.2}", live.decoded_per_result),
+            cores(live.other_cores),
+        ]);
     }
+    write!(f, "{table}")?;
+    let mut more =
+        Table::new(["cameras", "CPU per result by process, ms", "PSS of the host", "of inference"]);
     for live in by_cameras {
-        let others = live.other_cores;
-        let by_role = roles(&live.roles_ms);
-        writeln!(
-            f,
-            "  {:>7}: CPU per result: {by_role} ms; busy with others: {others:.2} cores",
-            live.cameras
-        )?;
+        more.row([
+            live.cameras.to_string(),
+            roles(&live.roles_ms),
+            format!("{:.1} MB", live.memory.host),
+            format!("{:.1} MB", live.memory.inference),
+        ]);
     }
-    writeln!(f)?;
-    writeln!(
-        f,
-        "latency by station, ms: p50 / p99; start of the host to first result: median, max"
-    )?;
-    writeln!(f, "  cameras  {}", STATIONS.map(|station| format!("{station:>15}")).concat())?;
-    for live in by_cameras {
-        let each = STATIONS.iter().filter_map(|station| live.latency_ms.get(station));
-        let each: String =
-            each.map(|p| format!("{:>15}", format!("{:.1} / {:.1}", p.p50, p.p99))).collect();
-        let Moments { median, max } = live.start_to_first_result_s;
-        writeln!(f, "  {:>7}  {each}    {median:.2} s, {max:.2} s", live.cameras)?;
+    write!(f, "{more}")?;
+    let counts = by_cameras.iter().map(|live| format!("{} cameras", live.cameras));
+    let mut latency = Table::new(["latency, ms, p50 / p99".to_owned()].into_iter().chain(counts));
+    for station in STATIONS {
+        let of = |live: &Live| {
+            let both = live.latency_ms.get(station);
+            both.map_or_else(String::new, |p| format!("{:.1} / {:.1}", p.p50, p.p99))
+        };
+        latency.row([station.to_owned()].into_iter().chain(by_cameras.iter().map(of)));
     }
-    Ok(())
+    write!(f, "{latency}")
 }
 
 fn twenty(twenty: &Twenty, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Twenty { sessions, live, idle } = twenty;
+    writeln!(f, "\n## {sessions} sessions")?;
     let Streaming {
         host_percent,
         workers_percent,
@@ -281,51 +294,62 @@ fn twenty(twenty: &Twenty, f: &mut Formatter<'_>) -> fmt::Result {
         worker_mb,
         host_mb,
     } = live;
-    writeln!(f, "{sessions} sessions, a camera each: CPU in percent of one core")?;
-    writeln!(
-        f,
-        "  host {host_percent:.1} %, workers {workers_percent:.0} %, inference \
-            {inference_percent:.0} %; \
-         {units_per_second:.0} pictures/s in, {results_per_second:.1} results/s out; others kept \
-         {other_cores:.2} cores busy"
-    )?;
-    writeln!(
-        f,
-        "  PSS: worker {:.1} MB ({:.1}), host {host_mb:.1} MB",
-        worker_mb.median, worker_mb.max
-    )?;
+    let mut table = Table::new(["sessions", "CPU of the host", "of workers", "PSS per worker"]);
+    table.row([
+        format!("RTSP cameras, {:.2} results a second each", results_per_second / *sessions as f64),
+        format!("{host_percent:.1} % of a core"),
+        format!("{workers_percent:.0} %"),
+        format!("{:.1} MB, the largest {:.1}", worker_mb.median, worker_mb.max),
+    ]);
     let Idle { host_percent, workers_percent, worker_mb, workers_mb, mappings, libraries } = idle;
-    writeln!(f, "{sessions} sessions whose cameras do not answer: no worker has a decoder")?;
-    writeln!(f, "  host {host_percent:.1} %, workers {workers_percent:.1} %")?;
+    table.row([
+        "cameras that do not answer: no decoder".to_owned(),
+        format!("{host_percent:.1} % of a core"),
+        format!("{workers_percent:.1} %"),
+        format!("{:.2} MB, the largest {:.2}", worker_mb.median, worker_mb.max),
+    ]);
+    write!(f, "{table}")?;
     writeln!(
         f,
-        "  PSS: worker {:.2} MB ({:.2}), all workers {workers_mb:.0} MB; {libraries} libraries; \
-            the largest \
-         (own and written to):",
-        worker_mb.median, worker_mb.max
+        "\nWith cameras: inference {inference_percent:.0} % of a core, host {host_mb:.1} MB, \
+            {units_per_second:.0} pictures a second; others {}.\n\
+         Without: all workers {workers_mb:.0} MB; {libraries} libraries; the largest mappings of \
+            one:",
+        cores(*other_cores)
     )?;
-    let named = mappings.iter().map(|mapping| {
-        format!("{} {:.2} ({:.2})", mapping.name, mapping.pss_mb, mapping.private_dirty_mb)
-    });
-    writeln!(f, "  {}", named.collect::<Vec<_>>().join(", "))
+    let mut table = Table::new(["mapping", "PSS", "written to by it alone"]);
+    for mapping in mappings {
+        table.row([
+            mapping.name.clone(),
+            format!("{:.2} MB", mapping.pss_mb),
+            format!("{:.2} MB", mapping.private_dirty_mb),
+        ]);
+    }
+    write!(f, "{table}")
 }
 
 fn isolation(cost: &IsolationCost, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let IsolationCost { model, rounds, added_ms } = cost;
-    writeln!(f, "one run of {model} as a worker sees it: p50 / p99")?;
-    for isolation_cost::IsolationRound { in_process, process } in rounds {
-        writeln!(
-            f,
-            "  in-process {:.3} / {:.3} ms, in a child process {:.3} / {:.3} ms",
-            in_process.p50, in_process.p99, process.p50, process.p99
-        )?;
+    writeln!(f, "\n## A model in another process\n")?;
+    writeln!(f, "One run of {model} as a worker sees it, ms, p50 / p99.")?;
+    let mut table = Table::new(["round", "in the host", "in a child process"]);
+    for (index, round) in rounds.iter().enumerate() {
+        let isolation_cost::IsolationRound { in_process, process } = round;
+        table.row([(index + 1).to_string(), precise(in_process), precise(process)]);
     }
-    writeln!(f, "  added by the process, median of the differences of the p50: {added_ms:.3} ms")
+    table.row(["added at p50, median".into(), String::new(), format!("{added_ms:.3}")]);
+    write!(f, "{table}")
+}
+
+fn precise(times: &Percentiles) -> String {
+    format!("{:.3} / {:.3}", times.p50, times.p99)
+}
+
+fn both(times: &Percentiles) -> String {
+    format!("{:.1} / {:.1} ms", times.p50, times.p99)
 }
 
 fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Embeddings {
         rounds,
         ratio,
@@ -336,159 +360,168 @@ fn embeddings(embeddings: &Embeddings, f: &mut Formatter<'_>) -> fmt::Result {
         identical,
         dimension,
     } = embeddings;
+    writeln!(f, "\n## Faces to vectors\n")?;
     writeln!(
         f,
-        "a face to its vector of {dimension} numbers by POST /v1/analyze/face-embed: p50 / p99"
+        "A face to its vector of {dimension} numbers by `POST /v1/analyze/face-embed`, p50 / p99."
     )?;
-    for embed::EmbeddingsRound { bare, http } in rounds {
-        writeln!(
-            f,
-            "  bare models {:.1} / {:.1} ms, over HTTP {:.1} / {:.1} ms",
-            bare.p50, bare.p99, http.p50, http.p99
-        )?;
+    let mut table = Table::new(["round", "bare models", "over HTTP", "ratio of the p50"]);
+    for (index, embed::EmbeddingsRound { bare, http }) in rounds.iter().enumerate() {
+        let ratio = format!("{:.2}", http.p50 / bare.p50);
+        table.row([(index + 1).to_string(), both(bare), both(http), ratio]);
     }
-    writeln!(f, "  median of the p50 ratios: {ratio:.2}")?;
-    writeln!(
-        f,
-        "  16 at once: {:.1} / {:.1} ms, {at_once_rate:.1} a second: a picture takes \
-            {at_once_ratio:.2} times the \
-         bare models' time of the machine",
-        at_once.p50, at_once.p99
-    )?;
-    let [before, row, at_once] = memory.each_ref().map(|memory| {
-        format!(
-            "{:.0} MB in {} processes (inference {:.0})",
-            memory.mb, memory.processes, memory.inference_mb
-        )
-    });
-    writeln!(f, "  PSS before {before}, after 1000 {row}, after 200 more {at_once}")?;
-    writeln!(f, "  all vectors identical: {}", if *identical { "yes" } else { "NO" })
+    table.row(["median".into(), String::new(), String::new(), format!("{ratio:.2}")]);
+    table.row([
+        "16 at once".into(),
+        String::new(),
+        format!("{}, {at_once_rate:.1} a second", both(at_once)),
+        format!("{at_once_ratio:.2}, of the machine's time"),
+    ]);
+    write!(f, "{table}")?;
+    let mut table = Table::new(["PSS", "all processes", "inference"]);
+    for (when, memory) in ["before", "after 1000", "after 200 more, 16 at once"].iter().zip(memory)
+    {
+        table.row([
+            (*when).to_owned(),
+            format!("{:.0} MB in {}", memory.mb, memory.processes),
+            format!("{:.0} MB", memory.inference_mb),
+        ]);
+    }
+    write!(f, "{table}")?;
+    writeln!(f, "\nAll vectors are identical: {}.", if *identical { "yes" } else { "NO" })
 }
 
 fn fairness(fairness: &Fairness, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Fairness { cameras, rate, rounds, ratio } = fairness;
+    writeln!(f, "\n## Beside a session that floods\n")?;
     writeln!(
         f,
-        "{cameras} cameras at {rate} results/s, beside one on a file as fast as it goes: latency \
-            p50 / p99"
+        "Latency of {cameras} cameras at {rate} results a second, alone and beside a file as fast \
+            as it goes."
     )?;
+    let mut table =
+        Table::new(["round", "alone, p50 / p99", "beside it", "its results/s", "p99 ratio"]);
     for (index, FairnessRound { alone, beside, flood_rate, ratio }) in rounds.iter().enumerate() {
-        writeln!(
-            f,
-            "  {:>5}  alone {:.1} / {:.1} ms, beside it {:.1} / {:.1} ms; it got {flood_rate:.1} \
-                results/s; \
-             p99 ratio {ratio:.2}",
-            index + 1,
-            alone.p50,
-            alone.p99,
-            beside.p50,
-            beside.p99
-        )?;
+        table.row([
+            (index + 1).to_string(),
+            both(alone),
+            both(beside),
+            format!("{flood_rate:.1}"),
+            format!("{ratio:.2}"),
+        ]);
     }
-    writeln!(f, "  median of the p99 ratios: {ratio:.2}")
+    let empty = String::new;
+    table.row(["median".into(), empty(), empty(), empty(), format!("{ratio:.2}")]);
+    write!(f, "{table}")
 }
 
 fn joining(joining: &Joining, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Joining { running, cold, gop_s, file, repeats } = joining;
-    writeln!(f, "subscribe to first result, {repeats} times each: median, max")?;
-    writeln!(f, "  running camera  {}", milliseconds(running))?;
-    writeln!(f, "  cold camera     {}   (one GOP is {gop_s:.1} s)", milliseconds(cold))?;
-    writeln!(f, "  file            {}   (start of a worker and one frame)", milliseconds(file))
+    writeln!(f, "\n## Joining")?;
+    let mut table = Table::new(largest_of(*repeats));
+    for (what, moments) in [
+        ("subscribe to first result, running camera".to_owned(), running),
+        (format!("subscribe to first result, cold camera, key frame every {gop_s:.1} s"), cold),
+        ("subscribe to first result, file".to_owned(), file),
+    ] {
+        moments_row(&mut table, what, moments);
+    }
+    write!(f, "{table}")
 }
 
 fn recovery(recovery: &Recovery, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Recovery { noticed, ready, result, restarted, inference, interval, repeats } = recovery;
-    writeln!(f, "worker killed, {repeats} times: median, max")?;
-    writeln!(f, "  noticed         {}", milliseconds(noticed))?;
-    writeln!(
-        f,
-        "  new worker      {}   (100 to 125 ms of it are a pause on purpose)",
-        milliseconds(ready)
-    )?;
-    writeln!(f, "  first result    {}", milliseconds(result))?;
-    writeln!(f, "worker restarted by the API, {repeats} times: median, max")?;
-    writeln!(f, "  first result    {}", milliseconds(restarted))?;
-    writeln!(f, "inference process killed, {repeats} times: median, max")?;
-    writeln!(f, "  next result     {}", milliseconds(inference))?;
-    writeln!(f, "  without a kill  {}   (between two results)", milliseconds(interval))
+    writeln!(f, "\n## Recovery")?;
+    let mut table = Table::new(largest_of(*repeats));
+    for (what, moments) in [
+        ("worker killed with SIGKILL, until it is noticed", noticed),
+        ("until the next worker, after a pause of 100 to 125 ms", ready),
+        ("until the first result of the next", result),
+        ("worker restarted by the API, until its first result", restarted),
+        ("inference process killed, until the next result", inference),
+        ("between two results without a kill", interval),
+    ] {
+        moments_row(&mut table, what.to_owned(), moments);
+    }
+    write!(f, "{table}")
 }
 
 fn deploying(deploying: &Deploying, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Deploying { bytes, cold, cached, interval, repeats } = deploying;
-    writeln!(
-        f,
-        "a component of {} KB deployed to a running camera, {repeats} times each: median, max",
-        bytes / 1000
-    )?;
-    for (heading, bound, kind) in
-        [("not seen before", "1.5", cold), ("compiled before", "0.5", cached)]
+    writeln!(f, "\n## Deployments\n")?;
+    writeln!(f, "A component of {} KB to a running camera.", bytes / 1000)?;
+    let mut table = Table::new(largest_of(*repeats));
+    for (kind, bound, times) in
+        [("not compiled before", "1.5", cold), ("compiled before", "0.5", cached)]
     {
-        let Deployments { first_result, answered, compile, change, gap } = kind;
-        writeln!(f, "  {heading}")?;
-        writeln!(f, "    first result  {}   (bound: {bound} s)", milliseconds(first_result))?;
-        writeln!(f, "    answered      {}", milliseconds(answered))?;
+        let Deployments { first_result, answered, compile, change, gap } = times;
+        let first = format!("request to first result, {kind} (bound: {bound} s)");
+        moments_row(&mut table, first, first_result);
+        moments_row(&mut table, "its answer".into(), answered);
         if let Some(compile) = compile {
-            writeln!(f, "    compiling     {}", milliseconds(compile))?;
+            moments_row(&mut table, "compiling".into(), compile);
         }
-        writeln!(
-            f,
-            "    change        {}   (in the session, start of a worker included)",
-            milliseconds(change)
-        )?;
-        writeln!(
-            f,
-            "    gap           {}   (old version's last result to new one's first)",
-            milliseconds(gap)
-        )?;
+        moments_row(&mut table, "change in the session, start of a worker included".into(), change);
+        moments_row(
+            &mut table,
+            "last result of the old version to the first of the new".into(),
+            gap,
+        );
     }
-    writeln!(f, "  no deployment   {}   (between two results)", milliseconds(interval))
+    moments_row(&mut table, "between two results without a deployment".into(), interval);
+    write!(f, "{table}")
 }
 
 fn fanout(fanout: &Fanout, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f)?;
     let Fanout { subscribers, idle_host_percent, idle_host_mb, loads } = fanout;
+    writeln!(f, "\n## {subscribers} subscribers\n")?;
     writeln!(
         f,
-        "{subscribers} subscribers of a session with 10 frames a second; without them the host \
-            takes {idle_host_percent:.1} % of a \
-         core and {idle_host_mb:.0} MB"
+        "Ten messages a second to each. Without them the host takes {idle_host_percent:.1} % of a \
+            core and {idle_host_mb:.0} MB.\n\
+         Bound of the 99th percentile: 50 ms."
     )?;
-    writeln!(
-        f,
-        "  delivery: from the end of the pipeline's call to the subscriber's read; bound of the \
-            99th percentile: 50 ms"
-    )?;
-    writeln!(
-        f,
-        "  what                        messages/s   host       bench      delivery p50, p99, max       KB/subscriber  lost"
-    )?;
+    let mut table = Table::new([
+        "",
+        "host",
+        "delivery p50, p99, largest",
+        "memory per subscriber",
+        "messages/s",
+        "lost",
+        "CPU of the bench",
+    ]);
     for load in loads {
         let delivery = load.delivery_ms.as_ref().map_or_else(
-            || "-".to_owned(),
-            |delivery| {
-                format!("{:.2}, {:.2}, {:.1} ms", delivery.p50, delivery.p99, load.delivery_max_ms)
-            },
+            || "not measured".to_owned(),
+            |ms| format!("{:.1}, {:.1}, {:.1} ms", ms.p50, ms.p99, load.delivery_max_ms),
         );
-        writeln!(
-            f,
-            "  {:<27} {:>10.0}   {:>5.1} %   {:>5.1} %    {delivery:<28}  {:>8.1}       {}",
-            load.what,
-            load.messages_per_second,
-            load.host_percent,
-            load.bench_percent,
-            load.kb_per_subscriber,
-            load.missed
-        )?;
+        table.row([
+            load.what.to_owned(),
+            format!("{:.1} % of a core", load.host_percent),
+            delivery,
+            format!("{:.1} KB", load.kb_per_subscriber),
+            format!("{:.0}", load.messages_per_second),
+            load.missed.to_string(),
+            format!("{:.1} %", load.bench_percent),
+        ]);
     }
-    Ok(())
+    write!(f, "{table}")
 }
 
-fn milliseconds(moments: &Moments) -> String {
-    format!("{:>6.0} ms, {:>6.0} ms", moments.median * 1e3, moments.max * 1e3)
+fn largest_of(repeats: usize) -> [String; 3] {
+    [String::new(), "median".into(), format!("largest of {repeats}")]
+}
+
+/// A row with two times: below a second in ms.
+fn moments_row(table: &mut Table, what: String, moments: &Moments) {
+    let time = |seconds: f64| {
+        if seconds < 1.0 { format!("{:.0} ms", seconds * 1e3) } else { format!("{seconds:.2} s") }
+    };
+    table.row([what, time(moments.median), time(moments.max)]);
+}
+
+fn cores(busy: f64) -> String {
+    format!("{busy:.2} cores")
 }
 
 fn roles(by_role: &BTreeMap<Role, f64>) -> String {

@@ -9,8 +9,8 @@ use ocelli_bench::chain::BenchFolder;
 use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::Paths;
 use ocelli_bench::phases::{
-    Environment, cost, deploying, embeddings, fairness, fanout, isolation, joining, live, page,
-    peers, readers, recovery, tracking, twenty,
+    Environment, cost, deploying, embeddings, fairness, fanout, growth, isolation, joining, live,
+    page, peers, readers, recovery, tracking, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -70,6 +70,8 @@ enum Part {
     Live,
     /// Twenty sessions.
     Twenty,
+    /// What cameras cost as they become more.
+    Growth,
     /// The two readers of cameras.
     Readers,
     /// A model in this process and in another.
@@ -130,69 +132,81 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     let judged = arguments.truth.as_ref().map(judge).transpose()?;
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {
+        let begun = Instant::now();
         match part {
-            Part::Cost => {
-                progress("the bare loop and the chain side by side");
-                report.cost =
-                    Some(cost::measure(&environment).await.context("bare loop and chain")?);
-            }
-            Part::Live => {
-                for count in CAMERAS {
-                    progress(&format!("{count} RTSP cameras"));
-                    let live = live::measure(&environment, count).await;
-                    report.live.push(live.with_context(|| format!("{count} cameras"))?);
-                }
-            }
-            Part::Twenty => {
-                progress("twenty sessions");
-                report.twenty =
-                    Some(twenty::measure(&environment).await.context("twenty sessions")?);
-            }
-            Part::Readers => {
-                progress("the two readers of cameras");
-                report.readers = readers::measure(&environment).await.context("readers")?;
-            }
-            Part::Isolation => {
-                progress("a model in this process and in another");
-                report.isolation =
-                    Some(isolation::measure(&environment).await.context("isolation")?);
-            }
-            Part::Embeddings => {
-                progress("faces to vectors");
-                report.embeddings =
-                    Some(embeddings::measure(&environment).await.context("embeddings")?);
-            }
-            Part::Fairness => {
-                progress("cameras beside one that floods");
-                report.fairness = Some(fairness::measure(&environment).await.context("fairness")?);
-            }
-            Part::Joining => {
-                progress("subscribe to first result");
-                report.joining = Some(joining::measure(&environment).await.context("joining")?);
-            }
-            Part::Recovery => {
-                progress("processes are killed");
-                report.recovery = Some(recovery::measure(&environment).await.context("recovery")?);
-            }
-            Part::Deploy => {
-                progress("a new version on a running camera");
-                report.deploying =
-                    Some(deploying::measure(&environment).await.context("deploying")?);
-            }
-            Part::Fanout => {
-                progress("a thousand subscribers");
-                report.fanout = Some(fanout::measure(&environment).await.context("fan-out")?);
-            }
-            Part::Page => {
-                progress("the dashboard in a browser");
-                report.page = Some(page::measure(&environment).await.context("page")?);
-            }
             Part::Peers => report.peers = peers(&environment, arguments).await?,
             Part::Tracking => report.tracking = tracks(&environment, judged.as_ref()).await?,
+            part => measure_part(*part, &environment, &mut report).await?,
         }
+        let name = format!("{part:?}").to_lowercase();
+        report.parts_s.push((name, begun.elapsed().as_secs_f64()));
     }
     report.took_s = begun.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// A part that needs nothing from the command line.
+async fn measure_part(part: Part, environment: &Environment, report: &mut Report) -> Result<()> {
+    match part {
+        Part::Cost => {
+            progress("the bare loop and the chain side by side");
+            report.cost = Some(cost::measure(environment).await.context("bare loop and chain")?);
+        }
+        Part::Live => {
+            for count in CAMERAS {
+                progress(&format!("{count} RTSP cameras"));
+                let live = live::measure(environment, count).await;
+                report.live.push(live.with_context(|| format!("{count} cameras"))?);
+            }
+        }
+        Part::Twenty => {
+            progress("twenty sessions");
+            report.twenty = Some(twenty::measure(environment).await.context("twenty sessions")?);
+        }
+        Part::Growth => {
+            let measured = growth::measure(environment, progress).await;
+            report.growth = Some(measured.context("growth")?);
+        }
+        Part::Readers => {
+            progress("the two readers of cameras");
+            report.readers = readers::measure(environment).await.context("readers")?;
+        }
+        Part::Isolation => {
+            progress("a model in this process and in another");
+            report.isolation = Some(isolation::measure(environment).await.context("isolation")?);
+        }
+        Part::Embeddings => {
+            progress("faces to vectors");
+            report.embeddings = Some(embeddings::measure(environment).await.context("embeddings")?);
+        }
+        Part::Fairness => {
+            progress("cameras beside one that floods");
+            report.fairness = Some(fairness::measure(environment).await.context("fairness")?);
+        }
+        Part::Joining => {
+            progress("subscribe to first result");
+            report.joining = Some(joining::measure(environment).await.context("joining")?);
+        }
+        Part::Recovery => {
+            progress("processes are killed");
+            report.recovery = Some(recovery::measure(environment).await.context("recovery")?);
+        }
+        Part::Deploy => {
+            progress("a new version on a running camera");
+            report.deploying = Some(deploying::measure(environment).await.context("deploying")?);
+        }
+        Part::Fanout => {
+            progress("a thousand subscribers");
+            report.fanout = Some(fanout::measure(environment).await.context("fan-out")?);
+        }
+        Part::Page => {
+            progress("the dashboard in a browser");
+            report.page = Some(page::measure(environment).await.context("page")?);
+        }
+        // Those that the command line says more about.
+        Part::Peers | Part::Tracking => {}
+    }
+    Ok(())
 }
 
 /// Other programs, where their folder is given.

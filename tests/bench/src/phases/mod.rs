@@ -5,6 +5,7 @@ pub mod deploying;
 pub mod embeddings;
 pub mod fairness;
 pub mod fanout;
+pub mod growth;
 pub mod isolation;
 pub mod joining;
 pub mod live;

@@ -14,6 +14,7 @@ use crate::cameras::Cameras;
 use crate::chain::{Camera, Chain};
 use crate::machine::Role;
 use crate::statistics::percentile;
+use crate::table::Table;
 
 /// The ways of showing H.264, as `?rung=` names them.
 const RUNGS: [&str; 3] = ["webcodecs", "mse", "jpeg"];
@@ -233,40 +234,38 @@ fn both(times: &Shares) -> String {
 impl Display for PageCost {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { first_load_bytes, rungs, walls } = self;
-        writeln!(f)?;
-        writeln!(
-            f,
-            "the dashboard in headless Chromium without a GPU; first load {:.1} kB",
-            first_load_bytes / 1e3
-        )?;
-        writeln!(
-            f,
-            "  rung       join, median (max)   decoded p50 / p95   drawn p50 / p95   pictures/s   \
-             boxes of another picture   browser CPU a picture"
-        )?;
+        writeln!(f, "\n## The dashboard in a browser\n")?;
+        let first = first_load_bytes / 1e3;
+        writeln!(f, "Headless Chromium without a GPU; the first load has {first:.1} kB.")?;
+        let mut ways = Table::new([
+            "way",
+            "joining: median, largest",
+            "decoded p50 / p95",
+            "drawn p50 / p95",
+            "other boxes",
+            "CPU",
+            "pictures/s",
+        ]);
         for row in rungs {
-            writeln!(
-                f,
-                "  {:<10} {:>8.0} ms ({:>4.0})   {:>18}   {:>16}   \
-                 {:>10.1}   {:>22.1} %   {:>18.1} ms",
-                row.rung,
-                row.join_ms.median,
-                row.join_ms.max,
+            ways.row([
+                row.rung.clone(),
+                format!("{:.0}, {:.0} ms", row.join_ms.median, row.join_ms.max),
                 both(&row.decode_ms),
                 both(&row.draw_ms),
-                row.drawn_per_second,
-                row.other_boxes_percent,
-                row.browser_ms
-            )?;
+                format!("{:.1} %", row.other_boxes_percent),
+                format!("{:.1} ms", row.browser_ms),
+                format!("{:.1}", row.drawn_per_second),
+            ]);
         }
-        writeln!(f, "  wall: tiles   pictures/s   browser, of a core   host, of a core")?;
+        let mut tiles = Table::new(["wall", "pictures/s", "browser", "host, for the pictures"]);
         for row in walls {
-            writeln!(
-                f,
-                "  {:>11}   {:>10.1}   {:>17.1} %   {:>12.2} %",
-                row.tiles, row.drawn_per_second, row.browser_percent, row.host_percent
-            )?;
+            tiles.row([
+                format!("{} cameras", row.tiles),
+                format!("{:.1}", row.drawn_per_second),
+                format!("{:.1} % of a core", row.browser_percent),
+                format!("{:.2} %", row.host_percent),
+            ]);
         }
-        Ok(())
+        write!(f, "{ways}{tiles}")
     }
 }

@@ -21,6 +21,7 @@ use tokio::process::Command;
 use super::{Environment, live};
 use crate::cameras::Cameras;
 use crate::child::Running;
+use crate::table::Table;
 
 /// Numbers of cameras: as many as two cores served with the larger model, twice as many, and as
 /// many as `session_processes.max_concurrent_sessions` allows by default.
@@ -349,24 +350,26 @@ fn shortened(text: &str) -> String {
 
 impl Display for PeerTurns {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        writeln!(f, "RTSP cameras of 10 pictures a second, in turn; peers run {MODEL}")?;
-        writeln!(f, "  cameras  {:<28} results/s  CPU/result  PSS/camera  first result", "who")?;
+        writeln!(f, "\n## Other systems\n")?;
+        writeln!(f, "RTSP cameras of 10 pictures a second, in turn; peers run `{MODEL}`.")?;
+        let headings = ["system", "cameras", "results/s", "CPU per result", "PSS per camera"];
+        let mut table = Table::new(headings.into_iter().chain(["start"]));
         for Turn { cameras, who, figures, skipped } in &self.0 {
-            write!(f, "  {cameras:>7}  {who:<28} ")?;
-            match figures {
-                Some(figures) => writeln!(
-                    f,
-                    "{:>9.1}  {:>7.1} ms  {:>7.1} MB  {:>10.2} s",
-                    figures.results_per_second,
-                    figures.cpu_ms_per_result,
-                    figures.pss_mb_per_camera,
-                    figures.first_result_s
-                )?,
-                None => writeln!(f, "SKIPPED: {}", skipped.as_deref().unwrap_or_default())?,
-            }
+            let cells = match figures {
+                Some(figures) => [
+                    format!("{:.1}", figures.results_per_second),
+                    format!("{:.1} ms", figures.cpu_ms_per_result),
+                    format!("{:.1} MB", figures.pss_mb_per_camera),
+                    format!("{:.2} s", figures.first_result_s),
+                ],
+                None => {
+                    let reason = format!("SKIPPED: {}", skipped.as_deref().unwrap_or_default());
+                    [reason, String::new(), String::new(), String::new()]
+                }
+            };
+            table.row([who.to_string(), cameras.to_string()].into_iter().chain(cells));
         }
-        Ok(())
+        write!(f, "{table}")
     }
 }
 

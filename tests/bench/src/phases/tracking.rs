@@ -27,6 +27,7 @@ use crate::chain::{Camera, Chain, Session};
 use crate::machine::Snapshot;
 use crate::statistics::percentile;
 use crate::subscriber::Subscriber;
+use crate::table::Table;
 use crate::tracking::{self, Located, Scores, Truth};
 
 /// Frames at a camera's beginning that are not scored, in seconds.
@@ -378,55 +379,43 @@ fn boxes(found: &Detections) -> Vec<Located> {
 
 impl Display for Tracking {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        writeln!(f, "tracks against the truth of {}", self.clip.display())?;
-        writeln!(
-            f,
-            "  {:<11} {:>6} {:>7} {:>6} {:>9} {:>14}   {:<16} {:>6} {:>5} {:>8} {:>5} {:>5} {:>6}",
-            "source",
-            "frames",
-            "results",
-            "runs/s",
-            "CPU/frame",
-            "age p50 / p95",
-            "without a result",
-            "MOTA",
-            "IDF1",
-            "switches",
-            "HOTA",
-            "F1",
-            "moving"
-        )?;
+        writeln!(f, "\n## Tracking\n")?;
+        writeln!(f, "Boxes and tracks against the truth of `{}`.", self.clip.display())?;
+        let headings = ["source, settings", "frames with a result", "runs/s a camera"];
+        let mut costs = Table::new(headings.into_iter().chain(["CPU a frame", "age p50 / p95"]));
+        let headings = ["source, settings", "without a result", "MOTA", "IDF1", "switches"];
+        let mut judged = Table::new(headings.into_iter().chain(["HOTA", "F1", "moving"]));
         for row in &self.rows {
             let TrackingRow { source, cameras, frames, results, settings, .. } = row;
-            let name =
-                if *cameras > 1 { format!("{source} x {cameras}") } else { (*source).into() };
+            let name = match cameras {
+                1 => format!("{source}, `{settings}`"),
+                _ => format!("{source} x {cameras}, `{settings}`"),
+            };
             let age = row
                 .age_ms
                 .map_or_else(|| "-".into(), |age| format!("{:.0} / {:.0} ms", age.p50, age.p95));
-            let cpu = format!("{:.1} ms", row.cpu_ms_per_frame);
-            write!(
-                f,
-                "  {name:<11} {frames:>6} {results:>7} {:>6.2} {cpu:>9} {age:>14}",
-                row.runs_per_second
-            )?;
-            scores("no boxes", &row.none, f)?;
-            writeln!(f, "   {settings}")?;
+            costs.row([
+                name.clone(),
+                format!("{results} of {frames}"),
+                format!("{:.2}", row.runs_per_second),
+                format!("{:.1} ms", row.cpu_ms_per_frame),
+                age,
+            ]);
             if results < frames {
-                write!(f, "{:60}", "")?;
-                scores("the last", &row.hold, f)?;
-                writeln!(f)?;
+                judged.row(scored(name, "no boxes", &row.none));
+                judged.row(scored(String::new(), "the last", &row.hold));
+            } else {
+                judged.row(scored(name, "-", &row.none));
             }
         }
-        Ok(())
+        write!(f, "{costs}{judged}")
     }
 }
 
-fn scores(held: &str, scores: &Scores, f: &mut Formatter<'_>) -> fmt::Result {
+fn scored(name: String, held: &str, scores: &Scores) -> [String; 8] {
     let Scores { mota, idf1, switches, hota, f1, moving_recall } = scores;
-    write!(
-        f,
-        "   {held:<16} {mota:>6.3} {idf1:>5.3} {switches:>8} {hota:>5.3} {f1:>5.3} \
-         {moving_recall:>6.3}"
-    )
+    let share = |value: &f64| format!("{value:.3}");
+    let (mota, idf1, hota) = (share(mota), share(idf1), share(hota));
+    let (f1, moving) = (share(f1), share(moving_recall));
+    [name, held.to_owned(), mota, idf1, switches.to_string(), hota, f1, moving]
 }
