@@ -10,6 +10,7 @@ mod models;
 mod pipeline;
 mod probe;
 mod sessions;
+mod shell;
 mod table;
 mod token;
 mod watch;
@@ -77,6 +78,11 @@ enum Command {
     /// Make, build, try and check pipelines.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
+    /// Print what a shell needs to complete commands: bash, zsh or fish.
+    Completions(shell::CompletionsCommand),
+    /// Write the pages of the manual into a folder.
+    #[command(hide = true)]
+    Man(shell::ManCommand),
 }
 
 /// Runs the command of this process's arguments.
@@ -96,6 +102,8 @@ pub fn run() -> ExitCode {
         Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
