@@ -154,7 +154,7 @@ impl RunningHost {
             raised: journal.events().raised_alerts().await?,
         };
         let monitor = Monitor::start(monitored, telemetry::lost_lines);
-        let configured_sinks = ConfiguredSinks::start(&sinks, &redis);
+        let configured_sinks = ConfiguredSinks::start(&sinks, &redis, deployer.watch_config());
         deployer.start_configured().await;
         monitor.set_complete();
         let fetching = deployer.clone().fetch_missing();

@@ -14,6 +14,7 @@ mod shell;
 mod table;
 mod token;
 mod watch;
+mod webhook;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,9 @@ enum Command {
     Watch(watch::WatchCommand),
     /// Print what a session logs.
     Logs(logs::LogsCommand),
+    /// Try the webhooks of a config.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Make tokens for the API.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -99,6 +103,7 @@ pub fn run() -> ExitCode {
         Command::Deployments(deployments) => deployments.run(),
         Command::Watch(watch) => watch.run(),
         Command::Logs(logs) => logs.run(),
+        Command::Webhook(webhooks) => webhooks.run(),
         Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),

@@ -11,12 +11,14 @@ use super::allow::SourcePattern;
 use super::directory;
 use super::document::{Camera, CameraTable, Config, Document};
 use super::error::ConfigProblem;
+use super::http_url::HttpUrl;
 use super::inference::InferenceConfig;
 use super::redis::RedisConfig;
 use super::registry::{self, OciReference, RegistryConfig};
 use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
 use super::server::{Role, ServerConfig, Token, TokenHash, WebOrigin};
 use super::tree::Node;
+use super::webhook::{WebhookConfig, WebhookSecret};
 
 /// The name of callers on a host without tokens.
 pub const LOCAL_CALLER: &str = "local";
@@ -26,6 +28,9 @@ pub const EVERY_SESSION: &str = "*";
 
 /// Longest session name in bytes: it names a log file, and file names have at most 255 bytes.
 pub const MAX_ID_BYTES: usize = 200;
+
+/// Longest name of a webhook in bytes: it is a label of metrics.
+const MAX_WEBHOOK_NAME: usize = 64;
 
 /// An invalid name of a `session` or a `token`: the first field. The text does not repeat the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +94,7 @@ pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec
     check.analyze(&config.analyze);
     check.deploy(&config.deploy);
     check.redis(config.redis.as_ref());
+    check.webhooks(&config.webhooks);
     let max_sessions = config.session_processes.max_concurrent_sessions;
     config.cameras = check.cameras(cameras, config.redis.as_ref(), max_sessions);
     if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
@@ -239,6 +245,28 @@ impl Check<'_> {
         }
     }
 
+    fn webhooks(&mut self, webhooks: &[WebhookConfig]) {
+        let ordinary =
+            |character: char| character.is_ascii_alphanumeric() || "-_".contains(character);
+        let mut names = BTreeMap::new();
+        for (index, hook) in webhooks.iter().enumerate() {
+            let key = |name: &str| format!("webhooks[{index}].{name}");
+            if !hook.name.chars().all(ordinary) || hook.name.len() > MAX_WEBHOOK_NAME {
+                let message =
+                    format!("expected at most {MAX_WEBHOOK_NAME} letters, digits, - and _");
+                self.report(key("name"), message);
+            } else if let Some(first) = names.insert(&hook.name, index) {
+                let message = format!("it is the name of webhooks[{first}] already");
+                self.report(key("name"), message);
+            }
+            if hook.url.is_plain() && !hook.allow_private {
+                let message = "http:// reaches private addresses alone: set allow_private = true, \
+                               or write https://";
+                self.report(key("url"), message);
+            }
+        }
+    }
+
     /// The cameras whose sources can be read.
     fn cameras(
         &mut self,
@@ -336,6 +364,9 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
         );
         text.parse::<jiff::Timestamp>().is_err().then_some(message)
     });
+    check(each("webhooks", ".url"), parse_error::<HttpUrl>);
+    check(each("webhooks", ".secret"), parse_error::<WebhookSecret>);
+    check(each("webhooks", ".previous_secret"), parse_error::<WebhookSecret>);
     check(each("server.origins", ""), parse_error::<WebOrigin>);
     check(each("subscriptions.sources", ""), parse_error::<SourcePattern>);
     let devices =

@@ -19,6 +19,7 @@ use super::server::ServerConfig;
 use super::source::{
     Pace, ReaderSetting, Source, SourceError, SourceOptions, Transport, strip_scheme,
 };
+use super::webhook::WebhookConfig;
 
 /// Everything that an operator can set, with the defaults in place.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// The Redis that events are written to, besides being sent to subscribers. `None`: no Redis.
     pub redis: Option<RedisConfig>,
+    /// Receivers of events over HTTP.
+    pub webhooks: Vec<WebhookConfig>,
     /// Retention of events and attachments.
     pub events: EventsConfig,
     /// Sessions that subscribers make.
@@ -97,6 +100,8 @@ pub(super) struct Document {
     store: StoreConfig,
     events: EventsConfig,
     redis: Option<RedisConfig>,
+    /// Receivers of events over HTTP, besides subscribers.
+    webhooks: Vec<WebhookConfig>,
     subscriptions: SubscriptionsConfig,
     deploy: DeployConfig,
     analyze: AnalyzeConfig,
@@ -183,6 +188,7 @@ impl Document {
             logs: self.logs,
             store: self.store,
             redis: self.redis,
+            webhooks: self.webhooks,
             events: self.events,
             subscriptions: self.subscriptions,
             deploy: self.deploy,

@@ -17,6 +17,7 @@ mod document;
 pub mod edit;
 mod error;
 mod file;
+mod http_url;
 mod inference;
 mod redis;
 mod registry;
@@ -30,6 +31,7 @@ mod source_options;
 mod text;
 mod token;
 mod tree;
+mod webhook;
 
 use std::path::Path;
 
@@ -52,6 +54,7 @@ pub use sections::{
 pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
 pub use sink::SinkStart;
 pub use token::{TokenRequest, TokenRequestError};
+pub use webhook::{WebhookConfig, WebhookSecret};
 
 /// Where the config is when no other file is named, relative to the working directory.
 pub const DEFAULT_PATH: &str = "config/ocelli.toml";

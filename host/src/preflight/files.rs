@@ -56,7 +56,7 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     }
     let findings = faults.into_iter();
     let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
-    findings.chain(of_registries(file)).collect()
+    findings.chain(of_registries(file)).chain(of_webhooks(file)).collect()
 }
 
 /// Certificate authorities of registries. The host starts without: what came from a registry before
@@ -66,6 +66,15 @@ fn of_registries(file: &ConfigFile) -> impl Iterator<Item = Finding> {
     registries.filter_map(|(index, registry)| {
         let fault = registry.ca.as_deref().and_then(authorities::fault_of_file)?;
         let problem = file.problem(format!("deploy.registries[{index}].ca"), fault);
+        Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+    })
+}
+
+/// Certificate authorities of webhooks. The host starts without: events wait in the journal.
+fn of_webhooks(file: &ConfigFile) -> impl Iterator<Item = Finding> {
+    file.config.webhooks.iter().enumerate().filter_map(|(index, hook)| {
+        let fault = hook.ca.as_deref().and_then(authorities::fault_of_file)?;
+        let problem = file.problem(format!("webhooks[{index}].ca"), fault);
         Some(Finding { stops_start: false, ..Finding::of_host(problem) })
     })
 }

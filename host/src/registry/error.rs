@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use ocelli_protocol::digest::Digest;
 
 use super::manifest::ManifestError;
-use crate::util::line::line;
+use crate::util::http_client::{self, HttpFault};
 
 /// Characters of a registry's own words that are repeated.
 const MAX_WORDS: usize = 200;
@@ -108,32 +108,21 @@ impl RegistryFault {
         Self::Strange { what, cause: cause.into() }
     }
 
-    pub(super) fn broken(error: &hyper::Error) -> Self {
-        Self::Broken(chain(error))
+    /// Of a place that the registry is, or leads to; `place` is for a person.
+    pub(super) fn at(place: impl FnOnce() -> String, fault: HttpFault) -> Self {
+        match fault {
+            HttpFault::Setting(cause) => Self::Setting(cause),
+            HttpFault::Away(cause) => Self::Away(cause),
+            HttpFault::Late(limit) => Self::Late { what: "connecting to it", limit },
+            HttpFault::Refused { cause, .. } => Self::Astray { place: place(), cause },
+            HttpFault::Broken(cause) => Self::Broken(cause),
+        }
     }
 }
 
 /// A registry's own words: cleaned, and cut.
 pub(super) fn words(text: &str) -> String {
-    let text = line(text);
-    match text.char_indices().nth(MAX_WORDS) {
-        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
-}
-
-/// An error with its causes, on one line. Some libraries say the cause in the error already.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    line(&text)
+    http_client::words(text, MAX_WORDS)
 }
 
 fn quoted(said: &str) -> String {

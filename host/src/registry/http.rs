@@ -5,36 +5,22 @@
 //! lies. The host follows over TLS alone, unless the registry itself is asked without, and not into
 //! this machine or its link, unless the registry itself is there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::crypto::ring;
-use rustls::pki_types::ServerName;
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use super::error::{RegistryFault, chain, words};
-use crate::util::authorities;
+use super::error::{RegistryFault, words};
+use crate::util::http_client::{self, HttpClient, HttpFault, request};
 
 /// For a connection, its TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
-
-/// For one address of a name that has several: the next one is to get its turn within [`CONNECT`].
-const ATTEMPT: Duration = Duration::from_secs(3);
 
 /// For an answer that is no component.
 pub(super) const ANSWER: Duration = Duration::from_secs(30);
@@ -51,8 +37,6 @@ const MAX_REFUSAL: u64 = 16 << 10;
 
 /// Redirections of one request. Registries with a store elsewhere need one.
 const MAX_REDIRECTIONS: usize = 4;
-
-const AGENT: &str = concat!("ocelli/", env!("CARGO_PKG_VERSION"));
 
 /// The name that the registry of Docker Hub goes by, and its address.
 const HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
@@ -83,8 +67,7 @@ pub(super) struct Http {
     local: bool,
     /// Whether it is asked without TLS because of that alone: its address is held to it.
     assumed_plain: bool,
-    ca: Option<PathBuf>,
-    tls: Option<Arc<ClientConfig>>,
+    client: HttpClient,
 }
 
 impl Http {
@@ -107,7 +90,12 @@ impl Http {
             None => false,
         };
         let base = if plain.unwrap_or(local) { parse("http")? } else { base };
-        Ok(Self { base, local, assumed_plain: local && plain.is_none(), ca, tls: None })
+        Ok(Self {
+            base,
+            local,
+            assumed_plain: local && plain.is_none(),
+            client: HttpClient::new(ca),
+        })
     }
 
     /// Whether a URL is the registry's own: what it is told stays with it.
@@ -173,128 +161,45 @@ impl Http {
         call: &Call,
         login: Option<&HeaderValue>,
     ) -> Result<Response<Incoming>, RegistryFault> {
-        let late = |_| RegistryFault::Late { what: "connecting to it", limit: CONNECT };
-        let stream = timeout(CONNECT, self.connect(&call.url)).await.map_err(late)??;
-        let broken = |error: hyper::Error| RegistryFault::broken(&error);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        // It ends with the answer.
-        tokio::spawn(connection);
-        let mut request = Request::new(Full::new(call.body.clone()));
-        *request.method_mut() = call.method.clone();
-        let strange = || RegistryFault::strange(call.what, "a URL that is none");
-        let target = match call.url.query() {
-            Some(query) => format!("{}?{query}", call.url.path()),
-            None => call.url.path().to_owned(),
-        };
-        *request.uri_mut() = target.parse().map_err(|_| strange())?;
-        let host = call.url.host_str().unwrap_or_default();
-        let authority = call.url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
-        let headers = request.headers_mut();
-        headers.extend(call.headers.clone());
-        headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| strange())?);
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let fault = |fault| RegistryFault::at(|| shown(&call.url), fault);
+        let admits = |address| self.reaches(&call.url, address);
+        let connected = self.client.connect(&call.url, CONNECT, admits).await;
+        let mut connection = connected.map_err(fault)?;
+        let mut headers = call.headers.clone();
         if let Some(login) = login.filter(|_| self.owns(&call.url)) {
             headers.insert(AUTHORIZATION, login.clone());
         }
-        sender.send_request(request).await.map_err(broken)
+        let request = request(call.method.clone(), &call.url, headers, call.body.clone());
+        let strange = || RegistryFault::strange(call.what, "a URL that is none");
+        let sent = connection.send_request(request.ok_or_else(strange)?).await;
+        sent.map_err(|error| fault(HttpFault::broken(&error)))
     }
 
-    async fn connect(&mut self, url: &Url) -> Result<Box<dyn Stream>, RegistryFault> {
-        let away = |error: std::io::Error| RegistryFault::Away(chain(&error));
-        let nowhere = || RegistryFault::Setting(format!("{} names no host", shown(url)));
-        let port = url.port_or_known_default().ok_or_else(nowhere)?;
-        let host = url.host().ok_or_else(nowhere)?;
-        let (addresses, name): (Vec<SocketAddr>, ServerName<'static>) = match host {
-            Host::Domain(name) => {
-                let addresses = lookup_host((name, port)).await.map_err(away)?;
-                let name = ServerName::try_from(name.to_owned());
-                (addresses.collect(), name.map_err(|_| nowhere())?)
-            }
-            Host::Ipv4(address) => (vec![(address, port).into()], IpAddr::V4(address).into()),
-            Host::Ipv6(address) => (vec![(address, port).into()], IpAddr::V6(address).into()),
-        };
-        let mut failed = RegistryFault::Away("its name has no address".to_owned());
-        for address in addresses {
-            if let Err(fault) = self.reaches(url, address.ip()) {
-                failed = fault;
-                continue;
-            }
-            match timeout(ATTEMPT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) if url.scheme() == "http" => return Ok(Box::new(stream)),
-                Ok(Ok(stream)) => {
-                    let tls = TlsConnector::from(self.tls().await?);
-                    let stream = tls.connect(name.clone(), stream).await.map_err(away)?;
-                    return Ok(Box::new(stream));
-                }
-                Ok(Err(error)) => failed = away(error),
-                Err(_) => {
-                    failed = RegistryFault::Late { what: "connecting to it", limit: ATTEMPT };
-                }
-            }
-        }
-        Err(failed)
-    }
-
-    /// Checks that an address may be connected to.
-    fn reaches(&self, url: &Url, address: IpAddr) -> Result<(), RegistryFault> {
-        let address = address.to_canonical();
-        let astray = |cause| RegistryFault::Astray { place: shown(url), cause };
+    /// Checks that an address may be connected to; the error says why not.
+    fn reaches(&self, url: &Url, address: IpAddr) -> Result<(), &'static str> {
         if self.owns(url) {
-            let kept = !self.assumed_plain || address.is_loopback();
-            return kept.then_some(()).ok_or_else(|| astray("this is no loopback address"));
+            let kept = !self.assumed_plain || address.to_canonical().is_loopback();
+            return kept.then_some(()).ok_or("this is no loopback address");
         }
-        let on_link = match address {
-            IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
+        let inside = match address.to_canonical() {
+            IpAddr::V4(inner) => {
+                inner.is_loopback() || inner.is_unspecified() || inner.is_link_local()
+            }
+            IpAddr::V6(inner) => {
+                inner.is_loopback() || inner.is_unspecified() || inner.is_unicast_link_local()
+            }
         };
-        let inside = address.is_loopback() || address.is_unspecified() || on_link;
-        (self.local || !inside).then_some(()).ok_or_else(|| astray("this is this machine's own"))
-    }
-
-    async fn tls(&mut self) -> Result<Arc<ClientConfig>, RegistryFault> {
-        if let Some(tls) = &self.tls {
-            return Ok(Arc::clone(tls));
-        }
-        let ca = self.ca.clone();
-        let roots = tokio::task::spawn_blocking(move || match ca {
-            Some(file) => authorities::of_file(&file).map_err(|error| error.to_string()),
-            None => authorities::of_system().ok_or_else(|| {
-                "this machine has no certificate authorities (package ca-certificates): set ca"
-                    .to_owned()
-            }),
-        });
-        let roots = roots.await.map_err(|error| RegistryFault::Setting(error.to_string()))?;
-        let roots = roots.map_err(RegistryFault::Setting)?;
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| RegistryFault::Setting(error.to_string()))?;
-        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
-        self.tls = Some(Arc::clone(&config));
-        Ok(config)
+        (self.local || !inside).then_some(()).ok_or("this is this machine's own")
     }
 }
-
-/// A TCP or TLS connection.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// Reads an answer to its end. `None`: it has more than `most` bytes, and is not read further.
 pub(super) async fn read(
     answer: Response<Incoming>,
     most: u64,
 ) -> Result<Option<Vec<u8>>, RegistryFault> {
-    let (mut body, mut bytes) = (answer.into_body(), Vec::new());
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| RegistryFault::broken(&error))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if (bytes.len() + data.len()) as u64 > most {
-            return Ok(None);
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(Some(bytes))
+    let read = http_client::read(answer.into_body(), most).await;
+    read.map_err(|fault| RegistryFault::at(String::new, fault))
 }
 
 /// The fault of an answer with another status than the expected one.

@@ -24,6 +24,7 @@
 
 mod driver;
 mod redis;
+pub(crate) mod webhook;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,12 +35,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::SinkStart;
+use crate::config::{Config, SinkStart};
 use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, REDIS_SINK, SequenceRange, StoredEvent};
 use crate::redis::Redis;
 use driver::SinkDriver;
 use redis::RedisSink;
+use webhook::Webhooks;
 
 /// A kind of target.
 pub(crate) trait EventSink: Send + Sync + 'static {
@@ -267,13 +269,17 @@ impl Sinks {
 /// The tasks of the configured sinks. They end when this is dropped.
 pub struct ConfiguredSinks {
     _redis: SinkTask,
+    _webhooks: Webhooks,
 }
 
 impl ConfiguredSinks {
     /// Starts them. They follow the config from then on.
-    pub fn start(sinks: &Sinks, redis: &Redis) -> Self {
+    pub fn start(sinks: &Sinks, redis: &Redis, config: watch::Receiver<Arc<Config>>) -> Self {
         let journal = sinks.journal.clone();
         let name = SinkName::new(REDIS_SINK, "Redis");
-        Self { _redis: sinks.start(name, RedisSink::new(journal), redis.watch_settings()) }
+        Self {
+            _redis: sinks.start(name, RedisSink::new(journal), redis.watch_settings()),
+            _webhooks: Webhooks::start(sinks, config),
+        }
     }
 }

@@ -2,10 +2,12 @@
 //! their own: both come as parameters, so that tests are exact. Beside them, the host's ends of the
 //! sockets to its child processes, folders, and certificate authorities.
 
+pub(crate) mod address;
 pub(crate) mod authorities;
 pub(crate) mod backoff;
 pub(crate) mod bucket;
 pub(crate) mod folder;
+pub(crate) mod http_client;
 pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod packet_socket;

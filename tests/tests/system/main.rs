@@ -53,6 +53,7 @@ mod storage;
 mod streams;
 mod subscribers;
 mod substream;
+mod webhooks;
 
 /// The table of a camera in a config. `more` are further lines.
 fn camera(id: &str, source: &str, more: &str) -> String {

@@ -141,6 +141,13 @@ pub struct RetentionLimits {
     pub sinks: Vec<Arc<str>>,
 }
 
+/// The names of the sinks that a config has.
+fn sinks(config: &Config) -> Vec<Arc<str>> {
+    let redis = config.redis.is_some().then(|| REDIS_SINK.into());
+    let webhooks = config.webhooks.iter().map(|hook| hook.sink_id().into());
+    redis.into_iter().chain(webhooks).collect()
+}
+
 impl From<&Config> for RetentionLimits {
     fn from(config: &Config) -> Self {
         let bytes = |mb: u64| mb.saturating_mul(1 << 20);
@@ -151,7 +158,7 @@ impl From<&Config> for RetentionLimits {
             attachment_hours: events.attachments_hours,
             attachment_bytes: bytes(events.attachments_mb),
             reserve_bytes: bytes(events.reserve_mb),
-            sinks: config.redis.is_some().then(|| REDIS_SINK.into()).into_iter().collect(),
+            sinks: sinks(config),
         }
     }
 }

@@ -27,6 +27,7 @@ use tracing::debug;
 use super::tls::{self, TlsError};
 use crate::config::SourcePattern;
 use crate::config::source::RtspSource;
+use crate::util::address::is_ordinary;
 use crate::util::packet_socket::PacketSocket;
 
 /// Resolving a name, or connecting, TLS included.
@@ -113,21 +114,6 @@ impl Rule {
             // Which port it will be is asked when it connects.
             None => pattern.admits_name(host),
         })
-    }
-}
-
-/// Whether a name that a camera leads to may stand for this address.
-fn is_ordinary(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(address) => {
-            !(address.is_unspecified()
-                || address.is_link_local()
-                || address.is_multicast()
-                || address.is_broadcast())
-        }
-        IpAddr::V6(address) => {
-            !(address.is_unspecified() || address.is_unicast_link_local() || address.is_multicast())
-        }
     }
 }
 
@@ -436,17 +422,6 @@ mod tests {
         assert_eq!(asked.connect(address).await.0, NetworkResponse::Connected);
         listener.accept().await.unwrap();
         assert_eq!(asked.resolve("localhost").await, NetworkResponse::NotAdmitted);
-    }
-
-    #[test]
-    fn names_do_not_stand_for_places_where_no_camera_is() {
-        for address in ["169.254.169.254", "0.0.0.0", "255.255.255.255", "224.0.0.1", "fe80::1"] {
-            assert!(!is_ordinary(address.parse().unwrap()), "{address}");
-        }
-        assert!(!is_ordinary("::ffff:169.254.169.254".parse().unwrap()));
-        for address in ["127.0.0.1", "10.0.0.1", "192.0.2.1", "fd00::1", "2001:db8::1"] {
-            assert!(is_ordinary(address.parse().unwrap()), "{address}");
-        }
     }
 
     #[tokio::test]

@@ -1,0 +1,315 @@
+//! Receivers of events over HTTP, each a sink of its own.
+//!
+//! A request has events of one session in their order, signed ([`message`]), and the cursor moves
+//! once the receiver has said yes ([`answer`]). A receiver is a stranger, as a registry is: its
+//! address is judged when it is connected to, it leads nowhere else, and of what it says only a
+//! little is read, for a moment. Whom it answers with "not now" it is asked again after a wait that
+//! grows, or that it has asked for.
+
+mod answer;
+mod message;
+mod targets;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::body::Incoming;
+use hyper::{Method, Response};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::{EventBatch, EventSink, SinkConnection, SinkError, Written};
+use crate::config::{SinkStart, WebhookConfig};
+use crate::util::address::{is_ordinary, is_private};
+use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::http_client::{HttpClient, HttpConnection, HttpFault, read, request, words};
+use answer::Answer;
+use message::WebhookMessage;
+
+pub(crate) use targets::Webhooks;
+
+/// Most bytes of the events of one request, or one event: receivers take about a megabyte by
+/// default.
+const MAX_BODY: usize = 512 << 10;
+
+/// Most bytes of an answer that are read: so that the connection is used again, and for what is
+/// told of a refusal.
+const MAX_ANSWER: u64 = 16 << 10;
+
+/// How long those are waited for. The status is there: events wait for a slow body no longer.
+const ANSWER_BODY: Duration = Duration::from_secs(1);
+
+/// Characters of a receiver's own words that are repeated.
+const MAX_WORDS: usize = 200;
+
+/// How long a receiver that said 410 is left alone, as long as its settings stay.
+const GONE: Duration = Duration::from_secs(24 * 3600);
+
+/// How long to wait on top of what the driver waits.
+const WAITS: BackoffPolicy = BackoffPolicy {
+    // The driver's own waits come to six seconds by then: a receiver that is started anew is back.
+    free: 6,
+    first: Duration::from_secs(2),
+    // How long a receiver that is back may go unnoticed.
+    longest: Duration::from_secs(60),
+    // The hosts of one receiver do not all come at once.
+    jitter: -0.5,
+};
+
+/// A webhook.
+pub(super) struct WebhookSink {
+    rest: Arc<Mutex<Rest>>,
+}
+
+/// When a receiver is asked again. It outlives the connection, and ends with the settings.
+struct Rest {
+    settings: Option<WebhookConfig>,
+    until: Option<Instant>,
+    backoff: Backoff,
+    /// Whether it has said that it wants none.
+    gone: bool,
+}
+
+impl WebhookSink {
+    pub(super) fn new() -> Self {
+        Self { rest: Arc::new(Mutex::new(Rest::new(None))) }
+    }
+}
+
+impl Rest {
+    fn new(settings: Option<WebhookConfig>) -> Self {
+        Self { settings, until: None, backoff: Backoff::new(WAITS), gone: false }
+    }
+}
+
+impl EventSink for WebhookSink {
+    type Settings = WebhookConfig;
+    type Connection = WebhookConnection;
+
+    fn start(settings: &WebhookConfig) -> SinkStart {
+        settings.from
+    }
+
+    async fn connect(&self, settings: &WebhookConfig) -> Result<WebhookConnection, SinkError> {
+        let (until, gone) = {
+            let mut rest = self.rest.lock();
+            if rest.settings.as_ref() != Some(settings) {
+                *rest = Rest::new(Some(settings.clone()));
+            }
+            (rest.until, rest.gone)
+        };
+        if gone {
+            sleep(GONE).await;
+            return Err(SinkError::Target("it has said that it is gone (HTTP status 410)".into()));
+        }
+        if let Some(until) = until {
+            sleep_until(until).await;
+        }
+        let mut connection = WebhookConnection {
+            receiver: WebhookTarget::new(settings.clone()),
+            most: settings.batch_size,
+            rest: Arc::clone(&self.rest),
+        };
+        let limit = connection.receiver.limit();
+        let connected = timeout(limit, connection.receiver.open()).await;
+        match connected.unwrap_or(Err(HttpFault::Late(limit))) {
+            Ok(open) => {
+                connection.receiver.open = Some(open);
+                Ok(connection)
+            }
+            Err(fault) => Err(connection.failed(None, SinkError::Target(fault.to_string()))),
+        }
+    }
+}
+
+/// A receiver that is connected to.
+pub(super) struct WebhookConnection {
+    receiver: WebhookTarget,
+    /// Most events of the next request: fewer where it does not take a larger one.
+    most: usize,
+    rest: Arc<Mutex<Rest>>,
+}
+
+impl SinkConnection for WebhookConnection {
+    fn max_events(&self) -> usize {
+        self.most
+    }
+
+    async fn write(&mut self, batch: EventBatch<'_>) -> Result<Written, SinkError> {
+        let (mut wanted, mut bytes, mut after) = (Vec::new(), 0, 0);
+        for event in batch.events {
+            if self.receiver.settings.wants(batch.session, &event.kind) {
+                bytes += event.body.len();
+                if bytes > MAX_BODY && !wanted.is_empty() {
+                    break;
+                }
+                wanted.push(event);
+            }
+            after = event.seq;
+        }
+        let after = after.max(batch.gap.map_or(0, |(_, to)| to));
+        let told = batch.gap.filter(|_| self.receiver.settings.wants_session(batch.session));
+        if wanted.is_empty() && told.is_none() {
+            return Ok(Written::Through { after, events: 0, refused: 0 });
+        }
+        let events = wanted.len() as u64;
+        let message = WebhookMessage::of_events(batch.session, told, &wanted, SystemTime::now());
+        let sent = self.receiver.send(&message).await;
+        let (answer, said) = sent.map_err(|fault| self.failed(None, fault))?;
+        match answer {
+            Answer::Taken => {
+                self.rest.lock().backoff.reset();
+                self.most = (self.most * 2).min(self.receiver.settings.batch_size);
+                Ok(Written::Through { after, events, refused: 0 })
+            }
+            Answer::Refused(status) if batch.events.len() > 1 => {
+                // Which of them it does not take is found out by halves.
+                tracing::debug!(target: "ocelli::sink", "{status}: fewer events at once");
+                self.most = (batch.events.len() / 2).max(1);
+                Ok(Written::Through { after: 0, events: 0, refused: 0 })
+            }
+            Answer::Refused(status) => {
+                let name = &self.receiver.settings.name;
+                tracing::warn!(
+                    target: "ocelli::sink", session = &**batch.session,
+                    "the webhook {name} never takes event {after}, which is left out: HTTP status \
+                     {}{said}", status.as_u16()
+                );
+                Ok(Written::Through { after, events: 0, refused: events })
+            }
+            Answer::Gone => {
+                self.rest.lock().gone = true;
+                let words = "it is gone (HTTP status 410), and is asked again when its settings \
+                             change or the host is restarted";
+                Err(SinkError::Target(words.to_owned()))
+            }
+            Answer::Later(status, wait) => {
+                let words = format!("it answers with HTTP status {}{said}", status.as_u16());
+                Err(self.failed(wait, SinkError::Target(words)))
+            }
+        }
+    }
+}
+
+impl WebhookConnection {
+    /// Notes a failure: when the receiver is asked again.
+    fn failed(&self, asked: Option<Duration>, fault: SinkError) -> SinkError {
+        let mut rest = self.rest.lock();
+        let wait = rest.backoff.fail(rand::random());
+        rest.until = Some(Instant::now() + asked.unwrap_or(wait));
+        fault
+    }
+}
+
+/// A receiver, and the connection to it while there is one.
+struct WebhookTarget {
+    settings: WebhookConfig,
+    client: HttpClient,
+    open: Option<HttpConnection>,
+}
+
+impl WebhookTarget {
+    fn new(settings: WebhookConfig) -> Self {
+        let client = HttpClient::new(settings.ca.clone());
+        Self { settings, client, open: None }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.settings.timeout_ms.into())
+    }
+
+    async fn open(&self) -> Result<HttpConnection, HttpFault> {
+        let plain = self.settings.url.is_plain();
+        let admits = |address| admits(address, self.settings.allow_private, plain);
+        self.client.connect(self.settings.url.url(), self.limit(), admits).await
+    }
+
+    /// Sends a message: the answer, and what it says for a person.
+    async fn send(&mut self, message: &WebhookMessage) -> Result<(Answer, String), SinkError> {
+        let limit = self.limit();
+        let sent = timeout(limit, self.post(message)).await;
+        let late = || SinkError::Timeout(format!("no answer within {} ms", limit.as_millis()));
+        let sent = sent.map_err(|_| late())?;
+        let (connection, response) = sent.map_err(|fault| SinkError::Target(fault.to_string()))?;
+        let (head, body) = response.into_parts();
+        let answer = Answer::of(head.status, &head.headers, SystemTime::now());
+        // An answer that goes on for ever, or stays away halfway, ends with its connection.
+        let body = timeout(ANSWER_BODY, read(body, MAX_ANSWER)).await;
+        let body = body.ok().and_then(Result::ok).flatten();
+        if body.is_some() {
+            self.open = Some(connection);
+        }
+        let said = words(&String::from_utf8_lossy(&body.unwrap_or_default()), MAX_WORDS);
+        Ok((answer, if said.is_empty() { said } else { format!(": {said:?}") }))
+    }
+
+    async fn post(
+        &mut self,
+        message: &WebhookMessage,
+    ) -> Result<(HttpConnection, Response<Incoming>), HttpFault> {
+        // A receiver closes a connection that was idle when it likes: once more on a new one.
+        if let Some(open) = self.open.take()
+            && let Ok(answered) = self.exchange(open, message).await
+        {
+            return Ok(answered);
+        }
+        let open = self.open().await?;
+        self.exchange(open, message).await
+    }
+
+    async fn exchange(
+        &self,
+        mut connection: HttpConnection,
+        message: &WebhookMessage,
+    ) -> Result<(HttpConnection, Response<Incoming>), HttpFault> {
+        let headers = message.headers(&self.settings, SystemTime::now());
+        let url = self.settings.url.url();
+        let request = request(Method::POST, url, headers, message.body.clone());
+        let request =
+            request.ok_or_else(|| HttpFault::Setting("the URL is none for HTTP".to_owned()))?;
+        let broken = |error: hyper::Error| HttpFault::broken(&error);
+        connection.ready().await.map_err(broken)?;
+        let response = connection.send_request(request).await.map_err(broken)?;
+        Ok((connection, response))
+    }
+}
+
+/// Whether a receiver may be at this address; the error says why not.
+fn admits(address: IpAddr, private: bool, plain: bool) -> Result<(), &'static str> {
+    if !is_ordinary(address) {
+        Err("no receiver is at such an address")
+    } else if is_private(address) && !private {
+        Err("this is a private address, and allow_private is not set")
+    } else if plain && !is_private(address) {
+        Err("this is no private address, and http:// is not encrypted")
+    } else {
+        Ok(())
+    }
+}
+
+/// Sends a message that only tries the way. What the receiver answers, for a person; the error says
+/// why it did not take it.
+pub(crate) async fn ping(settings: WebhookConfig) -> Result<(), PingError> {
+    let mut receiver = WebhookTarget::new(settings);
+    let (answer, said) = receiver.send(&WebhookMessage::ping(SystemTime::now())).await?;
+    match answer {
+        Answer::Taken => Ok(()),
+        Answer::Gone => Err(PingError::Status(410, said)),
+        Answer::Refused(status) | Answer::Later(status, _) => {
+            Err(PingError::Status(status.as_u16(), said))
+        }
+    }
+}
+
+/// Why a receiver did not take a ping.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PingError {
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error("HTTP status {0}{1}")]
+    Status(u16, String),
+}
+
+#[cfg(test)]
+mod tests;
