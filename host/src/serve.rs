@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{
@@ -98,6 +99,8 @@ struct RunningHost {
     pipeline_watch: JoinHandle<()>,
     /// Write events to sinks.
     sinks: ConfiguredSinks,
+    /// Sends traces.
+    traces: AbortOnDropHandle<()>,
 }
 
 impl RunningHost {
@@ -153,6 +156,7 @@ impl RunningHost {
             sinks: sinks.clone(),
             raised: journal.events().raised_alerts().await?,
         };
+        let traces = telemetry::otlp::start(deployer.watch_config());
         let monitor = Monitor::start(monitored, telemetry::lost_lines);
         let configured_sinks = ConfiguredSinks::start(&sinks, &redis, deployer.watch_config());
         deployer.start_configured().await;
@@ -187,6 +191,7 @@ impl RunningHost {
             model_watch: offering,
             pipeline_watch: deploying,
             sinks: configured_sinks,
+            traces,
         })
     }
 
@@ -200,7 +205,7 @@ impl RunningHost {
             tracing::warn!("some workers did not end within {} s and are killed", within.as_secs());
         }
         // Events that are not written yet follow after the next start.
-        drop(self.sinks);
+        drop((self.sinks, self.traces));
         for flushed in [self.journal.flush().await, self.journal.events().flush().await] {
             if let Err(error) = flushed {
                 tracing::error!("{error:#}");

@@ -27,6 +27,7 @@ use crate::deploy::{
 };
 use crate::session::SessionSettings;
 use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover};
+use crate::telemetry::otlp::TraceParent;
 
 /// Components that are uploaded at the same time. Each may have `deploy.max_component_mb`, 128 MiB
 /// at the most.
@@ -166,6 +167,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
     }
     let settings = settings.as_deref().map(body::settings).transpose()?;
     let by = by(&caller, request.headers());
+    let trace = trace_parent(request.headers());
     let bytes = upload(&state, request).await?;
     let component = match (pipeline, name) {
         (None, name) if !bytes.is_empty() => {
@@ -188,9 +190,14 @@ pub(super) async fn deploy<C: DeploymentControl>(
         RequestedState::Keep => StateHandover::Keep,
         RequestedState::Fresh => StateHandover::Fresh,
     });
-    let request = DeployRequest { session, component, settings, shadow, handover, by };
+    let request = DeployRequest { session, component, settings, shadow, handover, by, trace };
     let control = state.control.clone();
     deployed(async move { control.deploy(request).await }).await
+}
+
+/// Within which trace a request is made. A header that is none is left out, as its standard wants it.
+fn trace_parent(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get("traceparent")?.to_str().ok()?.trim().parse().ok()
 }
 
 pub(super) async fn rollback<C: DeploymentControl>(

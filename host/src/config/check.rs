@@ -364,6 +364,7 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
         );
         text.parse::<jiff::Timestamp>().is_err().then_some(message)
     });
+    check(vec!["otlp.endpoint".into()], parse_error::<HttpUrl>);
     check(each("webhooks", ".url"), parse_error::<HttpUrl>);
     check(each("webhooks", ".secret"), parse_error::<WebhookSecret>);
     check(each("webhooks", ".previous_secret"), parse_error::<WebhookSecret>);

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::directory::Directory;
 use super::inference::InferenceConfig;
+use super::otlp::OtlpConfig;
 use super::redis::RedisConfig;
 use super::sections::{
     AlertsConfig, AnalyzeConfig, DeployConfig, EventsConfig, LogsConfig, ModelsConfig,
@@ -50,6 +51,8 @@ pub struct Config {
     pub deploy: DeployConfig,
     /// The analysis of single images.
     pub analyze: AnalyzeConfig,
+    /// The collector that gets traces. `None`: there are none.
+    pub otlp: Option<OtlpConfig>,
     /// When an alert is raised.
     pub alerts: AlertsConfig,
     /// Sessions that are always on.
@@ -106,6 +109,7 @@ pub(super) struct Document {
     deploy: DeployConfig,
     analyze: AnalyzeConfig,
     alerts: AlertsConfig,
+    otlp: Option<OtlpConfig>,
     /// Sessions that are always on.
     cameras: Vec<CameraTable>,
 }
@@ -194,6 +198,7 @@ impl Document {
             deploy: self.deploy,
             analyze: self.analyze,
             alerts: self.alerts,
+            otlp: self.otlp,
             cameras: Vec::new(),
         };
         (config, self.cameras)

@@ -52,8 +52,10 @@ fn every_default_is_in_the_schema_and_within_it() {
         Some(Value::Object(members.collect()))
     }
     let mut schema = schema_document();
-    // Neither is there until somebody says so.
-    schema["properties"].as_object_mut().unwrap().remove("redis");
+    // None is there until somebody says so.
+    for section in ["redis", "otlp"] {
+        schema["properties"].as_object_mut().unwrap().remove(section);
+    }
     schema["properties"]["server"]["properties"].as_object_mut().unwrap().remove("tls");
     let document = defaults(&schema).unwrap().to_string();
     assert_eq!(

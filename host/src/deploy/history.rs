@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::record::{DeploymentState, Outcome, Record, now};
 use crate::journal::{DeploymentRow, Journal};
+use crate::telemetry::otlp::{self, DeploymentNote};
 
 /// A camera's pipeline in the config, with the component that its file was at the time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,7 @@ impl History {
             text(&draft)
         };
         record.number = self.journal.add_deployment(&record.session, configured, text).await?;
+        trace(record);
         Ok(())
     }
 
@@ -49,6 +51,7 @@ impl History {
     /// it returns. An error is logged and the deployment goes on: a full disk is no reason to run
     /// another version.
     pub(super) async fn write(&self, record: &Record, entry: Option<&CameraEntry>) {
+        trace(record);
         let row = DeploymentRow {
             session: record.session.clone(),
             number: record.number,
@@ -190,6 +193,29 @@ fn surplus(records: &[Record], running: Option<u64>, most: usize) -> Vec<u64> {
     needed.extend(running.and_then(|number| find_number(records, number)?.back_to));
     let old = records.iter().skip(most).filter(|record| record.outcome().is_some());
     old.map(|record| record.number).filter(|number| !needed.contains(number)).collect()
+}
+
+/// Notes in the deployment's trace how it stands.
+fn trace(record: &Record) {
+    let outcome = record.outcome().map(|outcome| {
+        let failed = matches!(
+            outcome,
+            Outcome::Refused | Outcome::Aborted | Outcome::RolledBack | Outcome::Unverified
+        );
+        (outcome.name(), failed)
+    });
+    otlp::deployment(&DeploymentNote {
+        session: &record.session,
+        number: record.number,
+        deployment: &record.deployment,
+        pipeline: &record.pipeline,
+        cause: record.cause.name(),
+        step: record.step.name(),
+        compile_ms: record.compile_ms,
+        parent: record.trace,
+        outcome,
+        reason: record.reason.as_deref(),
+    });
 }
 
 #[cfg(test)]

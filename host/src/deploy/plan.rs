@@ -87,6 +87,7 @@ impl Plan {
                 let Shadow { frames, only, threshold } = request.shadow;
                 (record.shadow, record.shadow_only, record.threshold) = (frames, only, threshold);
                 handover = request.handover;
+                record.trace = request.trace;
                 let (pipeline, source) = match request.component {
                     Component::Bytes { name, bytes } => {
                         // With a file's ending it is never taken for a pipeline's name.

@@ -30,6 +30,7 @@ use ocelli_protocol::component::CheckReport;
 use crate::event::{rfc3339, unix_ns};
 use crate::session::rollout::{Comparison, Step, Swapped};
 use crate::shape::TIME;
+use crate::telemetry::otlp::TraceParent;
 use crate::util::shown::without_folders;
 
 /// The kind of origin that asked for a deployment.
@@ -218,6 +219,9 @@ pub struct Record {
     pub comparison: Option<Comparison>,
     /// Durations and frames of the change. Null before the first result.
     pub swapped: Option<Swapped>,
+    /// Within which trace it was asked for.
+    #[serde(skip)]
+    pub trace: Option<TraceParent>,
 }
 
 impl Record {

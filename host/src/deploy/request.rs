@@ -13,6 +13,7 @@ use crate::registry::RegistryError;
 use crate::session::SessionError;
 use crate::session::rollout::{MAX_SHADOW, Shadow, StateHandover, Step};
 use crate::shape::DIGEST;
+use crate::telemetry::otlp::TraceParent;
 
 /// Deployments that may wait for one session, behind the one under way: each holds a component in
 /// memory.
@@ -49,6 +50,8 @@ pub struct DeployRequest {
     pub handover: Option<StateHandover>,
     /// Who asks: "operator", "ocelli deploy".
     pub by: String,
+    /// Within which trace it is made, if the caller has said so.
+    pub trace: Option<TraceParent>,
 }
 
 /// A pipeline that has a name.

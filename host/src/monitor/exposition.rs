@@ -27,6 +27,7 @@ use crate::inference::InferenceStatus;
 use crate::journal::events::JournalMetrics;
 use crate::session::{DriftKind, Observation, SessionStatus};
 use crate::sink::SinkMetrics;
+use crate::telemetry::otlp::{self, TraceMetrics};
 use family::Families;
 
 /// What every name begins with.
@@ -81,6 +82,8 @@ pub(super) struct Exposition {
     hub: HubCounts,
     /// Each sink that has settings.
     sinks: BTreeMap<Arc<str>, SinkMetrics>,
+    /// None without a collector of traces.
+    traces: Option<TraceMetrics>,
     lost_lines: u64,
     rooms: Vec<DiskSpace>,
     /// The host's own alerts, and whether each is raised.
@@ -145,6 +148,7 @@ impl Exposition {
             session_limit: config.session_processes.max_concurrent_sessions,
             hub: monitor.hub.counts(),
             sinks: monitor.sinks.metrics(),
+            traces: otlp::metrics(),
             lost_lines: (monitor.lost_lines)(),
             rooms: monitor.rooms.lock().clone(),
             host_alerts,

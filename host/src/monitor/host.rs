@@ -12,6 +12,9 @@ use crate::sink::SinkMetrics;
 /// connection opened again, within that.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The name of the collector of traces among the sinks.
+const TRACES: &str = "otlp";
+
 /// What is measured.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HostReading {
@@ -24,6 +27,8 @@ pub(super) struct HostReading {
     pub(super) config: Option<String>,
     /// Whether every session has what runs its models.
     pub(super) inference_serves: bool,
+    /// Why the collector of traces takes none, if it does not; none without a collector.
+    pub(super) traces: Option<Option<String>>,
     /// Each sink that has settings.
     pub(super) sinks: BTreeMap<Arc<str>, SinkMetrics>,
 }
@@ -84,7 +89,13 @@ impl HostWatch {
             };
             (&**name, told)
         });
-        host.set_sinks(sinks, wall);
+        let traces = reading.traces.as_ref().map(|fault| match fault {
+            Some(why) => {
+                (PartState::Degraded, Some(format!("the collector takes no spans: {why}")))
+            }
+            None => (PartState::Ok, None),
+        });
+        host.set_sinks(sinks.chain(traces.map(|told| (TRACES, told))), wall);
     }
 }
 

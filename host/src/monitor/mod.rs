@@ -33,6 +33,7 @@ use crate::inference::{InferenceHandle, InferenceStatus};
 use crate::journal::Journal;
 use crate::session::{Observation, Sessions};
 use crate::sink::Sinks;
+use crate::telemetry::otlp;
 use alerts::{Alert, AlertChange, AlertTracker, SessionReading};
 use exposition::Exposition;
 use host::{HostReading, HostWatch};
@@ -235,6 +236,7 @@ impl MonitorInner {
             disk: disk_alert.then(|| DiskSpace::least(&rooms).map(DiskSpace::describe)).flatten(),
             config: self.config_fault(),
             inference_serves: self.inference.status().serves,
+            traces: otlp::metrics().map(|metrics| metrics.fault),
             sinks: self.sinks.metrics(),
         }
     }

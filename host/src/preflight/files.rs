@@ -56,7 +56,7 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     }
     let findings = faults.into_iter();
     let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
-    findings.chain(of_registries(file)).chain(of_webhooks(file)).collect()
+    findings.chain(of_registries(file)).chain(of_webhooks(file)).chain(of_collector(file)).collect()
 }
 
 /// Certificate authorities of registries. The host starts without: what came from a registry before
@@ -77,6 +77,14 @@ fn of_webhooks(file: &ConfigFile) -> impl Iterator<Item = Finding> {
         let problem = file.problem(format!("webhooks[{index}].ca"), fault);
         Some(Finding { stops_start: false, ..Finding::of_host(problem) })
     })
+}
+
+/// Certificate authorities of the collector of traces. The host starts without.
+fn of_collector(file: &ConfigFile) -> Option<Finding> {
+    let collector = file.config.otlp.as_ref()?;
+    let fault = collector.ca.as_deref().and_then(authorities::fault_of_file)?;
+    let problem = file.problem("otlp.ca", fault);
+    Some(Finding { stops_start: false, ..Finding::of_host(problem) })
 }
 
 fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {

@@ -20,6 +20,7 @@ mod child;
 mod console;
 mod files;
 mod name;
+pub mod otlp;
 mod queue;
 mod record;
 mod rotate;

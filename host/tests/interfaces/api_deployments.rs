@@ -75,6 +75,7 @@ fn record(step: Step, state: DeploymentState) -> Record {
         cached: false,
         admitted: Some(1 << 28),
         comparison: None,
+        trace: None,
         swapped: Some(Swapped { total_ms: 96.4, gap_ms: Some(38.0), ..Swapped::default() }),
     }
 }
@@ -293,6 +294,7 @@ async fn a_component_is_deployed_with_what_the_query_says() {
         shadow: Shadow::default(),
         handover: None,
         by: "operator (curl)".into(),
+        trace: None,
     };
     let full = DeployRequest {
         component: sent("eye"),

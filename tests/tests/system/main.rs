@@ -53,6 +53,7 @@ mod storage;
 mod streams;
 mod subscribers;
 mod substream;
+mod traces;
 mod webhooks;
 
 /// The table of a camera in a config. `more` are further lines.

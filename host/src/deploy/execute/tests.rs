@@ -247,6 +247,7 @@ fn request(bytes: &'static str) -> DeployRequest {
         shadow: Shadow::default(),
         handover: None,
         by: "test".into(),
+        trace: None,
     }
 }
 

@@ -28,7 +28,8 @@ impl Exposition {
         self.tokens(out)?;
         self.journal(out)?;
         self.redis(out)?;
-        self.sinks(out)
+        self.sinks(out)?;
+        self.traces(out)
     }
 
     fn processes(&self, out: &mut Families<'_, '_>) -> fmt::Result {
@@ -236,6 +237,15 @@ impl Exposition {
         .samples(each(|it| it.gaps))?;
         out.counter("sink_refused_events", "Events left out since a sink will never take them")?
             .samples(each(|it| it.refused))
+    }
+
+    fn traces(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+        let Some(figures) = &self.traces else { return Ok(()) };
+        let spans = [("sent", figures.sent), ("dropped", figures.dropped)];
+        out.counter("otlp_spans", "Spans of traces by what became of them")?
+            .samples(spans.map(|(outcome, count)| ([("outcome", outcome)], count)))?;
+        out.counter("otlp_errors", "Times that the collector did not take what it was sent")?
+            .value(figures.errors)
     }
 
     /// What [`Self::sinks`] says of Redis, under names of its own.

@@ -177,6 +177,7 @@ fn exposition(sessions: &[&str]) -> Exposition {
                 refused: 0,
             },
         )]),
+        traces: Some(TraceMetrics { sent: 5, dropped: 2, errors: 1, fault: None }),
         lost_lines: 9,
         rooms: vec![DiskSpace { folder: "logs", free: 1 << 30, size: 4 << 30 }],
         reloads: ReloadFigures { applied: 3, refused: 2, is_refused: true },

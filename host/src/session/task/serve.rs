@@ -17,6 +17,7 @@ use crate::session::rollout::{
 };
 use crate::session::stream_worker::StreamWorker;
 use crate::source::PictureTap;
+use crate::telemetry::otlp::{self, TracedFrame};
 use crate::util::shown::without_folders;
 use crate::worker::{READY_TIMEOUT, WorkerFault, check_inherited, log_line};
 
@@ -371,7 +372,7 @@ impl SessionTask {
         let now = Instant::now();
         serving.last_result = Some(now);
         self.shared.update(|status| status.count_result(&result, now));
-        let frame = result.frame;
+        let (frame, times) = (result.frame, result.timestamps);
         serving.mark_done(frame);
         self.advance(CandidateInput::RunningResult(&result), serving).await;
         let deployment = self.spec.pipeline.id();
@@ -381,6 +382,7 @@ impl SessionTask {
             self.shared.note_error(&error);
             self.log(LogLevel::Error, "result", &error, Some(frame));
         }
+        otlp::frame(&TracedFrame { session: self.id(), deployment, frame, times: &times });
         Ok(())
     }
 
