@@ -10,6 +10,7 @@ interface DrawnBoxes {
   picture: number;
   result: number;
   exact: boolean;
+  followed: boolean;
   boxes: { label: string; track: number | null; box: [number, number, number, number] }[];
 }
 

@@ -32,6 +32,7 @@ const result = (at: number, ...detections: Detection[]) => ({
   width: 100,
   height: 100,
   detections,
+  followed: false,
 });
 
 /** A joiner that knows that results take 100 ms. */
@@ -46,6 +47,15 @@ function seasoned(): Joiner {
   closed.length = 0;
   return joiner;
 }
+
+it("says whether a model found the boxes in their picture", () => {
+  const joiner = seasoned();
+  for (const followed of [false, true]) {
+    joiner.push(picture(followed ? 1 : 0), 0);
+    joiner.result({ ...result(followed ? 1 : 0, car(5)), followed }, 60);
+    expect(joiner.take(60)?.boxes).toMatchObject({ exact: true, followed });
+  }
+});
 
 it("holds a picture until its own boxes are there", () => {
   const joiner = seasoned();

@@ -35,6 +35,8 @@ export interface Boxes {
   pts: number;
   /** They were found in this very picture. */
   exact: boolean;
+  /** No model ran on the picture that they are of: they were followed or extrapolated. */
+  followed: boolean;
   /** Size of the frame in which the boxes are given. */
   width: number;
   height: number;
@@ -132,8 +134,8 @@ export class Joiner {
       const box = places[index];
       return box === undefined ? [] : [{ detection, box }];
     });
-    const { width, height } = found;
-    return { pts: found.pts, exact: found.pts === pts, width, height, items };
+    const { width, height, followed } = found;
+    return { pts: found.pts, exact: found.pts === pts, followed, width, height, items };
   }
 
   /** Closes all that is held. */

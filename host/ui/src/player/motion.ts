@@ -12,6 +12,8 @@ export interface Result {
   width: number;
   height: number;
   detections: readonly Detection[];
+  /** No model ran on its picture: boxes were followed or extrapolated since one did. */
+  followed: boolean;
 }
 
 type Box = readonly [number, number, number, number];

@@ -285,9 +285,11 @@ export class Player implements PictureSink, RungOwner {
   #result(message: DetectionsMessage): void {
     const { presentation_ns: pts } = message;
     if (message.session !== this.session) return;
-    const { width, height, detections } = message;
+    const { width, height, detections, source } = message;
+    // Without a source a model ran on every frame.
+    const followed = source === "flow" || source === "predicted";
     if (this.#rung instanceof PolledRung) this.#sized({ width, height });
-    this.#joiner.result({ pts, width, height, detections }, performance.now());
+    this.#joiner.result({ pts, width, height, detections, followed }, performance.now());
     this.#rung?.delay(this.#joiner.hold);
     // The picture was not held for so long, or not at all: its boxes come after it.
     if (pts === this.#counters.last) {
@@ -344,6 +346,7 @@ export class Player implements PictureSink, RungOwner {
       picture,
       result: boxes.pts,
       exact: boxes.exact,
+      followed: boxes.followed,
       boxes: boxes.items.map(({ detection, box }) => ({
         label: detection.label,
         track: detection.track ?? null,

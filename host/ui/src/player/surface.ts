@@ -78,7 +78,10 @@ export class Surface {
     context.setTransform(1, 0, 0, 1, 0, 0);
   }
 
-  /** Draws boxes; those of another picture are dashed and dimmed. null: none. */
+  /**
+   * Draws boxes; those that no model found in their picture are dashed, those of another picture
+   * dimmed besides. null: none.
+   */
   overlay(boxes: Boxes | null): void {
     const context = this.#drawing;
     if (context === null) return;
@@ -90,7 +93,7 @@ export class Surface {
     const small = this.#place.width < SMALL_PX;
     context.save();
     context.globalAlpha = boxes.exact ? 1 : 0.6;
-    context.setLineDash(boxes.exact ? [] : [4 * ratio, 3 * ratio]);
+    context.setLineDash(boxes.exact && !boxes.followed ? [] : [4 * ratio, 3 * ratio]);
     context.font = `600 ${LABEL_PX * ratio}px system-ui, sans-serif`;
     context.textBaseline = "top";
     for (const { detection, box } of boxes.items) {
