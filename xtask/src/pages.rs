@@ -278,10 +278,10 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (GUIDE, "holds up to {} events or", "host/src/journal/events/outbox.rs EVENTS"),
     (GUIDE, "events or {MiB} MiB in memory", "host/src/journal/events/outbox.rs BYTES"),
     (GUIDE, "retries after {ms} ms to 5 s", "host/src/sink/driver.rs WAITS.first"),
-    (GUIDE, "ms to {s} s. - The log", "host/src/sink/driver.rs WAITS.longest"),
+    (GUIDE, "ms to {s} s. - A sink", "host/src/sink/driver.rs WAITS.longest"),
     (GUIDE, "at most {} events of one session", "host/src/sink/driver.rs MAX_EVENTS"),
     (GUIDE, "and about {MiB} MiB; the host", "host/src/sink/redis/entry.rs MAX_BYTES"),
-    (GUIDE, "retries every {s} s", "host/src/sink/driver.rs ASIDE"),
+    (GUIDE, "is retried every {s} s; its others", "host/src/sink/driver.rs ASIDE"),
     (
         GUIDE,
         "needs {} bytes of memory for each pixel",
