@@ -1,4 +1,5 @@
-//! The Python programs that the tests use as clients, in an environment of their own.
+//! The Python programs that the tests use as clients, in an environment of their own, and the
+//! compiler of TypeScript, which the dashboard has.
 
 use std::fs;
 use std::process::Command;
@@ -6,21 +7,25 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{process, setup, ui};
 
 /// What is in the environment, in the environment: written last, so one that was not finished is
 /// made anew.
 const STAMP: &str = "requirements.txt";
 
-/// Installs what `tests/clients/requirements.txt` names, unless it is there.
+/// Installs what `tests/clients/requirements.txt` names, and the compiler, unless it is there.
 pub(crate) fn install(workspace: &Workspace) -> Result<()> {
+    ui::prepared(workspace)?;
     let requirements = workspace.root().join("tests/clients/requirements.txt");
     let wanted = fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let folder = workspace.clients();
     let python = folder.join("bin/python");
-    let runs =
-        || process::succeeds(Command::new(&python).args(["-c", "import websockets, schemathesis"]));
+    let runs = || {
+        process::succeeds(
+            Command::new(&python).args(["-c", "import websockets, schemathesis, aiohttp, mypy"]),
+        )
+    };
     if fs::read_to_string(folder.join(STAMP)).is_ok_and(|stamp| stamp == wanted) && runs() {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 
 mod bench;
 mod checks;
+mod client_packages;
 mod clients;
 mod demo;
 mod features;

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{client_packages, process, setup};
 
 const PYTHON: &str = "guest-pipeline/sdk-python";
 const JAVASCRIPT: &str = "guest-pipeline/sdk-js";
@@ -64,7 +64,7 @@ fn unittest(place: &Path, path: &str) -> Command {
     python
 }
 
-/// Makes the wheel and the npm tarball of the SDKs in `target/packages`. Each holds the contract,
+/// Makes the wheels and the npm tarballs of SDKs and clients in `target/packages`. Each holds the contract,
 /// to which a link leads in the repository.
 pub(crate) fn package(workspace: &Workspace) -> Result<()> {
     setup::for_the_dashboard()?;
@@ -96,6 +96,7 @@ pub(crate) fn package(workspace: &Workspace) -> Result<()> {
         let list = Command::new("tar").arg("-tzf").arg(&tarball).output();
         holds_the_contract(&tarball, &list?.stdout)
     })?;
+    client_packages::package(workspace, &packages, &stage)?;
     fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
     eprintln!("==> the packages are in {}", packages.display());
     Ok(())

@@ -55,7 +55,7 @@ pub(crate) fn screenshots(workspace: &Workspace) -> Result<()> {
 
 /// The folder of the dashboard, with Node.js on the machine and the packages of the lock in
 /// `node_modules`.
-fn prepared(workspace: &Workspace) -> Result<PathBuf> {
+pub(crate) fn prepared(workspace: &Workspace) -> Result<PathBuf> {
     setup::for_the_dashboard()?;
     let ui = workspace.root().join("host/ui");
     let lock = fs::read(ui.join("package-lock.json")).context("host/ui/package-lock.json")?;

@@ -33,6 +33,7 @@ mod hostile;
 mod inference;
 mod insight;
 mod isolation;
+mod libraries;
 mod manager;
 mod metrics;
 mod models;

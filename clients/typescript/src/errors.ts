@@ -1,0 +1,45 @@
+/** The ancestor of all errors of this package. */
+export class OcelliError extends Error {
+  override name = "OcelliError";
+}
+
+/** The host does not answer, or the connection broke. The same request may succeed later. */
+export class Disconnected extends OcelliError {
+  override name = "Disconnected";
+}
+
+/** The host refused a request (RFC 9457). */
+export class Problem extends OcelliError {
+  override name = "Problem";
+
+  constructor(
+    /** The HTTP status. */
+    readonly status: number,
+    /** A stable code for programs: `unknown_session`, ... Empty where a proxy has answered. */
+    readonly code: string,
+    /** The reason, for a person. */
+    readonly detail: string,
+    /** Further members, such as the record of a failed deployment. */
+    readonly more: Readonly<Record<string, unknown>>,
+  ) {
+    super(code === "" ? `${status} ${detail}` : `${status} ${code}: ${detail}`);
+  }
+
+  /** Whether the same request may succeed later. */
+  get isTransient(): boolean {
+    return this.status >= 500 || this.status === 429;
+  }
+
+  /** The problem in an answer. */
+  static of(status: number, reason: string, body: string): Problem {
+    let members: Record<string, unknown> = {};
+    try {
+      const read: unknown = JSON.parse(body);
+      if (typeof read === "object" && read !== null) members = read as Record<string, unknown>;
+    } catch {
+      // The page of a proxy.
+    }
+    const { status: _, title: __, code = "", detail, ...more } = members;
+    return new Problem(status, String(code), String(detail ?? reason), more);
+  }
+}
