@@ -12,7 +12,7 @@ const LONGEST_REST: Duration = Duration::from_secs(3600);
 
 /// An answer, without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ReceiverAnswer {
     /// It has the message.
     Taken,
     /// It will never take this message.
@@ -23,7 +23,7 @@ pub(super) enum Answer {
     Later(StatusCode, Option<Duration>),
 }
 
-impl Answer {
+impl ReceiverAnswer {
     /// By status: 2xx is the only yes. 400, 413 and 422 are about the message, 410 about the
     /// receiver. All others may be other ones tomorrow: a login, a path, load, a redirection that is
     /// not followed.
@@ -59,32 +59,32 @@ mod tests {
 
     use super::*;
 
-    fn answer(status: u16, retry: Option<&'static str>) -> Answer {
+    fn answer(status: u16, retry: Option<&'static str>) -> ReceiverAnswer {
         let retry = retry.map(|text| (RETRY_AFTER, HeaderValue::from_static(text)));
         let status = StatusCode::from_u16(status).unwrap();
         // 2015-10-21T07:28:00Z less ten seconds.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_445_412_470);
-        Answer::of(status, &retry.into_iter().collect(), now)
+        ReceiverAnswer::of(status, &retry.into_iter().collect(), now)
     }
 
     #[test]
     fn a_status_says_whether_to_go_on_to_leave_out_to_wait_or_to_stop() {
         for status in [200, 202, 204] {
-            assert_eq!(answer(status, None), Answer::Taken);
+            assert_eq!(answer(status, None), ReceiverAnswer::Taken);
         }
         for status in [400, 413, 422] {
-            assert!(matches!(answer(status, None), Answer::Refused(_)), "{status}");
+            assert!(matches!(answer(status, None), ReceiverAnswer::Refused(_)), "{status}");
         }
-        assert_eq!(answer(410, Some("5")), Answer::Gone);
+        assert_eq!(answer(410, Some("5")), ReceiverAnswer::Gone);
         for status in [100, 301, 302, 307, 401, 403, 404, 405, 408, 425, 429, 500, 502, 503, 504] {
-            assert!(matches!(answer(status, None), Answer::Later(_, None)), "{status}");
+            assert!(matches!(answer(status, None), ReceiverAnswer::Later(_, None)), "{status}");
         }
     }
 
     #[test]
     fn a_receiver_says_how_long_to_wait_within_a_bound() {
         let wait = |text| match answer(503, Some(text)) {
-            Answer::Later(_, wait) => wait,
+            ReceiverAnswer::Later(_, wait) => wait,
             other => panic!("{other:?}"),
         };
         assert_eq!(wait("7"), Some(Duration::from_secs(7)));

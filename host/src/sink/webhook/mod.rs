@@ -24,7 +24,7 @@ use crate::config::{SinkStart, WebhookConfig};
 use crate::util::address::{is_ordinary, is_private};
 use crate::util::backoff::{Backoff, BackoffPolicy};
 use crate::util::http_client::{HttpClient, HttpConnection, HttpFault, read, request, words};
-use answer::Answer;
+use answer::ReceiverAnswer;
 use message::WebhookMessage;
 
 pub(crate) use targets::Webhooks;
@@ -158,18 +158,18 @@ impl SinkConnection for WebhookConnection {
         let sent = self.receiver.send(&message).await;
         let (answer, said) = sent.map_err(|fault| self.failed(None, fault))?;
         match answer {
-            Answer::Taken => {
+            ReceiverAnswer::Taken => {
                 self.rest.lock().backoff.reset();
                 self.most = (self.most * 2).min(self.receiver.settings.batch_size);
                 Ok(Written::Through { after, events, refused: 0 })
             }
-            Answer::Refused(status) if batch.events.len() > 1 => {
+            ReceiverAnswer::Refused(status) if batch.events.len() > 1 => {
                 // Which of them it does not take is found out by halves.
                 tracing::debug!(target: "ocelli::sink", "{status}: fewer events at once");
                 self.most = (batch.events.len() / 2).max(1);
                 Ok(Written::Through { after: 0, events: 0, refused: 0 })
             }
-            Answer::Refused(status) => {
+            ReceiverAnswer::Refused(status) => {
                 let name = &self.receiver.settings.name;
                 tracing::warn!(
                     target: "ocelli::sink", session = &**batch.session,
@@ -178,13 +178,13 @@ impl SinkConnection for WebhookConnection {
                 );
                 Ok(Written::Through { after, events: 0, refused: events })
             }
-            Answer::Gone => {
+            ReceiverAnswer::Gone => {
                 self.rest.lock().gone = true;
                 let words = "it is gone (HTTP status 410), and is asked again when its settings \
                              change or the host is restarted";
                 Err(SinkError::Target(words.to_owned()))
             }
-            Answer::Later(status, wait) => {
+            ReceiverAnswer::Later(status, wait) => {
                 let words = format!("it answers with HTTP status {}{said}", status.as_u16());
                 Err(self.failed(wait, SinkError::Target(words)))
             }
@@ -226,14 +226,17 @@ impl WebhookTarget {
     }
 
     /// Sends a message: the answer, and what it says for a person.
-    async fn send(&mut self, message: &WebhookMessage) -> Result<(Answer, String), SinkError> {
+    async fn send(
+        &mut self,
+        message: &WebhookMessage,
+    ) -> Result<(ReceiverAnswer, String), SinkError> {
         let limit = self.limit();
         let sent = timeout(limit, self.post(message)).await;
         let late = || SinkError::Timeout(format!("no answer within {} ms", limit.as_millis()));
         let sent = sent.map_err(|_| late())?;
         let (connection, response) = sent.map_err(|fault| SinkError::Target(fault.to_string()))?;
         let (head, body) = response.into_parts();
-        let answer = Answer::of(head.status, &head.headers, SystemTime::now());
+        let answer = ReceiverAnswer::of(head.status, &head.headers, SystemTime::now());
         // An answer that goes on for ever, or stays away halfway, ends with its connection.
         let body = timeout(ANSWER_BODY, read(body, MAX_ANSWER)).await;
         let body = body.ok().and_then(Result::ok).flatten();
@@ -294,9 +297,9 @@ pub(crate) async fn ping(settings: WebhookConfig) -> Result<(), PingError> {
     let mut receiver = WebhookTarget::new(settings);
     let (answer, said) = receiver.send(&WebhookMessage::ping(SystemTime::now())).await?;
     match answer {
-        Answer::Taken => Ok(()),
-        Answer::Gone => Err(PingError::Status(410, said)),
-        Answer::Refused(status) | Answer::Later(status, _) => {
+        ReceiverAnswer::Taken => Ok(()),
+        ReceiverAnswer::Gone => Err(PingError::Status(410, said)),
+        ReceiverAnswer::Refused(status) | ReceiverAnswer::Later(status, _) => {
             Err(PingError::Status(status.as_u16(), said))
         }
     }
