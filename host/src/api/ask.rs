@@ -15,7 +15,7 @@ use super::access::Caller;
 use super::audit::AuditDetail;
 use super::control::Control;
 use super::extract::InPath;
-use super::limits::Entry;
+use super::limits::CallerSlot;
 use super::message::MAX_MESSAGE;
 use super::problem::Problem;
 use super::state::ApiState;
@@ -57,7 +57,7 @@ async fn read<C: Control>(
     state: &ApiState<C>,
     request: Request,
     caller: &Caller,
-) -> Result<(Value, Entry), Problem> {
+) -> Result<(Value, CallerSlot), Problem> {
     let place = state.asked.enter(state.gate.key(caller, gate::peer(&request)), ASKED);
     let place = place.ok_or_else(|| {
         let detail = format!("{ASKED} queries and commands wait for their answers");
@@ -83,7 +83,7 @@ async fn answer<C: Control>(
     state: &ApiState<C>,
     kind: RequestKind,
     session: &str,
-    (words, _place): (Value, Entry),
+    (words, _place): (Value, CallerSlot),
 ) -> Result<Response, Problem> {
     let answer = state.control.ask(session, kind, words).await?;
     Ok(Json(json!({"session": session, "answer": answer})).into_response())

@@ -72,7 +72,9 @@ fn wanted(parameters: EventParameters) -> Result<Wanted, String> {
     if kind.as_deref() == Some("") {
         return Err("kind is empty: no event has such a kind".to_owned());
     }
-    let time = |key, text: Option<String>| text.map(|text| filter::time(key, &text)).transpose();
+    let time = |key, text: Option<String>| {
+        text.map(|text| filter::time(key, &text)).transpose().map_err(|error| error.to_string())
+    };
     Ok(Wanted { after, limit, kind, from_ms: time("from", from)?, to_ms: time("to", to)? })
 }
 

@@ -45,7 +45,8 @@ impl QueryPairs {
 
     /// A time, in milliseconds since 1970.
     pub(super) fn time(&mut self, key: &str) -> Result<Option<i64>, Problem> {
-        self.one(key)?.map(|text| time(key, &text)).transpose().map_err(bad)
+        let time = self.one(key)?.map(|text| time(key, &text)).transpose();
+        time.map_err(|error| bad(error.to_string()))
     }
 
     /// A value that its type reads.
@@ -97,12 +98,20 @@ fn bad(detail: String) -> Problem {
     Problem::bad("bad_query", detail)
 }
 
+/// A query has something else in the place of a time.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} is a time of RFC 3339, as 2026-01-31T12:00:00Z, its + written %2B: {error}")]
+pub(super) struct NoTime {
+    key: String,
+    error: jiff::Error,
+}
+
 /// A time of a query, in milliseconds since 1970.
-pub(super) fn time(key: &str, text: &str) -> Result<i64, String> {
-    let time: Timestamp = text.parse().map_err(|error| {
-        format!("{key} is a time of RFC 3339, as 2026-01-31T12:00:00Z, its + written %2B: {error}")
-    })?;
-    Ok(time.as_millisecond())
+pub(super) fn time(key: &str, text: &str) -> Result<i64, NoTime> {
+    match text.parse::<Timestamp>() {
+        Ok(time) => Ok(time.as_millisecond()),
+        Err(error) => Err(NoTime { key: key.to_owned(), error }),
+    }
 }
 
 #[cfg(test)]

@@ -73,25 +73,25 @@ pub(super) struct Entered(Arc<Mutex<HashMap<String, usize>>>);
 
 impl Entered {
     /// Counts one more of this caller until the answer is dropped. `None`: it has as many already.
-    pub(super) fn enter(&self, caller: String, most: usize) -> Option<Entry> {
+    pub(super) fn enter(&self, caller: String, most: usize) -> Option<CallerSlot> {
         let mut entered = self.0.lock();
         let count = entered.entry(caller.clone()).or_default();
         if *count >= most {
             return None;
         }
         *count += 1;
-        Some(Entry { entered: Arc::clone(&self.0), caller })
+        Some(CallerSlot { entered: Arc::clone(&self.0), caller })
     }
 }
 
 /// One of [`Entered`].
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct CallerSlot {
     entered: Arc<Mutex<HashMap<String, usize>>>,
     caller: String,
 }
 
-impl Drop for Entry {
+impl Drop for CallerSlot {
     fn drop(&mut self) {
         let mut entered = self.entered.lock();
         if let Some(count) = entered.get_mut(&self.caller) {

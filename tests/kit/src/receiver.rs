@@ -53,13 +53,13 @@ pub struct HookRequest {
 pub struct HookReceiver {
     /// Where it listens.
     pub address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ReceiverState>,
     reception: watch::Sender<Reception>,
     task: AbortHandle,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ReceiverState {
     taken: Mutex<Vec<HookRequest>>,
     more: Notify,
     /// Requests of which it has seen the head.
@@ -79,7 +79,7 @@ impl HookReceiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (reception, watched) = watch::channel(reception);
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::<ReceiverState>::default();
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
@@ -152,7 +152,7 @@ impl Drop for HookReceiver {
     }
 }
 
-impl Shared {
+impl ReceiverState {
     /// The answer to a request with the event that is refused.
     fn refusal(&self, body: &Value) -> Option<Reception> {
         let (session, number, status) = self.refused.lock().clone()?;
@@ -166,7 +166,7 @@ impl Shared {
 /// Serves requests until the connection ends.
 async fn serve(
     mut connection: TcpStream,
-    shared: Arc<Shared>,
+    shared: Arc<ReceiverState>,
     reception: watch::Receiver<Reception>,
 ) {
     let mut bytes = Vec::new();
@@ -210,7 +210,7 @@ async fn serve(
 /// Answers a request. False: the connection ends.
 async fn answer(
     connection: &mut TcpStream,
-    shared: &Shared,
+    shared: &ReceiverState,
     reception: Reception,
     request: HookRequest,
 ) -> bool {

@@ -90,14 +90,14 @@ fn of_zone(zone: &str) -> String {
 }
 
 /// A mark, and its first place from where the search is.
-struct Head {
+struct MarkCursor {
     mark: String,
     /// None: not looked for yet. `Some(None)`: there is none.
     place: Option<Option<EventPlace>>,
 }
 
 /// Marks of which one is enough.
-type Group = Vec<Head>;
+type Group = Vec<MarkCursor>;
 
 struct Walk<'a> {
     connection: &'a Connection,
@@ -267,7 +267,7 @@ fn groups(connection: &Connection, filter: &EventFilter) -> rusqlite::Result<Opt
         all.push(vec![ALL.to_owned()]);
     }
     let group = |marks: Vec<String>| {
-        marks.into_iter().map(|mark| Head { mark, place: None }).collect::<Group>()
+        marks.into_iter().map(|mark| MarkCursor { mark, place: None }).collect::<Group>()
     };
     Ok(Some(all.into_iter().map(group).collect()))
 }
