@@ -7,7 +7,7 @@ use super::host::HostArgs;
 use super::table::entries;
 
 /// Columns of the table: heading, member of the session.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("SESSION", "id"),
     ("STATE", "state"),
     ("DRIFT", "drift"),
@@ -16,6 +16,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("DEPLOYMENT", "deployment"),
     ("UPTIME", "uptime_s"),
     ("RESTARTS", "restarts"),
+    ("RUNS/S", "runs_per_second"),
     ("SOURCE", "source"),
 ];
 
@@ -44,15 +45,15 @@ mod tests {
     fn sessions_are_a_table_with_their_last_error_below() {
         let mut sessions = [
             json!({"id": "cam-001", "state": "running", "pid": 71, "pipeline": "object-detect", "deployment": "0a1b",
-                   "uptime_s": 3725.5, "restarts": 0, "source": "rtsp://host/stream", "last_error": null}),
+                   "uptime_s": 3725.5, "restarts": 0, "runs_per_second": 3.21, "source": "rtsp://host/stream", "last_error": null}),
             json!({"id": "d;c", "state": "degraded", "pid": null, "pipeline": "p", "deployment": "0a1b",
                    "uptime_s": 61.0, "restarts": 2, "source": "file:a\u{1b}[2J", "last_error": "no route\nto host",
                    "drift": {"kind": "pipeline", "reason": "deployment 7"}}),
         ];
         let expected = "\
-SESSION  STATE     DRIFT     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  SOURCE
-cam-001  running   -         71   object-detect  0a1b        1h02m   0         rtsp://host/stream
-d;c      degraded  pipeline  -    p              0a1b        1m01s   2         file:a\u{fffd}[2J
+SESSION  STATE     DRIFT     PID  PIPELINE       DEPLOYMENT  UPTIME  RESTARTS  RUNS/S  SOURCE
+cam-001  running   -         71   object-detect  0a1b        1h02m   0         3.21    rtsp://host/stream
+d;c      degraded  pipeline  -    p              0a1b        1m01s   2         -       file:a\u{fffd}[2J
   last error: no route to host
 ";
         sessions.iter_mut().for_each(name_drift);

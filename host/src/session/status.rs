@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ocelli_protocol::confinement::Confinement;
 use ocelli_protocol::limit::{Limit, LimitCounts};
-use ocelli_protocol::worker::{FrameResult, WorkerLimits};
+use ocelli_protocol::worker::{FrameResult, Timestamps, WorkerLimits};
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -70,6 +70,12 @@ pub struct SessionStatus {
     pub events: u64,
     /// Counts of frames since the session was made.
     pub frames: Frames,
+    /// Runs of models in a second, over the last 10 seconds.
+    #[schemars(range(min = 0))]
+    pub runs_per_second: f64,
+    /// Seconds since the last frame on which a model ran; null before the first.
+    #[schemars(range(min = 0))]
+    pub last_run_age_s: Option<f64>,
     /// Bytes of the component's linear memories together.
     pub guest_memory: u64,
     /// How often the pipeline ran into each limit since the session was made; those that it never
@@ -159,6 +165,8 @@ pub(super) struct StatusInner {
     pub(super) allowed: WorkerLimits,
     /// When the pipeline last gave a result, or was ready to.
     pub(super) last_result: Option<Instant>,
+    /// When the result of the last frame came on which a model ran.
+    last_run: Option<Instant>,
     /// Since when the source delivers nothing, or nothing but damage.
     pub(super) source_down: Option<Instant>,
     /// Workers that were lost and replaced.
@@ -186,6 +194,7 @@ impl StatusInner {
             described_as: None,
             allowed,
             last_result: None,
+            last_run: None,
             source_down: None,
             losses: 0,
             last_error: None,
@@ -220,6 +229,10 @@ impl StatusInner {
         self.shown.events += result.events.len() as u64;
         self.shown.size = Some((result.width, result.height));
         self.last_result = Some(now);
+        let Timestamps { submitted, inferred, .. } = result.timestamps;
+        if inferred > submitted {
+            self.last_run = Some(now);
+        }
         self.latencies.record(&result.timestamps);
         self.recent.record(&result.timestamps, now);
     }
@@ -233,8 +246,9 @@ impl StatusInner {
 
     /// The status as the API shows it.
     pub(super) fn status(&self, spec: &Spec) -> SessionStatus {
-        let shown = &self.shown;
-        let (last_error, last_error_time) = match self.has_recovered(Instant::now()) {
+        let (shown, now) = (&self.shown, Instant::now());
+        let frames = self.totals.frames();
+        let (last_error, last_error_time) = match self.has_recovered(now) {
             true => (None, None),
             false => (shown.last_error.clone(), shown.last_error_time.clone()),
         };
@@ -246,8 +260,10 @@ impl StatusInner {
             reader: self.reader.status(),
             pipeline: spec.pipeline.name.clone(),
             deployment: spec.pipeline.id().to_owned(),
-            uptime_s: (self.since.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
-            frames: self.totals.frames(),
+            uptime_s: milliseconds(now.saturating_duration_since(self.since)),
+            runs_per_second: self.recent.rates(&frames, now).inferred,
+            last_run_age_s: self.last_run.map(|at| milliseconds(now.saturating_duration_since(at))),
+            frames,
             limits: self.totals.limits(),
             last_error,
             last_error_time,
@@ -291,8 +307,15 @@ impl StatusInner {
     }
 }
 
+/// Seconds, to a thousandth.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
+    use ocelli_protocol::worker::CaptureClock;
+
     use super::*;
 
     #[test]
@@ -309,5 +332,28 @@ mod tests {
         assert!(!status.has_recovered(at(700)) && status.has_recovered(at(1250)));
         status.running_since = None;
         assert!(!status.has_recovered(at(9999)));
+    }
+
+    #[test]
+    fn a_run_is_a_result_that_waited_for_a_model() {
+        let mut status = StatusInner::new(crate::worker::tests::limits());
+        let result = |inferred| FrameResult {
+            timestamps: Timestamps { submitted: 7, inferred, ..Timestamps::default() },
+            frame: 0,
+            presentation_ns: 0,
+            capture_ns: 0,
+            capture_clock: CaptureClock::Host,
+            width: 100,
+            height: 100,
+            detections: Some(Vec::new()),
+            events: Vec::new(),
+            basis: None,
+        };
+        let begun = Instant::now();
+        status.count_result(&result(7), begun);
+        assert_eq!(status.last_run, None);
+        status.count_result(&result(9), begun + Duration::from_secs(1));
+        status.count_result(&result(7), begun + Duration::from_secs(2));
+        assert_eq!(status.last_run, Some(begun + Duration::from_secs(1)));
     }
 }

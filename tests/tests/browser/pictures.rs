@@ -69,6 +69,21 @@ async fn exact_boxes_are_on_the_object_of_their_own_picture_in_every_frame() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn boxes_that_no_model_found_in_their_picture_are_told_from_those_that_one_did() {
+    let asker = Camera("asker", "people-576-high.mp4", "asker", "");
+    let short = "[inference]\nbudget_cores = 0.1\nthreads = 1\n";
+    let site = Site::start(short, &[asker]).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&site.url("/cameras/asker")).await;
+    let boxes = format!("{}.boxes", player("asker"));
+    for followed in ["one.followed", "!one.followed"] {
+        let few = format!("{boxes}.filter(one => one.boxes.length > 0 && {followed}).length > 2");
+        window.until(&few).await;
+    }
+    assert_eq!(window.faults(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn twenty_tiles_all_show_pictures_that_move() {
     let cameras: Vec<String> = (1..=20).map(|number| format!("c{number:02}")).collect();
     let cameras: Vec<Camera> =

@@ -43,7 +43,7 @@ impl Site {
 
     /// As [`start`](Self::start), with a host at this address of the machine.
     pub(crate) async fn start_on(at: Ipv4Addr, server: &str, cameras: &[Camera<'_>]) -> Self {
-        let own = ["changeling", "spot", "motion"];
+        let own = ["changeling", "spot", "motion", "asker"];
         let store = PipelineFolder::with(&own);
         let mounts: Vec<(String, &str)> =
             cameras.iter().map(|Camera(id, clip, ..)| (format!("/{id}"), *clip)).collect();

@@ -56,6 +56,10 @@ async fn with_a_tenth_of_a_core_results_grow_old_and_say_so_and_nobody_starves_a
     for session in &sessions {
         let [asked, granted, inferred] =
             ["budget_asked", "budget_granted", "inferred"].map(|key| frames(session, key));
+        assert!(session["runs_per_second"].as_f64().unwrap() > 0.0, "{session}");
+        assert!(
+            session["last_run_age_s"].as_f64().unwrap() < session["uptime_s"].as_f64().unwrap()
+        );
         assert!(granted < asked && inferred <= granted, "{session}");
         assert!(inferred as usize >= RUNS && 3 * inferred >= most, "{inferred} of {most}");
         // Runs wait for those that were granted before them: never for more than two.

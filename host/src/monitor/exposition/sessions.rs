@@ -66,6 +66,11 @@ impl Exposition {
             "Time since the last result, or since the pipeline was ready to give one",
         )?
         .samples(self.some(|it| it.result_age))?;
+        out.gauge(
+            "session_last_run_age_seconds",
+            "Time since the last frame on which a model ran",
+        )?
+        .samples(self.some(|it| it.status().last_run_age_s))?;
         out.gauge("session_subscribers", "Who listens to the session")?
             .samples(self.each(|it| it.subscribers))?;
         out.gauge("session_viewers", "Who watches the session's pictures")?
