@@ -15,6 +15,9 @@ const LIBRSVG: &str = "librsvg-2.so.2";
 /// The folder of stand-ins, beside the programs.
 const STAND_INS: &str = "stand-ins";
 
+/// What tests need beside it; an object of its own, which only they are linked with.
+const SHIM_OF_TESTS: &str = "src/video/shim_tests.c";
+
 /// FFmpeg 5.1, the oldest that the shim is tried with.
 const LIBAVCODEC: &str = "59.37";
 const LIBAVUTIL: &str = "57.28";
@@ -22,6 +25,7 @@ const LIBAVUTIL: &str = "57.28";
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed={SHIM}");
     println!("cargo:rerun-if-changed={STAND_IN}");
+    println!("cargo:rerun-if-changed={SHIM_OF_TESTS}");
     println!("cargo:rerun-if-changed=build.rs");
     match build().and_then(|()| stand_in()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +40,7 @@ fn build() -> Result<(), String> {
     let libraries = [probe("libavcodec", LIBAVCODEC)?, probe("libavutil", LIBAVUTIL)?];
     // The linker resolves from left to right: the shim, then libavcodec, then libavutil.
     cc::Build::new()
-        .file(SHIM)
+        .files([SHIM, SHIM_OF_TESTS])
         .includes(libraries.iter().flat_map(|library| &library.include_paths))
         .std("c11")
         .warnings(true)

@@ -26,6 +26,7 @@ pub mod component;
 pub mod confinement;
 pub mod contract;
 mod decode;
+pub mod decode_device;
 pub mod digest;
 pub mod engine;
 pub mod gate;

@@ -8,6 +8,8 @@ pub mod worker {
     /// Most threads. A worker has six: its first, which runs the pipeline, and `heartbeat`,
     /// `epoch`, `intake`, `shown` and `hang-up`. The rest is to spare for libraries.
     pub const MAX_THREADS: u64 = 8;
+    /// Most threads of one whose decoder works on a GPU: drivers have some for each processor.
+    pub const MAX_DEVICE_THREADS: u64 = 256;
     /// Stream socket to the host.
     pub const HOST: RawFd = 3;
     /// Sequenced-packet socket to the inference process.

@@ -517,6 +517,8 @@ pub enum WorkerStage {
     Settings,
     /// The component's `init`.
     Init,
+    /// The device that is to decode: it is not there, or does not decode the stream.
+    Device,
     Decode,
     /// The component's `process`.
     Process,

@@ -46,7 +46,7 @@ pub unsafe fn enter(promised: RawFd) -> io::Result<()> {
 const MOST_DESCRIPTORS: libc::c_uint = 1 << 16;
 
 /// Confines the calling thread and all that it will start, and reports each measure. Call it while
-/// the process has one thread.
+/// the process has one thread, but for those of a driver.
 pub fn confine(profile: &Profile<'_>) -> Confinement {
     let threads = threads();
     let privileges = give_up_privileges(profile.kind);
@@ -71,7 +71,14 @@ pub fn confine(profile: &Profile<'_>) -> Confinement {
         (Measure::Files, on_every_thread(domain.files)),
         (Measure::Network, on_every_thread(domain.network)),
         (Measure::Scopes, on_every_thread(domain.scopes)),
-        (Measure::SystemCalls, on_every_thread(system_calls.and_then(|()| calls_are_filtered()))),
+        (
+            Measure::SystemCalls,
+            match profile.render_node {
+                // Its list takes effect on all threads.
+                true => system_calls.and_then(|()| calls_are_filtered()),
+                false => on_every_thread(system_calls.and_then(|()| calls_are_filtered())),
+            },
+        ),
         (Measure::ParentDeath, parent_death.and_then(|()| dies_with_parent())),
         (Measure::CoreDumps, core_dumps),
     ] {

@@ -15,6 +15,8 @@ pub struct Profile<'a> {
     pub(crate) directories: Vec<(BorrowedFd<'a>, bool)>,
     /// Whether drivers of devices work in the process.
     pub(crate) devices: bool,
+    /// Whether the process holds the open render node of a GPU.
+    pub(crate) render_node: bool,
 }
 
 /// Which system calls a process makes.
@@ -30,7 +32,14 @@ pub(crate) enum ProcessKind {
 impl<'a> Profile<'a> {
     /// No file, and no device.
     fn of(kind: ProcessKind) -> Self {
-        Self { kind, readable: Vec::new(), reopened: None, directories: Vec::new(), devices: false }
+        Self {
+            kind,
+            readable: Vec::new(),
+            reopened: None,
+            directories: Vec::new(),
+            devices: false,
+            render_node: false,
+        }
     }
 
     /// A session's worker: no files, no network. `component` can be opened once more through its
@@ -83,5 +92,13 @@ impl<'a> Profile<'a> {
     /// restricted, and are reported as such.
     pub fn with_devices(self) -> Self {
         Self { devices: true, ..self }
+    }
+
+    /// The same for a process that has opened the render node of a GPU, and has loaded its driver:
+    /// the control calls of such nodes are allowed beside the others. Threads that the driver has
+    /// begun get the list of system calls too; landlock does not reach them, which is reported.
+    #[must_use]
+    pub fn with_render_node(self) -> Self {
+        Self { render_node: true, ..self }
     }
 }

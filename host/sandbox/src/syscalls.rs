@@ -148,6 +148,11 @@ const MADVISE: &[c_int] = &[
     MADV_GUARD[1],
 ];
 
+/// The part of a control call's number that says which kind of node it is for, and that of nodes of
+/// GPUs (`DRM_IOCTL_BASE`, "d").
+const IOCTL_TYPE: c_int = 0xff00;
+const IOCTL_DRM: c_int = 0x6400;
+
 /// `PR_GET_AUXV` of Linux 6.4: reads the auxiliary vector.
 const PR_GET_AUXV: c_int = 0x4155_5856;
 
@@ -180,11 +185,23 @@ pub(crate) fn restrict(profile: &Profile<'_>) -> Result<(), seccompiler::Error> 
         // The kernel takes the stricter answer of two filters, and an error is stricter than leave.
         Ok([
             refusing([(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?,
-            allowing(with_directories(rules(profile.kind, own)?, &profile.directories))?,
+            allowing(of_profile(rules(profile.kind, own)?, profile)?)?,
         ])
     };
     let lists: [BpfProgram; 2] = lists()?;
-    lists.iter().try_for_each(|list| apply_filter(list))
+    lists.iter().try_for_each(|list| match profile.render_node {
+        // Its driver has threads.
+        true => apply_filter_all_threads(list),
+        false => apply_filter(list),
+    })
+}
+
+/// The rules with those calls that what the process was granted needs.
+fn of_profile(mut rules: Rules, profile: &Profile<'_>) -> Result<Rules, BackendError> {
+    if profile.render_node {
+        rules.entry(libc::SYS_ioctl).or_default().push(masked(1, IOCTL_TYPE, IOCTL_DRM)?);
+    }
+    Ok(with_directories(rules, &profile.directories))
 }
 
 /// Forbids a worker the calls that map its component, unless it opens files of folders.
@@ -388,6 +405,17 @@ mod tests {
         for kind in KINDS {
             assert!(allowing(rules(kind, 7).unwrap()).unwrap().len() < 4096, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn control_calls_of_gpus_are_allowed_to_who_was_granted_one_and_no_others() {
+        let ioctl = |profile: &Profile<'_>| {
+            let rules = of_profile(rules(ProcessKind::Worker, 7).unwrap(), profile).unwrap();
+            allowing(rules.clone()).unwrap();
+            rules[&libc::SYS_ioctl].len()
+        };
+        assert_eq!(ioctl(&Profile::worker(None)), 1);
+        assert_eq!(ioctl(&Profile::worker(None).with_render_node()), 2);
     }
 
     #[test]

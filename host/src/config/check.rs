@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use ::redis::IntoConnectionInfo;
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::inference::Device;
 use ocelli_protocol::key::TrustedKey;
 
@@ -373,6 +374,7 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
     let devices =
         each("inference.models", ".device").into_iter().chain(["inference.device".into()]);
     check(devices.collect(), parse_error::<Device>);
+    check(each("cameras", ".decode_device"), parse_error::<DecodeDevice>);
     if problems.is_empty() {
         problems.push(ConfigProblem::whole(error.to_string()));
     }

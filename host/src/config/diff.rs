@@ -150,6 +150,7 @@ fn differing_keys(old: &Camera, new: &Camera) -> Vec<String> {
     keys.extend(settings(&old.settings, &new.settings));
     keys.extend(named(&[
         ("decode", old.decode != new.decode),
+        ("decode_device", old.decode_device != new.decode_device),
         ("priority", old.priority != new.priority),
         ("redis_prefix", old.redis_prefix != new.redis_prefix),
         ("directories", old.directories != new.directories),
@@ -320,6 +321,7 @@ mod tests {
                     .into_iter()
                     .collect(),
                 decode: Default::default(),
+                decode_device: Default::default(),
                 priority: Default::default(),
                 redis_prefix: None,
                 directories: Vec::new(),

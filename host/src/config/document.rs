@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::Decode;
 use schemars::JsonSchema;
@@ -76,6 +77,8 @@ pub struct Camera {
     pub settings: Map<String, Value>,
     /// Which frames are decoded.
     pub decode: Decode,
+    /// What decodes them.
+    pub decode_device: DecodeDevice,
     /// Its share of the inference process.
     pub priority: Priority,
     /// Prefix of the Redis keys that its pipeline may use. `None`: no access to Redis.
@@ -166,6 +169,12 @@ pub(super) struct CameraTable {
     /// Frames to decode: all, those that others refer to, or key frames alone.
     #[serde(default)]
     decode: Decode,
+    /// What decodes: cpu, a GPU by vaapi or vaapi:/dev/dri/renderD128, or an NVIDIA one by cuda or
+    /// cuda:N. A device that does not decode the stream fails the camera; the processor does not
+    /// take its place.
+    #[serde(default)]
+    #[schemars(with = "String", length(min = 1), extend("default" = "cpu"))]
+    decode_device: DecodeDevice,
     /// The session's share of the inference process under overload: low is a quarter of normal,
     /// high four times as much.
     #[serde(default)]
@@ -272,6 +281,7 @@ impl CameraTable {
             pipeline: self.pipeline,
             settings: self.settings,
             decode: self.decode,
+            decode_device: self.decode_device,
             priority: self.priority,
             redis_prefix: self.redis_prefix,
             directories: self.directories,

@@ -49,6 +49,7 @@ pub(super) async fn ensure(
         pipeline: CompiledPipeline::missing(pipeline, String::new()),
         settings: Map::new(),
         decode: Default::default(),
+        decode_device: Default::default(),
         priority: Default::default(),
         redis_prefix: None,
         directories: Vec::new(),

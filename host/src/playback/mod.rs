@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::{
     Counters, Decode, Description, FrameResult, FromWorker, ToWorker, WorkerLimits,
@@ -258,6 +259,7 @@ impl Player {
                 live: false,
                 priority: Priority::default(),
                 decode: Decode::All,
+                decode_device: &DecodeDevice::Cpu,
                 standby: playback.resume.is_some(),
                 redis_prefix: None,
                 directories: &[],

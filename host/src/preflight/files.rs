@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use ocelli_protocol::decode_device::DecodeDevice;
 use rustix::fs::{Access, access};
 
 use super::Finding;
@@ -102,6 +103,11 @@ fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {
                 findings.extend(fault.map(|fault| finding("ca", fault)));
             }
         }
+    }
+    if let DecodeDevice::Vaapi(node) = &camera.decode_device
+        && let Err(error) = Path::new(node).metadata()
+    {
+        findings.push(finding("decode_device", format!("{node}: {error}")));
     }
     // A pipeline must not read the credentials in the config either.
     let secrets: Vec<_> = file.config.secrets().into_iter().chain([file.path.clone()]).collect();

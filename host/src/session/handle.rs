@@ -322,6 +322,7 @@ mod tests {
             pipeline: CompiledPipeline::missing("eye", String::new()),
             settings: Default::default(),
             decode: Default::default(),
+            decode_device: Default::default(),
             priority: Default::default(),
             redis_prefix: None,
             directories: Vec::new(),

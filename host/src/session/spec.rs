@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::inference::Priority;
 use ocelli_protocol::worker::Decode;
 use serde_json::{Map, Value};
@@ -52,6 +53,8 @@ pub struct Spec {
     pub settings: Map<String, Value>,
     /// Which frames are decoded.
     pub decode: Decode,
+    /// What decodes them.
+    pub decode_device: DecodeDevice,
     /// Its share of the inference process.
     pub priority: Priority,
     /// The prefix of the Redis keys that its pipeline may use; `None`: it has no access.

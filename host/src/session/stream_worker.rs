@@ -37,6 +37,7 @@ impl StreamWorker {
             live: spec.analysed().is_live(),
             priority: spec.priority,
             decode: spec.decode,
+            decode_device: &spec.decode_device,
             standby,
             redis_prefix: spec.redis_prefix.as_deref(),
             directories: &spec.directories,

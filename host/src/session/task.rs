@@ -87,6 +87,8 @@ impl From<WorkerFault> for ServeOutcome {
     fn from(fault: WorkerFault) -> Self {
         match fault {
             WorkerFault::Exited(reason) => Self::WorkerLost(reason),
+            // The next worker would have the same, and no pipeline can do anything about it.
+            device @ WorkerFault::Device(_) => Self::SourceFailed(device.to_string()),
             WorkerFault::ProtocolViolation(reason) => Self::ProtocolViolation(reason),
             WorkerFault::Unhealthy(fault) => Self::ProtocolViolation(fault.to_string()),
         }

@@ -13,6 +13,9 @@ pub(crate) enum WorkerFault {
     /// It has exited, or reported that it cannot go on.
     #[error("{0}")]
     Exited(String),
+    /// The device that is to decode is not there, or does not decode the stream.
+    #[error("decode_device: {0}")]
+    Device(String),
     /// It has to be killed.
     #[error("{0}")]
     ProtocolViolation(String),
@@ -24,7 +27,10 @@ pub(crate) enum WorkerFault {
 impl WorkerFault {
     /// The worker's own report that it cannot go on.
     pub(crate) fn failed(stage: WorkerStage, message: &str) -> Self {
-        Self::Exited(format!("{stage:?}: {message}"))
+        match stage {
+            WorkerStage::Device => Self::Device(message.to_owned()),
+            _ => Self::Exited(format!("{stage:?}: {message}")),
+        }
     }
 
     /// A message that may not come now. The reason has only its beginning: a message may have

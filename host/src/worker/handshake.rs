@@ -67,6 +67,9 @@ impl HandshakeState {
             FromWorker::Failed { stage: WorkerStage::Settings, message, .. } => {
                 return Err(StartError::Settings(message));
             }
+            FromWorker::Failed { stage: stage @ WorkerStage::Device, message, .. } => {
+                return Err(WorkerFault::failed(stage, &message).into());
+            }
             FromWorker::Failed { stage, message, .. } => {
                 return Err(StartError::Failed { stage, message });
             }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::gate::Gate;
 use ocelli_protocol::inference::Priority;
-use ocelli_protocol::process::worker::MAX_THREADS;
+use ocelli_protocol::process::worker::{MAX_DEVICE_THREADS, MAX_THREADS};
 use ocelli_protocol::worker::{Decode, Pacing, Start, ToWorker, WorkerLimits, WorkerMode};
 use serde_json::{Map, Value};
 
@@ -17,7 +18,7 @@ use super::handshake::HandshakeState;
 use super::health::WorkerHealth;
 use super::limits::WorkerPolicy;
 use super::monitor::WorkerMonitor;
-use super::process::{OpenDirectory, Programs, WorkerProcess};
+use super::process::{Granted, OpenDirectory, Programs, WorkerProcess};
 use super::usage::UsageLimit;
 use crate::config::{Config, Directory, DirectoryError, Sandbox};
 use crate::inference::{InferenceHandle, Share};
@@ -66,6 +67,8 @@ pub(crate) enum Workload<'a> {
         priority: Priority,
         /// Which frames are decoded.
         decode: Decode,
+        /// What decodes them.
+        decode_device: &'a DecodeDevice,
         /// Whether it processes no frame before it is activated.
         standby: bool,
         /// The prefix of the Redis keys that it may use; `None`: it may use none.
@@ -129,11 +132,12 @@ impl WorkerLauncher {
     pub(crate) async fn launch(&self, launch: WorkerLaunch<'_>) -> anyhow::Result<WorkerHandle> {
         let WorkerLaunch { name, deployment, component, settings, limits, workload } = launch;
         let config = self.policy.settings();
-        let (terms, mode, decode, standby, redis_prefix, directories, store) = match workload {
+        let (terms, mode, decoding, standby, redis_prefix, directories, store) = match workload {
             Workload::Stream {
                 live,
                 priority,
                 decode,
+                decode_device,
                 standby,
                 redis_prefix,
                 directories,
@@ -144,13 +148,16 @@ impl WorkerLauncher {
                 let pacing = if live { Pacing::NewestWins } else { Pacing::EveryFrame };
                 let mode = WorkerMode::Stream(pacing);
                 let store = Some((store, annotate));
-                (terms, mode, decode, standby, redis_prefix, directories, store)
+                let decoding = (decode, decode_device);
+                (terms, mode, decoding, standby, redis_prefix, directories, store)
             }
             Workload::Images { share } => {
                 let terms = config.service_terms(&limits, share, Priority::default(), false);
-                (terms, WorkerMode::Analyze, Decode::default(), false, None, [].as_slice(), None)
+                let decoding = (Decode::default(), &DecodeDevice::Cpu);
+                (terms, WorkerMode::Analyze, decoding, false, None, [].as_slice(), None)
             }
         };
+        let (decode, device) = decoding;
         let attachment = self.policy.inference().attach(name, terms).await?;
         let redis = match redis_prefix {
             Some(prefix) => {
@@ -161,7 +168,7 @@ impl WorkerLauncher {
         };
         let annotate = store.is_some_and(|(_, annotate)| annotate);
         let gate = Gate::new(mode, standby).with_annotations(annotate);
-        let directories = self.open(directories).await?;
+        let granted = Granted { device, directories: self.open(directories).await? };
         let (mut process, mut sender) = WorkerProcess::start(
             &self.program,
             name,
@@ -169,12 +176,12 @@ impl WorkerLauncher {
             &attachment,
             component,
             redis,
-            directories,
+            granted,
         )?;
         let group = GroupLimits {
             memory: limits.memory,
             cpu: CpuLimit::Percent(config.cpu_percent),
-            threads: MAX_THREADS,
+            threads: if device.is_cpu() { MAX_THREADS } else { MAX_DEVICE_THREADS },
         };
         self.enter_group(&mut process, name, group, config.sandbox).await?;
         let heartbeat = WorkerHealth::interval(config.health).as_millis();

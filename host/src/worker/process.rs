@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bytes::Buf;
 use command_fds::{CommandFdExt, FdMapping};
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::gate::{Gate, Request};
 use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
 use ocelli_protocol::wire::{self, WireError};
@@ -59,6 +60,13 @@ impl Programs {
     }
 }
 
+/// What the process of a session may use beside what each has.
+pub(super) struct Granted<'a> {
+    /// What decodes.
+    pub(super) device: &'a DecodeDevice,
+    pub(super) directories: Vec<OpenDirectory>,
+}
+
 /// A folder that a session is granted.
 pub(super) struct OpenDirectory {
     pub(super) folder: OwnedFd,
@@ -91,7 +99,7 @@ impl WorkerProcess {
         attachment: &InferenceAttachment,
         component: &OwnedFd,
         redis: OwnedFd,
-        directories: Vec<OpenDirectory>,
+        granted: Granted<'_>,
     ) -> anyhow::Result<(Self, WorkerSender)> {
         let (ours, theirs) =
             std::os::unix::net::UnixStream::pair().context("making the worker's socket")?;
@@ -104,8 +112,11 @@ impl WorkerProcess {
             mapping(component.try_clone()?, descriptor::COMPONENT),
             mapping(redis, descriptor::REDIS),
         ];
-        let arguments: Vec<String> =
-            directories.iter().map(|directory| directory.granted.argument()).collect();
+        let Granted { device, directories } = granted;
+        // The processor is no argument, as no folder is one.
+        let device = (!device.is_cpu()).then(|| device.argument());
+        let folders = directories.iter().map(|directory| directory.granted.argument());
+        let arguments: Vec<String> = device.into_iter().chain(folders).collect();
         let folders = directories.into_iter().map(|directory| directory.folder);
         let numbers = descriptor::DIRECTORIES..;
         mappings.extend(folders.zip(numbers).map(|(folder, number)| mapping(folder, number)));

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::gate::Gate;
 use ocelli_protocol::worker::{
     Decode, Description, FromWorker, Start, ToWorker, WorkerMode, WorkerStage,
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::fault::WorkerFault;
 use super::limits::WorkerSettings;
-use super::process::WorkerProcess;
+use super::process::{Granted, WorkerProcess};
 use super::validate;
 use crate::config::Config;
 use crate::inference::InferenceAttachment;
@@ -49,8 +50,9 @@ pub(crate) async fn try_settings(
     let redis = keyvalue::unserved_socket()?;
     let gate = Gate::new(WorkerMode::Describe, true);
     let terms = WorkerSettings::new(config);
+    let granted = Granted { device: &DecodeDevice::Cpu, directories: Vec::new() };
     let (mut process, mut sender) =
-        WorkerProcess::start(program, pipeline, gate, &attachment, component, redis, Vec::new())?;
+        WorkerProcess::start(program, pipeline, gate, &attachment, component, redis, granted)?;
     let start = Start {
         session: pipeline.to_owned(),
         settings: serde_json::to_string(settings)?,

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ocelli_protocol::confinement::Confinement;
+use ocelli_protocol::decode_device::DeviceFault;
 use ocelli_protocol::model::ModelDescriptions;
 use ocelli_protocol::process::{GrantedDirectory, worker as descriptor};
 use ocelli_protocol::shm::SharedMemory;
@@ -40,6 +41,7 @@ use crate::guest::state::HostServices;
 use crate::heartbeat::Heartbeat;
 use crate::host_link::HostLink;
 use crate::redis_bridge::RedisBucket;
+use crate::video::Device;
 use analyze::ImageWorker;
 use described::DescribedPipeline;
 use failure::WorkerFailure;
@@ -60,12 +62,14 @@ pub struct Inherited {
     pub redis: OwnedFd,
     /// The folders that the session was granted.
     pub directories: Directories,
+    /// What decodes in the processor's place, if the session was given it.
+    pub device: Result<Option<Device>, DeviceFault>,
 }
 
 /// Serves one session until the host closes the connection. An error has been sent to the host
 /// before it is returned. `confinement` is what the process has found to be in force.
 pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()> {
-    let Inherited { host, inference, tensors, component, redis, directories } = inherited;
+    let Inherited { host, inference, tensors, component, redis, directories, device } = inherited;
     let mut reader =
         Reader::new(UnixStream::from(host.try_clone().context("cloning the socket to the host")?));
     let host = HostLink::new(host);
@@ -89,13 +93,17 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
             let unsafe_here =
                 |error: std::io::Error| WorkerFailure::new(WorkerStage::Setup, error.to_string());
             directories.secure(&confinement).map_err(unsafe_here)?;
-            let services = host_services(&host, &counters, inference, tensors, redis, &start)?
+            let device = device.map_err(WorkerFailure::of_device)?;
+            let maps_freely = device.as_ref().is_some_and(Device::maps_freely);
+            let shared = (inference, tensors, redis);
+            let services = host_services(&host, &counters, shared, &start, maps_freely)?
                 .with_directories(directories)
                 .with_models(models);
             let described = prepare(&host, services, component, &start, &confinement)?;
             match start.mode {
                 WorkerMode::Stream(pacing) => {
-                    stream::serve(reader, described, start, pacing, &host, &counters, &confinement)
+                    let decoding = (device, &confinement);
+                    stream::serve(reader, described, start, pacing, &host, &counters, decoding)
                 }
                 WorkerMode::Describe => {
                     described.check_settings()?;
@@ -142,14 +150,15 @@ fn addresses(memory: u64) -> u64 {
 fn host_services(
     host: &HostLink,
     counters: &Arc<SharedCounters>,
-    inference: OwnedFd,
-    tensors: OwnedFd,
-    redis: RedisBucket,
+    (inference, tensors, redis): (OwnedFd, OwnedFd, RedisBucket),
     start: &Start,
+    maps_freely: bool,
 ) -> Result<HostServices, WorkerFailure> {
     limit::memory(start.limits.memory).map_err(WorkerFailure::at(WorkerStage::Setup))?;
-    limit::address_space(addresses(start.limits.memory))
-        .map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    if !maps_freely {
+        limit::address_space(addresses(start.limits.memory))
+            .map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    }
     limit::open_files(start.limits.open_files).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let tensors = SharedMemory::map(tensors).map_err(WorkerFailure::at(WorkerStage::Setup))?;
     let arena = Arena::new(tensors);
@@ -210,6 +219,7 @@ pub unsafe fn inherit(folders: Vec<GrantedDirectory>) -> Inherited {
                     .zip(folders)
                     .map(|(number, folder)| (folder, inherited(number))),
             ),
+            device: Ok(None),
         }
     }
 }

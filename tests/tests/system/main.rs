@@ -20,6 +20,7 @@ mod clients;
 mod compile;
 mod contamination;
 mod damaged;
+mod decode_device;
 mod delivery;
 mod deploy;
 mod digests;

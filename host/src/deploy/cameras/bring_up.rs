@@ -402,6 +402,7 @@ impl BringUp {
             pipeline,
             settings,
             decode: camera.decode,
+            decode_device: camera.decode_device.clone(),
             priority: camera.priority,
             redis_prefix: camera.redis_prefix.clone(),
             directories: camera.directories.clone(),

@@ -159,6 +159,7 @@ impl Site {
             pipeline: CompiledPipeline::missing("eye", String::new()),
             settings: Map::new(),
             decode: Default::default(),
+            decode_device: Default::default(),
             priority: Default::default(),
             redis_prefix: None,
             directories: Vec::new(),

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use ocelli_protocol::confinement::SandboxCheck;
+use ocelli_protocol::decode_device::DecodeDevice;
 use ocelli_protocol::process::{GrantedDirectory, MAX_DIRECTORIES, worker as descriptor};
 use ocelli_sandbox::attempt::{self, EXECUTED, EXECUTED_STATUS, Limits, Targets};
 use ocelli_sandbox::{Profile, confine, enter, limit, seal, seal_threads};
 use ocelli_worker::session::{inherit, run, write_still};
+use ocelli_worker::video::Device;
 
 /// Private memory of a process that decodes one picture, in bytes: the largest that is decoded
 /// takes 53 MB in the decoder, its pixels 106 MB, and a stream may refer to 16 pictures.
@@ -41,30 +43,38 @@ fn was_given_descriptors() -> bool {
 
 #[allow(unsafe_code)]
 fn serve() -> anyhow::Result<ExitCode> {
-    let folders = granted()?;
+    let (device, folders) = granted()?;
     let last = descriptor::REDIS + RawFd::try_from(folders.len())?;
     // SAFETY: the host starts this program with these descriptors, and nothing has touched them
     // yet.
-    let inherited = unsafe {
+    let mut inherited = unsafe {
         enter(last)?;
         inherit(folders)
     };
+    inherited.device = Device::open(&device);
     let profile = Profile::worker(Some(inherited.component.as_fd()))
         .with_directories(inherited.directories.profile());
+    let profile = match (&inherited.device, &device) {
+        (Ok(Some(_)), DecodeDevice::Vaapi(_)) => profile.with_render_node(),
+        (Ok(Some(_)), DecodeDevice::Cuda(_)) => profile.with_devices(),
+        _ => profile,
+    };
     let confinement = confine(&profile);
     run(inherited, confinement)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folders that the session was granted: the arguments behind its name.
-fn granted() -> anyhow::Result<Vec<GrantedDirectory>> {
-    let arguments = std::env::args().skip(2);
+/// What the session was granted, by the arguments behind its name: what decodes, and folders.
+fn granted() -> anyhow::Result<(DecodeDevice, Vec<GrantedDirectory>)> {
+    let mut arguments = std::env::args().skip(2).peekable();
+    let device = arguments.peek().and_then(|argument| DecodeDevice::of_argument(argument));
+    let arguments = arguments.skip(usize::from(device.is_some()));
     let folders = arguments.map(|argument| {
         GrantedDirectory::of_argument(&argument).with_context(|| format!("{argument:?}: no folder"))
     });
     let folders: Vec<_> = folders.collect::<anyhow::Result<_>>()?;
     anyhow::ensure!(folders.len() <= MAX_DIRECTORIES, "{} folders are too many", folders.len());
-    Ok(folders)
+    Ok((device.unwrap_or_default(), folders))
 }
 
 fn by_hand() -> anyhow::Result<ExitCode> {

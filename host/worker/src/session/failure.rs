@@ -1,11 +1,13 @@
 //! A failure that ends the worker, with the step that failed.
 
+use ocelli_protocol::decode_device::DeviceFault;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{FromWorker, WorkerStage};
 
 use crate::counters::SharedCounters;
 use crate::guest::instance::CallError;
 use crate::host_link::HostLink;
+use crate::video::DecoderError;
 
 /// Why the worker cannot go on.
 #[derive(Debug)]
@@ -25,6 +27,19 @@ impl WorkerFailure {
     /// The failure that any error is at this step.
     pub(super) fn at<E: std::fmt::Debug>(stage: WorkerStage) -> impl Fn(E) -> Self {
         move |error| Self::new(stage, format!("{error:?}"))
+    }
+
+    /// The failure that a device is which does not decode.
+    pub(super) fn of_device(fault: DeviceFault) -> Self {
+        Self::new(WorkerStage::Device, fault.to_string())
+    }
+
+    /// The failure of a decoder that cannot go on.
+    pub(super) fn of_decoder(error: DecoderError) -> Self {
+        match error {
+            DecoderError::Device(fault) => Self::of_device(fault),
+            error => Self::new(WorkerStage::Decode, format!("{error:?}")),
+        }
     }
 
     /// The failure that a component's error is at this step.

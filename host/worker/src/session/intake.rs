@@ -16,7 +16,7 @@ use super::shown::{PictureRequest, Showcase};
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
 use crate::queue::{Work, WorkQueue};
-use crate::video::{Frame, Stream};
+use crate::video::{Device, Frame, Stream};
 
 /// The shortest time between two log lines about damaged or undecodable pictures. Each picture is
 /// counted.
@@ -46,7 +46,7 @@ impl Intake {
     pub(super) fn new(
         queue: Arc<Queue>,
         (ring, showcase): (Arc<FrameRing>, Showcase),
-        (decode, pacing): (Decode, Pacing),
+        (decode, device, pacing): (Decode, Option<Device>, Pacing),
         standby: bool,
         host: &HostLink,
         counters: &Arc<SharedCounters>,
@@ -54,7 +54,7 @@ impl Intake {
         let target =
             if standby { FrameTarget::Ring(ring) } else { FrameTarget::Pipeline { after: None } };
         Self {
-            stream: Stream::new(decode),
+            stream: Stream::new(decode).on(device),
             sink: FrameSink {
                 queue,
                 counters: Arc::clone(counters),
@@ -100,7 +100,7 @@ impl Intake {
                 let decoded =
                     self.stream.push(&header, payload, &mut |frame| self.sink.push(frame));
                 self.publish_counts(false);
-                decoded.map_err(WorkerFailure::at(WorkerStage::Decode))?;
+                decoded.map_err(WorkerFailure::of_decoder)?;
                 self.log_fault();
                 return Ok(());
             }

@@ -19,6 +19,7 @@ use super::ring::FrameRing;
 use super::shown::Showcase;
 use crate::counters::SharedCounters;
 use crate::host_link::HostLink;
+use crate::video::Device;
 
 /// Stack of the thread that waits for the host to hang up, in bytes: it makes one system call. The
 /// 2 MiB that threads have by default would count against the process's private memory.
@@ -32,7 +33,7 @@ pub(super) fn serve(
     pacing: Pacing,
     host: &HostLink,
     counters: &Arc<SharedCounters>,
-    confinement: &Confinement,
+    (device, confinement): (Option<Device>, &Confinement),
 ) -> Result<(), WorkerFailure> {
     described.check_settings()?;
     let DescribedPipeline { factory, mut instance, fields, .. } = described;
@@ -61,14 +62,18 @@ pub(super) fn serve(
         reader.get_ref().try_clone().map_err(WorkerFailure::at(WorkerStage::Setup))?;
     stop_at_hang_up(host_socket, Arc::clone(&queue))
         .map_err(WorkerFailure::at(WorkerStage::Setup))?;
-    let rate = (start.decode, pacing);
+    // Its driver has threads of its own, and starts some with the first picture.
+    let has_driver = device.is_some();
+    let rate = (start.decode, device, pacing);
     let kept = (ring, showcase);
     let intake = Intake::new(Arc::clone(&queue), kept, rate, start.standby, host, counters);
     let intake = std::thread::Builder::new()
         .name("intake".into())
         .spawn(move || intake.run(reader))
         .map_err(WorkerFailure::at(WorkerStage::Setup))?;
-    seal_threads(confinement).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    if !has_driver {
+        seal_threads(confinement).map_err(WorkerFailure::at(WorkerStage::Setup))?;
+    }
     pipeline.run(&queue, instance).inspect_err(|_| queue.close())?;
     // The intake has closed the queue, and has reported its own error to the host.
     intake

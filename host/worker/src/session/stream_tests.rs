@@ -155,7 +155,7 @@ impl Host {
                     pacing,
                     &host,
                     &counters,
-                    &Confinement::default(),
+                    (None, &Confinement::default()),
                 )
             }
         });

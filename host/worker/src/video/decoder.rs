@@ -4,8 +4,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::Once;
 
+use ocelli_protocol::decode_device::DeviceFault;
 use ocelli_protocol::worker::Codec;
 
+use super::device::Device;
 use super::picture::{Picture, RawPicture, Unreadable};
 
 /// Pixels of the largest picture that a session decodes: 8192 x 4320, the largest frame of H.264
@@ -16,6 +18,9 @@ pub const MAX_PIXELS: u64 = 8192 * 4320;
 const NOTHING: c_int = 0;
 const PICTURE: c_int = 1;
 
+/// `OCELLI_CODEC_NOT_ON_DEVICE` of shim.c.
+const CODEC_NOT_ON_DEVICE: c_int = 1;
+
 /// Pictures that one access unit can bring out: a drain gives what the reorder buffer holds, 16
 /// frames at most by the standards. More than this means that the decoder does not get forward.
 const MAX_OUTPUTS: usize = 64;
@@ -24,7 +29,13 @@ const MAX_OUTPUTS: usize = 64;
 unsafe extern "C" {
     fn ocelli_quiet();
     fn ocelli_error_text(error: c_int, text: *mut c_char, size: usize);
-    fn ocelli_open(name: *const c_char, max_pixels: i64, opened: *mut *mut c_void) -> c_int;
+    fn ocelli_open(
+        name: *const c_char,
+        max_pixels: i64,
+        device: *mut c_void,
+        opened: *mut *mut c_void,
+    ) -> c_int;
+    fn ocelli_refused(decoder: *const c_void) -> c_int;
     fn ocelli_send(decoder: *mut c_void, data: *const u8, size: usize, unit: i64) -> c_int;
     fn ocelli_receive(decoder: *mut c_void, picture: *mut RawPicture) -> c_int;
     fn ocelli_flush(decoder: *mut c_void);
@@ -49,6 +60,9 @@ pub enum DecoderError {
         /// The bound it was opened with.
         max_pixels: u64,
     },
+    /// The device that was asked for does not decode the stream.
+    #[error(transparent)]
+    Device(#[from] DeviceFault),
 }
 
 /// A picture that came out.
@@ -68,6 +82,7 @@ pub struct Decoder {
     raw: NonNull<c_void>,
     codec: Codec,
     max_pixels: u64,
+    device: Option<Device>,
 }
 
 // SAFETY: a decoder with one thread has no tie to the thread that opened it; `&mut self` keeps
@@ -76,12 +91,15 @@ pub struct Decoder {
 unsafe impl Send for Decoder {}
 
 impl Decoder {
-    /// Opens a decoder, single-threaded, that refuses pictures of more than `max_pixels`.
+    /// Opens a decoder, single-threaded, that refuses pictures of more than `max_pixels`. `device`
+    /// decodes, or else the processor.
     #[allow(unsafe_code)]
-    pub fn new(codec: Codec, max_pixels: u64) -> Result<Self, DecoderError> {
-        static QUIET: Once = Once::new();
-        // SAFETY: sets a global of libavutil that is made to be set from anywhere.
-        QUIET.call_once(|| unsafe { ocelli_quiet() });
+    pub fn new(
+        codec: Codec,
+        max_pixels: u64,
+        device: Option<&Device>,
+    ) -> Result<Self, DecoderError> {
+        quiet();
         let name = match codec {
             Codec::H264 => c"h264",
             Codec::H265 => c"hevc",
@@ -89,10 +107,18 @@ impl Decoder {
         };
         let mut raw = std::ptr::null_mut();
         let bound = i64::try_from(max_pixels).unwrap_or(i64::MAX);
-        // SAFETY: `name` ends with a zero and `raw` is there to be written.
-        let result = unsafe { ocelli_open(name.as_ptr(), bound, &mut raw) };
-        match NonNull::new(raw) {
-            Some(raw) if result >= 0 => Ok(Self { raw, codec, max_pixels }),
+        let on = device.map_or(std::ptr::null_mut(), Device::as_ptr);
+        // SAFETY: `name` ends with a zero, `on` is null or an open device, and `raw` is there to be
+        // written.
+        let result = unsafe { ocelli_open(name.as_ptr(), bound, on, &mut raw) };
+        match (NonNull::new(raw), device) {
+            (Some(raw), device) if result == 0 => {
+                Ok(Self { raw, codec, max_pixels, device: device.cloned() })
+            }
+            (_, Some(device)) if result == CODEC_NOT_ON_DEVICE => {
+                let reason = format!("FFmpeg decodes no {} on such devices", codec.name());
+                Err(device.refuses(reason).into())
+            }
             _ => Err(DecoderError::Open { codec, reason: text(result) }),
         }
     }
@@ -100,6 +126,16 @@ impl Decoder {
     /// The codec it was opened for.
     pub fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// Why the device does not decode this stream, once it has said so.
+    #[allow(unsafe_code)]
+    pub fn refusal(&self) -> Option<DecoderError> {
+        let device = self.device.as_ref()?;
+        // SAFETY: the decoder is open.
+        let is_refused = unsafe { ocelli_refused(self.raw.as_ptr()) } != 0;
+        let reason = || format!("its driver does not decode {} of this kind", self.codec.name());
+        is_refused.then(|| device.refuses(reason()).into())
     }
 
     /// Decodes one access unit; `unit` comes back with its picture, now or with a later unit. An
@@ -174,8 +210,17 @@ impl Drop for Decoder {
     }
 }
 
+/// Turns off libavcodec's own log, once.
 #[allow(unsafe_code)]
-fn text(error: c_int) -> String {
+pub(super) fn quiet() {
+    static QUIET: Once = Once::new();
+    // SAFETY: sets a global of libavutil that is made to be set from anywhere.
+    QUIET.call_once(|| unsafe { ocelli_quiet() });
+}
+
+/// What an error of libavutil means.
+#[allow(unsafe_code)]
+pub(super) fn text(error: c_int) -> String {
     // As long as libavutil's own buffers for this, AV_ERROR_MAX_STRING_SIZE.
     let mut text = [0; 64];
     // SAFETY: the shim writes at most `text.len()` characters, with a zero at the end.

@@ -9,6 +9,7 @@ mod canvas;
 mod colour;
 mod damage;
 mod decoder;
+mod device;
 mod encode;
 mod flow;
 mod font;
@@ -28,6 +29,8 @@ mod watch;
 #[cfg(test)]
 pub(crate) mod clips;
 #[cfg(test)]
+mod paired_tests;
+#[cfg(test)]
 mod recovery_tests;
 #[cfg(test)]
 mod still_tests;
@@ -36,6 +39,7 @@ mod tests;
 
 pub use canvas::Canvas;
 pub use decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
+pub use device::Device;
 pub use encode::{Jpeg, ShownBox, jpeg, jpeg_shown, jpeg_within, write_png};
 pub use flow::Point;
 pub use motion::Motion;

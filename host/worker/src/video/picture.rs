@@ -4,6 +4,7 @@
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
 use ocelli_protocol::worker::Orientation;
 
@@ -77,7 +78,10 @@ impl Matrix {
 
 /// Why a picture cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unsupported pixel format {0}: planar Y, U, V or grey of 8 to 12 bits is read")]
+#[error(
+    "unsupported pixel format {0}: Y, U, V or grey of 8 to 12 bits is read, U and V in planes \
+         or paired"
+)]
 pub struct Unreadable(pub String);
 
 /// One plane of samples.
@@ -122,7 +126,11 @@ impl<'a> Plane<'a> {
     }
 
     fn row_bytes(&self) -> usize {
-        self.width as usize * if self.depth > 8 { 2 } else { 1 }
+        self.width as usize * self.sample_bytes()
+    }
+
+    fn sample_bytes(&self) -> usize {
+        if self.depth > 8 { 2 } else { 1 }
     }
 }
 
@@ -149,7 +157,10 @@ pub struct Picture {
     width: u32,
     height: u32,
     orientation: Orientation,
+    /// Two: blue and red difference are paired in the second, sample by sample.
     planes: usize,
+    /// Those two apart, once somebody has asked for colours: motion and flow look at luma alone.
+    apart: OnceLock<[Vec<u8>; 2]>,
     depth: u32,
     chroma_shift: (u32, u32),
     chroma_cosited: (bool, bool),
@@ -220,6 +231,7 @@ impl RawPicture {
             height,
             orientation: Orientation::Upright,
             planes: usize::try_from(self.planes).unwrap_or(0),
+            apart: OnceLock::new(),
             depth: u32::try_from(self.depth).unwrap_or(0),
             chroma_shift: (
                 u32::try_from(self.chroma_shift_x).unwrap_or(0),
@@ -263,6 +275,7 @@ impl Picture {
             height,
             orientation: Orientation::Upright,
             planes: planes.len(),
+            apart: OnceLock::new(),
             memory: Memory::Own(planes),
             depth: 8,
             chroma_shift: (0, 0),
@@ -342,13 +355,28 @@ impl Picture {
     /// Blue and red difference, as coded; none for a grey picture. Each is as large as luma shifted
     /// by [`Picture::chroma_shift`], rounded up.
     pub fn chroma(&self) -> Option<[Plane<'_>; 2]> {
-        (self.planes == 3).then(|| [self.plane(1), self.plane(2)])
+        match self.planes {
+            3 => Some([self.plane(1), self.plane(2)]),
+            2 => {
+                let paired = self.plane(1);
+                let [blue, red] = self.apart.get_or_init(|| apart(&paired));
+                let plane = |bytes| {
+                    let width = paired.width / 2;
+                    let stride = width as usize * paired.sample_bytes();
+                    Plane { bytes, stride, width, ..paired }
+                };
+                Some([plane(blue), plane(red)])
+            }
+            _ => None,
+        }
     }
 
+    /// A plane as it lies in memory: paired samples are twice as many as wide.
     #[allow(unsafe_code)]
     fn plane(&self, index: usize) -> Plane<'_> {
         let shift = if index == 0 { (0, 0) } else { self.chroma_shift };
-        let (width, height) = (shifted(self.width, shift.0), shifted(self.height, shift.1));
+        let pairs = if self.planes == 2 && index == 1 { 2 } else { 1 };
+        let (width, height) = (shifted(self.width, shift.0) * pairs, shifted(self.height, shift.1));
         let stride = self.stride.get(index).copied().unwrap_or(0);
         let data = self.data.get(index).copied().unwrap_or(std::ptr::null());
         let row = width as usize * if self.depth > 8 { 2 } else { 1 };
@@ -362,6 +390,23 @@ impl Picture {
         };
         Plane { bytes, stride, width, height, depth: self.depth }
     }
+}
+
+/// The samples of a plane of pairs: the first ones, and the second ones.
+fn apart(paired: &Plane<'_>) -> [Vec<u8>; 2] {
+    let length = paired.row_bytes() / 2 * paired.height as usize;
+    let mut parts = [Vec::with_capacity(length), Vec::with_capacity(length)];
+    let [first, second] = &mut parts;
+    for row in (0..paired.height).map(|y| paired.row(y)) {
+        if paired.sample_bytes() == 1 {
+            first.extend(row.as_chunks().0.iter().map(|[sample, _]| sample));
+            second.extend(row.as_chunks().0.iter().map(|[_, sample]| sample));
+        } else {
+            first.extend(row.as_chunks().0.iter().flat_map(|[low, high, _, _]| [*low, *high]));
+            second.extend(row.as_chunks().0.iter().flat_map(|[_, _, low, high]| [*low, *high]));
+        }
+    }
+    parts
 }
 
 fn shifted(size: u32, shift: u32) -> u32 {
@@ -427,6 +472,7 @@ impl Picture {
             height,
             orientation: Orientation::Upright,
             planes: 3,
+            apart: OnceLock::new(),
             depth: 8,
             chroma_shift,
             chroma_cosited: (true, false),
@@ -434,6 +480,27 @@ impl Picture {
             full_range,
             format: "painted",
         }
+    }
+
+    /// A decoded picture as a device gives it out, in the format with this name: luma, and paired
+    /// chroma, as deep or deeper.
+    #[allow(unsafe_code)]
+    pub(super) fn paired(&self, format: &CStr) -> Self {
+        unsafe extern "C" {
+            fn ocelli_paired(
+                planar: *const c_void,
+                format: *const c_char,
+                picture: *mut RawPicture,
+            ) -> std::ffi::c_int;
+        }
+        let Memory::Frame(frame) = &self.memory else { panic!("only decoded pictures are paired") };
+        let mut raw = RawPicture::empty();
+        // SAFETY: the frame is this picture's own, the name ends with a zero, and `raw` is laid out
+        // as it is written.
+        let paired = unsafe { ocelli_paired(frame.as_ptr(), format.as_ptr(), &mut raw) };
+        assert_eq!(paired, 1, "{format:?} of {self:?}");
+        // SAFETY: it has just been written.
+        unsafe { raw.into_picture() }.unwrap()
     }
 
     /// The same picture with `depth` bits, 9 to 12, for each sample.

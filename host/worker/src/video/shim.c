@@ -10,6 +10,7 @@
 #include <libavcodec/avcodec.h>
 #include <libavutil/error.h>
 #include <libavutil/frame.h>
+#include <libavutil/hwcontext.h>
 #include <libavutil/log.h>
 #include <libavutil/pixdesc.h>
 
@@ -19,10 +20,15 @@ enum { OCELLI_NOTHING = 0, OCELLI_PICTURE = 1 };
 /* Horizontal and vertical places of a chroma sample that Rust tells apart. Mirrored in picture.rs. */
 enum { OCELLI_CHROMA_LEFT = 0, OCELLI_CHROMA_CENTRE = 1, OCELLI_CHROMA_TOP_LEFT = 2 };
 
+/* Why `ocelli_open` has no decoder on a device. Mirrored in decoder.rs; no AVERROR is positive. */
+enum { OCELLI_CODEC_NOT_ON_DEVICE = 1 };
+
 struct ocelli_decoder {
     AVCodecContext *context;
     AVPacket *packet;
     AVFrame *frame;
+    enum AVPixelFormat device_format; /* of pictures that lie on a device; none for the processor */
+    int refused;                      /* the device does not decode this stream */
 };
 
 /* A decoded picture as Rust sees it. Mirrored in picture.rs. */
@@ -34,7 +40,7 @@ struct ocelli_picture {
     int32_t stride[3];      /* bytes */
     int32_t width;          /* pixels */
     int32_t height;
-    int32_t planes;         /* 1 or 3; 0 where the layout is not one that Rust reads */
+    int32_t planes;         /* 1 or 3; 2: both chroma in one, by turns; 0 where Rust cannot read it */
     int32_t depth;          /* bits of a sample; above 8 a sample takes two little-endian bytes */
     int32_t chroma_shift_x; /* log2 of luma samples for each chroma sample */
     int32_t chroma_shift_y;
@@ -62,9 +68,54 @@ void ocelli_close(struct ocelli_decoder *decoder) {
     av_free(decoder);
 }
 
-/* Opens the decoder that libavcodec calls `name`. Pictures of more than `max_pixels` are refused before memory is
- * taken for them. Returns 0 and a decoder to close with `ocelli_close`, or an AVERROR. */
-int ocelli_open(const char *name, int64_t max_pixels, struct ocelli_decoder **opened) {
+/* Whether this FFmpeg knows devices of a kind, by libavutil's name of it. */
+int ocelli_has_device_kind(const char *kind) {
+    const enum AVHWDeviceType wanted = av_hwdevice_find_type_by_name(kind);
+    enum AVHWDeviceType built = AV_HWDEVICE_TYPE_NONE;
+    while ((built = av_hwdevice_iterate_types(built)) != AV_HWDEVICE_TYPE_NONE)
+        if (built == wanted)
+            return 1;
+    return 0;
+}
+
+/* Opens a device, which loads its driver. Returns 0 and a device to close with `ocelli_close_device`, or an AVERROR. */
+int ocelli_open_device(const char *kind, const char *name, AVBufferRef **opened) {
+    return av_hwdevice_ctx_create(opened, av_hwdevice_find_type_by_name(kind), name, NULL, 0);
+}
+
+void ocelli_close_device(AVBufferRef *device) { av_buffer_unref(&device); }
+
+/* Chooses the device's pictures among those that the stream may be decoded to. The device is no more among them once
+ * its driver has said that it does not decode the stream; the processor is not taken in its place. */
+static enum AVPixelFormat on_device(AVCodecContext *context, const enum AVPixelFormat *formats) {
+    struct ocelli_decoder *decoder = context->opaque;
+    for (; *formats != AV_PIX_FMT_NONE; formats++)
+        if (*formats == decoder->device_format)
+            return *formats;
+    decoder->refused = 1;
+    return AV_PIX_FMT_NONE;
+}
+
+/* Has a decoder work on a device. */
+static int use_device(struct ocelli_decoder *decoder, const AVCodec *codec, AVBufferRef *device) {
+    const enum AVHWDeviceType type = ((const AVHWDeviceContext *)device->data)->type;
+    const AVCodecHWConfig *config;
+    for (int i = 0; (config = avcodec_get_hw_config(codec, i)); i++)
+        if (config->device_type == type && (config->methods & AV_CODEC_HW_CONFIG_METHOD_HW_DEVICE_CTX))
+            break;
+    if (!config)
+        return OCELLI_CODEC_NOT_ON_DEVICE;
+    decoder->device_format = config->pix_fmt;
+    decoder->context->opaque = decoder;
+    decoder->context->get_format = on_device;
+    decoder->context->hw_device_ctx = av_buffer_ref(device);
+    return decoder->context->hw_device_ctx ? 0 : AVERROR(ENOMEM);
+}
+
+/* Opens the decoder that libavcodec calls `name`, on a device unless that is null. Pictures of more than `max_pixels`
+ * are refused before memory is taken for them. Returns 0 and a decoder to close with `ocelli_close`, or an AVERROR, or
+ * OCELLI_CODEC_NOT_ON_DEVICE. */
+int ocelli_open(const char *name, int64_t max_pixels, AVBufferRef *device, struct ocelli_decoder **opened) {
     const AVCodec *codec = avcodec_find_decoder_by_name(name);
     if (!codec)
         return AVERROR_DECODER_NOT_FOUND;
@@ -81,8 +132,11 @@ int ocelli_open(const char *name, int64_t max_pixels, struct ocelli_decoder **op
     /* Many cameras share the machine: threads in each decoder would add delay and memory, and no throughput. */
     decoder->context->thread_count = 1;
     decoder->context->max_pixels = max_pixels;
-    int result = avcodec_open2(decoder->context, codec, NULL);
-    if (result < 0) {
+    decoder->device_format = AV_PIX_FMT_NONE;
+    int result = device ? use_device(decoder, codec, device) : 0;
+    if (result == 0)
+        result = avcodec_open2(decoder->context, codec, NULL);
+    if (result != 0) {
         ocelli_close(decoder);
         return result;
     }
@@ -109,7 +163,16 @@ int ocelli_send(struct ocelli_decoder *decoder, const uint8_t *data, size_t size
     return result;
 }
 
-/* Whether samples of `frame` lie as Rust reads them: one or three planes, 8 to 12 bits, whole bytes, rows downwards. */
+/* Whether the device has refused to decode the stream. */
+int ocelli_refused(const struct ocelli_decoder *decoder) { return decoder->refused; }
+
+/* Whether both chroma lie in one plane, sample by sample, blue first: what devices give out. */
+static int is_paired(const AVPixFmtDescriptor *format) {
+    return format->nb_components == 3 && format->comp[1].plane == 1 && format->comp[2].plane == 1;
+}
+
+/* Whether samples of `frame` lie as Rust reads them: one or three planes, or luma and paired chroma, 8 to 12 bits,
+ * whole bytes, rows downwards. */
 static int readable(const AVFrame *frame, const AVPixFmtDescriptor *format) {
     const uint64_t other = AV_PIX_FMT_FLAG_BE | AV_PIX_FMT_FLAG_PAL | AV_PIX_FMT_FLAG_BITSTREAM |
                            AV_PIX_FMT_FLAG_HWACCEL | AV_PIX_FMT_FLAG_RGB | AV_PIX_FMT_FLAG_ALPHA |
@@ -119,11 +182,18 @@ static int readable(const AVFrame *frame, const AVPixFmtDescriptor *format) {
     for (int i = 0; i < format->nb_components; i++) {
         const AVComponentDescriptor *component = &format->comp[i];
         const int bytes = component->depth > 8 ? 2 : 1;
+        const int paired = i > 0 && is_paired(format);
+        const int plane = paired ? 1 : i;
+        const int step = paired ? 2 * bytes : bytes;
+        const int offset = paired && i == 2 ? bytes : 0;
         const int width = i == 0 ? frame->width : AV_CEIL_RSHIFT(frame->width, format->log2_chroma_w);
-        if (component->plane != i || component->offset || component->shift || component->step != bytes ||
+        if (component->plane != plane || component->offset != offset || component->step != step ||
             component->depth < 8 || component->depth > 12 || component->depth != format->comp[0].depth)
             return 0;
-        if (!frame->data[i] || frame->linesize[i] / bytes < width)
+        /* Bits at the upper end of two bytes are moved down where nobody else has the samples. */
+        if (component->shift && (bytes == 1 || component->shift != 16 - component->depth || !is_paired(format)))
+            return 0;
+        if (!frame->data[plane] || frame->linesize[plane] / step < width)
             return 0;
     }
     return frame->width > 0 && frame->height > 0;
@@ -134,7 +204,26 @@ static int is_jpeg_format(enum AVPixelFormat format) {
            format == AV_PIX_FMT_YUVJ440P;
 }
 
-static void describe(AVFrame *frame, struct ocelli_picture *picture) {
+/* Moves samples of more than 8 bits from the upper end of their two bytes to the lower. Returns whether it could. */
+static int lower(AVFrame *frame, const AVPixFmtDescriptor *format) {
+    const int shift = format->comp[0].shift;
+    if (!shift)
+        return 1;
+    if (av_frame_make_writable(frame) < 0)
+        return 0;
+    for (int plane = 0; plane < 2; plane++) {
+        const int width = plane == 0 ? frame->width : 2 * AV_CEIL_RSHIFT(frame->width, format->log2_chroma_w);
+        const int height = plane == 0 ? frame->height : AV_CEIL_RSHIFT(frame->height, format->log2_chroma_h);
+        for (int y = 0; y < height; y++) {
+            uint16_t *row = (uint16_t *)(frame->data[plane] + (ptrdiff_t)y * frame->linesize[plane]);
+            for (int x = 0; x < width; x++)
+                row[x] = (uint16_t)(row[x] >> shift);
+        }
+    }
+    return 1;
+}
+
+void ocelli_describe(AVFrame *frame, struct ocelli_picture *picture) {
     const AVPixFmtDescriptor *format = av_pix_fmt_desc_get(frame->format);
     const int jpeg = is_jpeg_format(frame->format);
     memset(picture, 0, sizeof *picture);
@@ -160,9 +249,9 @@ static void describe(AVFrame *frame, struct ocelli_picture *picture) {
         picture->chroma_place = OCELLI_CHROMA_LEFT;
         break;
     }
-    if (!readable(frame, format))
+    if (!readable(frame, format) || !lower(frame, format))
         return;
-    picture->planes = format->nb_components;
+    picture->planes = is_paired(format) ? 2 : format->nb_components;
     picture->depth = format->comp[0].depth;
     picture->chroma_shift_x = format->log2_chroma_w;
     picture->chroma_shift_y = format->log2_chroma_h;
@@ -172,7 +261,25 @@ static void describe(AVFrame *frame, struct ocelli_picture *picture) {
     }
 }
 
-/* Takes the next picture out of the decoder, without copying pixels. Returns OCELLI_PICTURE and a picture whose frame
+/* Brings a picture that lies on a device to memory. Its pixels are copied; the device has its own back at once. */
+static int to_memory(const struct ocelli_decoder *decoder, AVFrame *frame) {
+    if (decoder->device_format == AV_PIX_FMT_NONE || frame->format != decoder->device_format)
+        return 0;
+    AVFrame *copy = av_frame_alloc();
+    if (!copy)
+        return AVERROR(ENOMEM);
+    int result = av_hwframe_transfer_data(copy, frame, 0);
+    if (result >= 0)
+        result = av_frame_copy_props(copy, frame);
+    if (result >= 0) {
+        av_frame_unref(frame);
+        av_frame_move_ref(frame, copy);
+    }
+    av_frame_free(&copy);
+    return result;
+}
+
+/* Takes the next picture out of the decoder, without copying pixels in memory. Returns OCELLI_PICTURE and a picture whose frame
  * goes to `ocelli_free_frame`, OCELLI_NOTHING where the decoder wants more access units or is drained, or an AVERROR. */
 int ocelli_receive(struct ocelli_decoder *decoder, struct ocelli_picture *picture) {
     int result = avcodec_receive_frame(decoder->context, decoder->frame);
@@ -180,13 +287,14 @@ int ocelli_receive(struct ocelli_decoder *decoder, struct ocelli_picture *pictur
         return OCELLI_NOTHING;
     if (result < 0)
         return result;
-    AVFrame *frame = av_frame_alloc();
+    result = to_memory(decoder, decoder->frame);
+    AVFrame *frame = result < 0 ? NULL : av_frame_alloc();
     if (!frame) {
         av_frame_unref(decoder->frame);
-        return AVERROR(ENOMEM);
+        return result < 0 ? result : AVERROR(ENOMEM);
     }
     av_frame_move_ref(frame, decoder->frame);
-    describe(frame, picture);
+    ocelli_describe(frame, picture);
     return OCELLI_PICTURE;
 }
 

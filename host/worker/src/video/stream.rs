@@ -8,6 +8,7 @@ use ocelli_protocol::worker::{CaptureClock, Codec, Counters, Decode, Orientation
 
 use super::damage::Damage;
 use super::decoder::{Decoded, Decoder, DecoderError, MAX_PIXELS};
+use super::device::Device;
 use super::numbering::{NumberedUnit, Numbering};
 use super::picture::Picture;
 use super::still::still;
@@ -72,11 +73,14 @@ struct PendingPicture {
 ///   [`Stream::take_fault`] says why. After such a unit an H.264 source gets a new decoder at its
 ///   next key unit.
 /// - A hidden unit is decoded and not given out; its number is used up like any other's.
+/// - A device that does not decode the stream is an error as long as no picture has come: then no
+///   picture would. Later it is what any unit is that the decoder refuses.
 /// - Each unit is counted once: as decoded when its frame is given out, or as skipped, by reason,
 ///   when it is certain that it brings none.
 pub struct Stream {
     setting: Decode,
     max_pixels: u64,
+    device: Option<Device>,
     decoder: Option<Decoder>,
     numbering: Numbering<UnitData>,
     held: VecDeque<PendingPicture>,
@@ -107,6 +111,7 @@ impl Stream {
         Self {
             setting,
             max_pixels,
+            device: None,
             decoder: None,
             numbering: Numbering::default(),
             held: VecDeque::new(),
@@ -121,6 +126,12 @@ impl Stream {
             received_ns: 0,
             spoilt: false,
         }
+    }
+
+    /// The same stream, decoded by a device unless that is none.
+    #[must_use]
+    pub fn on(self, device: Option<Device>) -> Self {
+        Self { device, ..self }
     }
 
     /// Takes an access unit; `out` gets the frames that it brings out, which may be those of
@@ -268,11 +279,15 @@ impl Stream {
             Some(decoder) if decoder.codec() == header.codec => self.decoder.insert(decoder),
             _ => {
                 self.spoilt = false;
-                self.decoder.insert(Decoder::new(header.codec, self.max_pixels)?)
+                let device = self.device.as_ref();
+                self.decoder.insert(Decoder::new(header.codec, self.max_pixels, device)?)
             }
         };
         let mut decoded = Vec::new();
         let result = decoder.decode(header.number, data, &mut |picture| decoded.push(picture));
+        if let Some(refusal) = decoder.refusal().filter(|_| self.counters.decoded == 0) {
+            return Err(refusal);
+        }
         self.take_out(decoded);
         if let Err(error) = result {
             if let Some(unit) = self.numbering.data_mut(header.number) {

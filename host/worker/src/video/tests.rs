@@ -525,7 +525,7 @@ fn a_jpeg_decodes_again_to_the_same_size_and_looks_the_same() {
     for (region, size) in [(None, (768, 576)), (Some(part), (302, 200))] {
         let encoded = jpeg(picture, region, 95).unwrap();
         assert_eq!((encoded.width, encoded.height), size);
-        let mut decoder = Decoder::new(Codec::Mjpeg, MAX_PIXELS).unwrap();
+        let mut decoder = Decoder::new(Codec::Mjpeg, MAX_PIXELS, None).unwrap();
         let mut decoded = Vec::new();
         decoder.decode(0, &encoded.bytes, &mut |picture| decoded.push(picture)).unwrap();
         decoder.drain(&mut |picture| decoded.push(picture)).unwrap();
