@@ -45,12 +45,14 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The next result of any session. That some were lost is an error.
-    pub async fn detections(&mut self) -> Result<Detections> {
+    /// The next result of any session. That some were lost is an error. None where a session has
+    /// stopped, as that of a file does at its end.
+    pub async fn detections(&mut self) -> Result<Option<Detections>> {
         let heard = async {
             loop {
                 match self.next().await? {
-                    Message::Detections(found) => return Ok(found),
+                    Message::Detections(found) => return Ok(Some(found)),
+                    Message::Session { state: SessionState::Stopped, .. } => return Ok(None),
                     Message::Lagged { session, missed } => {
                         bail!("{missed} results of {session:?} did not come")
                     }

@@ -40,7 +40,8 @@ struct Arguments {
     /// For `tracking`: settings of the pipeline, in JSON, that cameras have; once for each.
     #[arg(long, value_name = "JSON", requires = "truth")]
     settings: Vec<String>,
-    /// For `tracking`: how many cameras play at once (1 to 40).
+    /// For `tracking`: how many cameras play at once (0 to 40). 0: the settings are a file's, which
+    /// has as many runs of the model as they say.
     #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "truth")]
     cameras: usize,
     /// Write all figures there, as JSON.

@@ -1,6 +1,7 @@
 //! How good the boxes and tracks are that subscribers get, against a ground truth, and what they
 //! cost: a file, every frame of which is looked at; cameras that play the same clip, with settings
-//! that may look at fewer frames; and a scene that is mostly still.
+//! that may look at fewer frames; and a scene that is mostly still. Without cameras the settings are
+//! those of the file: it has as many runs of the model as they say, so figures repeat.
 //!
 //! A camera is joined at a key frame of its clip, and which one is found by where boxes and truth
 //! fit best. The first seconds are not scored: models warm up, and tracks begin.
@@ -42,6 +43,10 @@ const RATES: [Option<f64>; 3] = [None, Some(3.33), Some(2.0)];
 /// Most cameras at once.
 const MAX_CAMERAS: usize = 40;
 
+/// The `source` of results for which the model ran; those of pipelines that run it for each have
+/// none.
+const MODEL: &str = "model";
+
 /// Added to the track numbers of each further camera, so that none is another's.
 const NUMBERS: u64 = 1 << 32;
 
@@ -56,9 +61,9 @@ pub struct Judged {
 
 impl Judged {
     /// Reads the folder of a truth. Without settings, cameras have those that limit how often they
-    /// are looked at.
+    /// are looked at. Without cameras the settings are the file's.
     pub fn read(folder: &Path, settings: &[String], cameras: usize) -> Result<Self> {
-        ensure!((1..=MAX_CAMERAS).contains(&cameras), "--cameras is 1 to {MAX_CAMERAS}");
+        ensure!(cameras <= MAX_CAMERAS, "--cameras is at most {MAX_CAMERAS}");
         let clip = folder.join("clip.mp4");
         let clip = clip.canonicalize().with_context(|| format!("no file {}", clip.display()))?;
         let truth = Truth::read(&folder.join("gt.txt"))?;
@@ -112,6 +117,8 @@ pub struct TrackingRow {
     pub none: Scores,
     /// Frames without a result have those of the last one.
     pub hold: Scores,
+    /// The same, moved on: as each went from the last result but one to the last.
+    pub moved: Scores,
 }
 
 /// Two percentiles.
@@ -195,15 +202,25 @@ pub async fn measure(
     let mut rows = Vec::new();
     let clip = Clip::read(&judged.clip).await?.with(judged.truth.frames.clone())?;
     progress("tracks of a file");
-    let heard = file(environment, &clip).await.context("a file")?;
+    let heard = file(environment, &clip, &Map::new()).await.context("a file")?;
+    ensure!(heard.results.iter().all(|r| r.len() == clip.length), "a frame without a result");
     rows.push(row("file", &Map::new(), &clip, &heard, 0.0)?);
+    if judged.cameras == 0 {
+        for settings in &judged.settings {
+            progress(&format!("tracks of a file with {}", json!(settings)));
+            let heard = file(environment, &clip, settings).await?;
+            rows.push(row("file", settings, &clip, &heard, 0.0)?);
+        }
+        return Ok(Tracking { clip: judged.clip.clone(), rows });
+    }
     for settings in &judged.settings {
         progress(&format!("tracks of cameras with {}", json!(settings)));
         let heard = cameras(environment, &clip, judged.cameras, settings, Duration::ZERO).await?;
         rows.push(row("camera", settings, &clip, &heard, WARM_UP_S)?);
     }
     let still = Clip::read(&environment.paths.clip).await?;
-    let every = file(environment, &still).await.context("the still scene as a file")?;
+    let every =
+        file(environment, &still, &Map::new()).await.context("the still scene as a file")?;
     let frames = every.results.first().context("no result")?;
     let truth = (0..still.length).map(|n| frames.get(&n).map(boxes).unwrap_or_default());
     let truth = truth.map(|frame| frame.into_iter().filter(|b| b.object.is_some()).collect());
@@ -225,17 +242,22 @@ fn of_people(settings: &Map<String, Value>) -> Map<String, Value> {
     settings
 }
 
-/// Every frame of a file.
-async fn file(environment: &Environment, clip: &Clip) -> Result<Heard> {
+/// The clip as a file. Runs are those in a second of the clip, however long that took.
+async fn file(
+    environment: &Environment,
+    clip: &Clip,
+    settings: &Map<String, Value>,
+) -> Result<Heard> {
     let chain = Chain::start(&environment.paths, &environment.workplace, &[]).await?;
     let mut subscriber = chain.subscriber().await?;
     let source = format!("file:{}", clip.file.display());
-    subscriber.make_with("file", &source, of_people(&Map::new())).await?;
+    subscriber.make_with("file", &source, of_people(settings)).await?;
     let heard = listen(&chain, &mut subscriber, clip, &["file".to_owned()]).await?;
     chain.stop().await?;
-    let frames = heard.results.first().map_or(0, BTreeMap::len);
-    ensure!(frames == clip.length, "{frames} of {} frames of the file have a result", clip.length);
-    Ok(heard)
+    let results = heard.results.iter().flat_map(BTreeMap::values);
+    let runs = results.filter(|found| matches!(found.source.as_str(), "" | MODEL)).count();
+    let runs_per_second = runs as f64 / (clip.length as f64 / clip.rate);
+    Ok(Heard { runs_per_second, ..heard })
 }
 
 /// Cameras that play the clip, after its first picture for the time `hold`.
@@ -263,8 +285,8 @@ async fn cameras(
     Ok(heard)
 }
 
-/// Takes the results of all sessions, until each has shown as many frames as the clip has. What is
-/// spent counts from the moment when all have spoken and have come to rest.
+/// Takes the results of all sessions, until each has shown as many frames as the clip has, or a
+/// file has ended. What is spent counts from the moment when all have spoken and have come to rest.
 async fn listen(
     chain: &Chain,
     subscriber: &mut Subscriber,
@@ -278,7 +300,7 @@ async fn listen(
         results.iter().all(|r| r.last_key_value().is_some_and(|(last, _)| *last >= least))
     };
     while !shown(&results, clip.length - 1) {
-        let found = subscriber.detections().await?;
+        let Some(found) = subscriber.detections().await? else { break };
         let Some(index) = ids.iter().position(|id| *id == found.session) else { continue };
         if let Some(results) = results.get_mut(index) {
             results.insert(clip.number(&found), found);
@@ -308,7 +330,8 @@ fn row(
     heard: &Heard,
     warm_up: f64,
 ) -> Result<TrackingRow> {
-    let (mut truth, mut none, mut hold) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut truth, mut none) = (Vec::new(), Vec::new());
+    let (mut hold, mut moved) = (Vec::new(), Vec::new());
     let (mut results, mut ages, mut begun) = (0, Vec::new(), Vec::new());
     for (heard, number) in heard.results.iter().zip(0u64..) {
         let joined = joined(clip, heard)?;
@@ -320,17 +343,18 @@ fn row(
         };
         let own = |frame: &[Located]| frame.iter().copied().map(own).collect::<Vec<_>>();
         let frames = clip.truth.iter().enumerate().skip(first);
-        let mut last = Vec::new();
+        let [mut before, mut last] = [const { Looked { frame: 0, boxes: Vec::new() } }; 2];
         for (frame, boxes_of_truth) in frames {
             let found = heard.get(&(frame - joined));
             truth.push(own(boxes_of_truth));
             none.push(own(&found.map(boxes).unwrap_or_default()));
             if let Some(found) = found {
-                last = boxes(found);
+                before = std::mem::replace(&mut last, Looked { frame, boxes: boxes(found) });
                 results += 1;
                 ages.extend(found.latency_ms.get("total").copied());
             }
-            hold.push(own(&last));
+            hold.push(own(&last.boxes));
+            moved.push(own(&last.moved_on(&before, frame)));
         }
     }
     ensure!(results > 0, "no frame that is scored has a result");
@@ -347,7 +371,29 @@ fn row(
         age_ms: (source != "file").then_some(age),
         none: tracking::score(&truth, &none, clip.rate),
         hold: tracking::score(&truth, &hold, clip.rate),
+        moved: tracking::score(&truth, &moved, clip.rate),
     })
+}
+
+/// The boxes of a result.
+struct Looked {
+    frame: usize,
+    boxes: Vec<Located>,
+}
+
+impl Looked {
+    /// The boxes in a later frame, where each object goes on as it went since the result before.
+    fn moved_on(&self, before: &Self, frame: usize) -> Vec<Located> {
+        let part = (frame - self.frame) as f64 / (self.frame - before.frame).max(1) as f64;
+        let moved = |located: &Located| {
+            let earlier =
+                before.boxes.iter().find(|b| b.object.is_some() && b.object == located.object);
+            let ([x, y, width, height], [a, b, ..]) =
+                (located.area, earlier.unwrap_or(located).area);
+            Located { area: [x + part * (x - a), y + part * (y - b), width, height], ..*located }
+        };
+        self.boxes.iter().map(moved).collect()
+    }
 }
 
 /// The key frame of the clip that a source began with: where boxes and truth fit best. A source
@@ -404,6 +450,7 @@ impl Display for Tracking {
             if results < frames {
                 judged.row(scored(name, "no boxes", &row.none));
                 judged.row(scored(String::new(), "the last", &row.hold));
+                judged.row(scored(String::new(), "that, moved on", &row.moved));
             } else {
                 judged.row(scored(name, "-", &row.none));
             }
