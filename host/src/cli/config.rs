@@ -4,8 +4,8 @@ use anyhow::bail;
 use ocelli_client::Request;
 use serde_json::Value;
 
-use super::host::{HostArgs, status};
-use super::table::{entries, printable};
+use super::host::{Asked, HostArgs};
+use super::table::{Look, entries, printable};
 
 /// Columns of the table of cameras: heading, member.
 const COLUMNS: [(&str, &str); 5] = [
@@ -19,16 +19,11 @@ const COLUMNS: [(&str, &str); 5] = [
 /// Prints the config's state: what it is, or the answer as it came. An error if the file as it is
 /// now is not in force, or a camera does not run as it says.
 pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
-    let answer = match host.ask(&Request::get(&["config"]))? {
-        Ok(answer) => answer,
-        Err(problem) => {
-            bail!("{} answers {}: {}", host.url, status(&problem), printable(&problem.detail));
-        }
-    };
+    let answer = host.answer(&Request::get(&["config"]), Asked::nothing())?;
     if host.json {
         println!("{answer}");
     } else {
-        print!("{}", text(&answer));
+        anstream::print!("{}", text(&answer, Look::stdout()));
     }
     match deviations(&answer) {
         0 => Ok(()),
@@ -47,7 +42,7 @@ fn deviations(answer: &Value) -> usize {
     drifting + usize::from(!answer["refused"].is_null())
 }
 
-fn text(answer: &Value) -> String {
+fn text(answer: &Value, look: Look) -> String {
     let word = |value: &Value| printable(value.as_str().unwrap_or_default());
     let mut text = format!("in force since {}\n", word(&answer["applied"]));
     if let Value::Object(_) = &answer["refused"] {
@@ -66,7 +61,7 @@ fn text(answer: &Value) -> String {
     // One object a camera, with the members of its drift beside its name.
     let cameras: Vec<Value> = members(answer, "cameras").map(row).collect();
     if !cameras.is_empty() {
-        text += &entries(&cameras, &COLUMNS, "reason");
+        text += &entries(&cameras, &COLUMNS, "reason", look);
     }
     text
 }
@@ -131,7 +126,7 @@ gate    -         -           -     -
 yard    settings  eye         eye   2026-01-01T10:00:00.000Z
   reason: deployment 7, by ann; differs in settings.score
 ";
-        assert_eq!(text(&answer), expected);
+        assert_eq!(text(&answer, Look::PLAIN), expected);
         assert_eq!(deviations(&answer), 2);
     }
 }

@@ -9,8 +9,8 @@ use clap::Args;
 use ocelli_client::{Component, Problem, Request, StateHandover};
 use serde_json::{Map, Value};
 
-use super::host::{HostArgs, status};
-use super::table::{entries, lines, printable};
+use super::host::{Asked, HostArgs, status};
+use super::table::{Look, entries, lines, printable};
 use crate::config::OciReference;
 
 #[derive(Args)]
@@ -30,9 +30,10 @@ pub(super) struct DeployCommand {
     /// Keep the running version if the comparison's agreement is below this, 0 to 1.
     #[arg(long, value_name = "SHARE", requires = "shadow", value_parser = share)]
     threshold: Option<f64>,
-    /// Return when it has passed its probation; status 1 if it has not. Left out: when it is
-    /// active.
-    #[arg(long, value_parser = ["healthy"])]
+    /// Return when it is "healthy", the default of --wait: when it has passed its probation, with
+    /// status 1 if it has not. Left out: when it is "active".
+    #[arg(long, value_name = "STATE", value_parser = ["active", "healthy"],
+        num_args = 0..=1, default_missing_value = "healthy")]
     wait: Option<String>,
     /// The running version's state: "keep" it, and the running version if the new one refuses it;
     /// or start "fresh", without. Left out: as the host's config says.
@@ -50,9 +51,10 @@ pub(super) struct DeployCommand {
 pub(super) struct RollbackCommand {
     /// The session.
     session: String,
-    /// Return when it has passed its probation; status 1 if it has not. Left out: when it is
-    /// active.
-    #[arg(long, value_parser = ["healthy"])]
+    /// Return when it is "healthy", the default of --wait: when it has passed its probation, with
+    /// status 1 if it has not. Left out: when it is "active".
+    #[arg(long, value_name = "STATE", value_parser = ["active", "healthy"],
+        num_args = 0..=1, default_missing_value = "healthy")]
     wait: Option<String>,
     #[command(flatten)]
     host: HostArgs,
@@ -67,6 +69,11 @@ pub(super) struct DeploymentsCommand {
     limit: u32,
     #[command(flatten)]
     host: HostArgs,
+}
+
+/// Whether `--wait` is for the end of the probation.
+fn to_end(wait: Option<&str>) -> bool {
+    wait == Some("healthy")
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -119,9 +126,10 @@ impl DeployCommand {
             state,
             settings: settings.clone(),
         };
-        let wait = wait.is_some();
+        let wait = to_end(wait.as_deref());
         let answer = host.follow_deployment(session, &Request::deploy(session, &new), wait)?;
-        print_answer(session, host, answer)
+        let more = host.suggestion(Asked::session(session).pipeline(pipeline), &answer);
+        print_answer(session, host, answer, &more)
     }
 }
 
@@ -130,8 +138,9 @@ impl RollbackCommand {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, host, .. } = self;
         let request = Request::rollback(session);
-        let answer = host.follow_deployment(session, &request, self.wait.is_some())?;
-        print_answer(session, host, answer)
+        let answer = host.follow_deployment(session, &request, to_end(self.wait.as_deref()))?;
+        let more = host.suggestion(Asked::session(session), &answer);
+        print_answer(session, host, answer, &more)
     }
 }
 
@@ -139,19 +148,20 @@ impl DeploymentsCommand {
     /// Prints a table, or the answer as it came.
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let Self { session, limit, host } = self;
-        let list = host.list(&Request::deployments(session, *limit), "deployments")?;
-        if let Some(list) = list {
-            print!("{}", history(&list));
+        let request = Request::deployments(session, *limit);
+        if let Some(list) = host.list(&request, "deployments", Asked::session(session))? {
+            anstream::print!("{}", history(&list, Look::stdout()));
         }
         Ok(())
     }
 }
 
-/// Prints a deployment's record. An error if the host refused it.
+/// Prints a deployment's record. An error if the host refused it: `more` says what to do then.
 pub(super) fn print_answer(
     session: &str,
     host: &HostArgs,
     answer: Result<Value, Problem>,
+    more: &str,
 ) -> anyhow::Result<()> {
     // A deployment that was waited for may have ended otherwise.
     let answer = answer.map(|record| (lasts(&record), record));
@@ -177,7 +187,7 @@ pub(super) fn print_answer(
                 println!("{body}");
             }
             eprint!("{}", body.get("deployment").map(comparison).unwrap_or_default());
-            bail!("{}: {}", printable(session), refusal(&status(&problem), &body));
+            bail!("{}: {}{more}", printable(session), refusal(&status(&problem), &body));
         }
     }
     Ok(())
@@ -213,7 +223,7 @@ fn comparison(record: &Value) -> String {
         number("/errors"),
         number("/agreement")
     );
-    lines(&rows).for_each(|line| text += &format!("  {line}\n"));
+    lines(&rows, Look::PLAIN).iter().for_each(|line| text += &format!("  {line}\n"));
     if let Some(error) = at("/first_error").and_then(Value::as_str) {
         text += &format!("  first error: {}\n", printable(error));
     }
@@ -300,8 +310,8 @@ const COLUMNS: [(&str, &str); 9] = [
 ];
 
 /// Why one ended as it did stands below it.
-fn history(deployments: &[Value]) -> String {
-    entries(deployments, &COLUMNS, "reason")
+fn history(deployments: &[Value], look: Look) -> String {
+    entries(deployments, &COLUMNS, "reason", look)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use clap::Args;
 use ocelli_client::{Client, Error, Problem, Request};
 use serde_json::Value;
 
+use super::suggest::suggestion;
 use super::table::printable;
 
 /// Where the host listens unless its config says otherwise.
@@ -15,6 +16,53 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8001";
 
 /// The variable with the token.
 const TOKEN: &str = "OCELLI_TOKEN";
+
+/// The names in a request: a refusal may say that one of them does not exist.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    session: Option<&'a str>,
+    pipeline: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn nothing() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn session(session: &'a str) -> Self {
+        Self { session: Some(session), ..Self::default() }
+    }
+
+    pub(super) fn pipeline(self, pipeline: &'a str) -> Self {
+        Self { pipeline: Some(pipeline), ..self }
+    }
+
+    /// What to do after a refusal with this code; empty where its own words say all.
+    pub(super) async fn suggestion(self, client: &Client, code: &str) -> String {
+        let (name, list, key, command) = match (code, self) {
+            ("unknown_session", Self { session: Some(session), .. }) => {
+                (session, "sessions", "id", "sessions")
+            }
+            ("unknown_pipeline", Self { pipeline: Some(pipeline), .. }) => {
+                (pipeline, "pipelines", "name", "pipelines")
+            }
+            ("not_running", Self { session: Some(session), .. }) => {
+                return format!("; `ocelli logs {}` says why", printable(session));
+            }
+            ("no_queries", _) => return "; `ocelli command` may do".to_owned(),
+            _ => return String::new(),
+        };
+        // What there is instead is a help, and nothing is lost without it.
+        let Ok(mut answer) = client.ask(&Request::get(&[list])).await else { return String::new() };
+        let found = answer.get_mut(list).map(Value::take).unwrap_or_default();
+        let found = found.as_array().into_iter().flatten().filter_map(|one| one.get(key)?.as_str());
+        let names: Vec<String> = found.map(str::to_owned).collect();
+        match suggestion(name, &names) {
+            said if said.is_empty() => format!("; `ocelli {command}` lists them"),
+            said => said,
+        }
+    }
+}
 
 /// The host of a request, and the form of the answer.
 #[derive(Args)]
@@ -67,15 +115,6 @@ impl HostArgs {
         Ok(token.map(|token| token.trim().to_owned()).filter(|token| !token.is_empty()))
     }
 
-    /// The host's answer, or its refusal.
-    pub(super) fn ask(&self, request: &Request<'_>) -> anyhow::Result<Result<Value, Problem>> {
-        let client = self.client()?;
-        match block_on(client.ask(request))? {
-            Ok(answer) => Ok(Ok(answer)),
-            Err(error) => self.refused(error).map(Err),
-        }
-    }
-
     /// Asks for a deployment and follows it: each step that takes longer than a second is told on
     /// standard error. `to_end`: to the end of its probation, else until it is active.
     pub(super) fn follow_deployment(
@@ -88,6 +127,49 @@ impl HostArgs {
         match block_on(followed_deployment(&client, session, request, to_end))? {
             Ok(answer) => Ok(Ok(answer)),
             Err(error) => self.refused(error).map(Err),
+        }
+    }
+
+    /// The host's answer. Its refusal is an error that says what to do; with `--json` standard
+    /// output has it, too.
+    pub(super) fn answer(&self, request: &Request<'_>, asked: Asked<'_>) -> anyhow::Result<Value> {
+        let client = self.client()?;
+        match block_on(client.ask(request))? {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(block_on(self.explained(&client, error, asked))?),
+        }
+    }
+
+    /// Why a request failed, with what to do.
+    pub(super) async fn explained(
+        &self,
+        client: &Client,
+        error: Error,
+        asked: Asked<'_>,
+    ) -> anyhow::Error {
+        let problem = match self.refused(error) {
+            Ok(problem) => problem,
+            Err(error) => return error,
+        };
+        self.print_refusal(&problem);
+        let detail = if problem.detail.is_empty() {
+            format!("{} answers {}", self.url, status(&problem))
+        } else {
+            printable(&problem.detail)
+        };
+        anyhow!("{detail}{}", asked.suggestion(client, &problem.code).await)
+    }
+
+    /// What to do after a refusal; empty without one.
+    pub(super) fn suggestion(&self, asked: Asked<'_>, answer: &Result<Value, Problem>) -> String {
+        let (Err(problem), Ok(client)) = (answer, self.client()) else { return String::new() };
+        block_on(asked.suggestion(&client, &problem.code)).unwrap_or_default()
+    }
+
+    /// With `--json`, the refusal is the answer.
+    fn print_refusal(&self, problem: &Problem) {
+        if let (true, Ok(text)) = (self.json, serde_json::to_string(problem)) {
+            println!("{text}");
         }
     }
 
@@ -120,14 +202,9 @@ impl HostArgs {
         &self,
         request: &Request<'_>,
         key: &str,
+        asked: Asked<'_>,
     ) -> anyhow::Result<Option<Vec<Value>>> {
-        let mut body = match self.ask(request)? {
-            Ok(body) => body,
-            Err(problem) => {
-                let url = self.client()?.url(request)?;
-                bail!("{url} answers {}: {}", status(&problem), printable(&problem.detail));
-            }
-        };
+        let mut body = self.answer(request, asked)?;
         if self.json {
             println!("{body}");
             return Ok(None);

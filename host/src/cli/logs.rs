@@ -3,12 +3,13 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use ocelli_client::{Client, Error, Request};
 use serde::Deserialize;
 
-use super::host::{HostArgs, block_on};
+use super::follow::until_stopped;
+use super::host::{Asked, HostArgs, block_on};
 use super::table::printable;
 
 /// Between two looks at a log that has nothing new: soon enough for somebody who watches, and two
@@ -37,15 +38,18 @@ impl LogsCommand {
     pub(super) fn run(&self) -> anyhow::Result<()> {
         let client = self.host.client()?;
         let mut reader = LogReader::new(&client, &self.session, self.lines);
-        block_on(async {
-            let first = reader.next().await.map_err(|error| self.failed(error))?;
-            self.print(&first)?;
-            if self.follow { self.follow(&mut reader).await } else { Ok(()) }
-        })?
+        let printed = async {
+            match reader.next().await {
+                Ok(first) => self.print(&first)?,
+                Err(error) => return Err(self.failed(&client, error).await),
+            }
+            if self.follow { self.follow(&client, &mut reader).await } else { Ok(()) }
+        };
+        block_on(until_stopped(printed, None))?
     }
 
     /// Prints what comes, until the session is gone.
-    async fn follow(&self, reader: &mut LogReader<'_>) -> anyhow::Result<()> {
+    async fn follow(&self, client: &Client, reader: &mut LogReader<'_>) -> anyhow::Result<()> {
         let mut away = false;
         loop {
             match reader.following().await {
@@ -60,7 +64,7 @@ impl LogsCommand {
                     }
                     tokio::time::sleep(LOOK).await;
                 }
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.failed(client, error).await),
             }
         }
     }
@@ -80,11 +84,8 @@ impl LogsCommand {
         lines.and_then(|()| out.flush()).context("cannot print")
     }
 
-    fn failed(&self, error: Error) -> anyhow::Error {
-        match self.host.refused(error) {
-            Ok(problem) => anyhow!("{}: {}", printable(&self.session), printable(&problem.detail)),
-            Err(error) => error,
-        }
+    async fn failed(&self, client: &Client, error: Error) -> anyhow::Error {
+        self.host.explained(client, error, Asked::session(&self.session)).await
     }
 }
 

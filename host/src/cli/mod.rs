@@ -1,20 +1,27 @@
-//! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config.
+//! The command line. Exit status: 0 done, 1 failed, 2 wrong usage or config, 3 no host answered.
 
+mod analyze;
+mod asking;
 mod check;
 mod config;
 mod deployments;
+mod events;
+mod follow;
 mod host;
 mod import;
 mod logs;
 mod models;
 mod pipeline;
+mod pipelines;
 mod probe;
 mod sessions;
 mod shell;
+mod suggest;
 mod table;
 mod token;
 mod watch;
 mod webhook;
+mod words;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -57,6 +64,10 @@ enum Command {
     Import(import::ImportCommand),
     /// List the sessions of a running host.
     Sessions(host::HostArgs),
+    /// Restart the worker of a session, whatever its state.
+    Restart(sessions::SessionsArgs),
+    /// End a session. A camera of the config is back when the host restarts.
+    End(sessions::SessionsArgs),
     /// Show the config of a running host beside what runs. Exit status 1 where they differ, or
     /// where the file as it is now was refused.
     Config(host::HostArgs),
@@ -66,13 +77,25 @@ enum Command {
     Rollback(deployments::RollbackCommand),
     /// List what was deployed to a session, the newest first.
     Deployments(deployments::DeploymentsCommand),
-    /// Print a session's messages as they come, one on each line, until Ctrl-C.
+    /// Show what sessions do, until Ctrl-C: on a terminal a view that is drawn in its place, else
+    /// a line for each message.
     Watch(watch::WatchCommand),
+    /// Print what happened, the newest last, and with --follow what happens.
+    Events(events::EventsCommand),
     /// Print what a session logs.
     Logs(logs::LogsCommand),
     /// Try the webhooks of a config.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    /// Ask a session's pipeline a question, which changes nothing.
+    Query(asking::AskCommand),
+    /// Give a session's pipeline a command, which may change its state.
+    #[command(name = "command")]
+    Tell(asking::AskCommand),
+    /// Have single pictures analysed by a pipeline of a running host.
+    Analyze(analyze::AnalyzeCommand),
+    /// List the pipelines that have a name on a running host.
+    Pipelines(host::HostArgs),
     /// Make tokens for the API.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -97,13 +120,20 @@ pub fn run() -> ExitCode {
         Command::Probe(probe) => probe.run(),
         Command::Import(import) => import.run(),
         Command::Sessions(host) => sessions::print(&host),
+        Command::Restart(sessions) => sessions.restart(),
+        Command::End(sessions) => sessions.end(),
         Command::Config(host) => config::print(&host),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Watch(watch) => watch.run(),
+        Command::Events(events) => events.run(),
         Command::Logs(logs) => logs.run(),
         Command::Webhook(webhooks) => webhooks.run(),
+        Command::Query(query) => query.query(),
+        Command::Tell(command) => command.command(),
+        Command::Analyze(analyze) => analyze.run(),
+        Command::Pipelines(host) => pipelines::print(&host),
         Command::Token(tokens) => tokens.run(),
         Command::Models(models) => models.run(),
         Command::Pipeline(pipelines) => pipelines.run(),
@@ -124,7 +154,13 @@ pub fn run() -> ExitCode {
                 || error
                     .downcast_ref::<TelemetryError>()
                     .is_some_and(|e| matches!(e, TelemetryError::Filter { .. }));
-            ExitCode::from(if usage { 2 } else { 1 })
+            ExitCode::from(match error.downcast_ref::<ocelli_client::Error>() {
+                _ if usage => 2,
+                None | Some(ocelli_client::Error::Problem(_)) => 1,
+                Some(error) if error.is_transient() => 3,
+                // The address, the token or the certificates that were given.
+                Some(_) => 2,
+            })
         }
     }
 }

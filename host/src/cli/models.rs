@@ -17,7 +17,8 @@ use ocelli_protocol::shm::ALIGNMENT;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::{Value, json};
 
-use super::table::{lines, printable};
+use super::suggest::suggestion;
+use super::table::{Look, lines, printable};
 
 /// The form of a model's name, which is a folder's too.
 const NAME: &str =
@@ -188,12 +189,9 @@ fn inspect(what: &str, config: &Config, json: bool) -> anyhow::Result<()> {
             let own = problem.filter(|problem| problem.contains(&folder.display().to_string()));
             bail!("{}", own.collect::<Vec<_>>().join("\n  "));
         }
-        let known: Vec<_> = catalog.names().collect();
+        let known: Vec<String> = catalog.names().map(str::to_owned).collect();
         let directory = config.models.directory.display();
-        bail!(
-            "{what} is neither a file nor a model in {directory}; models there: {}",
-            known.join(", ")
-        );
+        bail!("{what} is neither a file nor a model in {directory}{}", suggestion(what, &known));
     };
     let path = Path::new(&entry.model.path);
     let found = (inspector.inspect(path)?, inspector.census(path)?);
@@ -439,7 +437,8 @@ fn print_line(value: &Value) -> anyhow::Result<()> {
 }
 
 fn print_table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> anyhow::Result<()> {
-    Ok(lines(rows).try_for_each(|line| writeln!(std::io::stdout(), "{line}"))?)
+    let lines = lines(rows, Look::stdout());
+    Ok(lines.iter().try_for_each(|line| writeln!(std::io::stdout(), "{line}"))?)
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! `ocelli sessions`: the sessions of a running host.
+//! `ocelli sessions`, `ocelli restart`, `ocelli end`: the sessions of a running host.
 
+use clap::Args;
+use hyper::Method;
 use ocelli_client::Request;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::host::HostArgs;
-use super::table::entries;
+use super::host::{Asked, HostArgs};
+use super::table::{Look, entries, printable};
 
 /// Columns of the table: heading, member of the session.
 const COLUMNS: [(&str, &str); 10] = [
@@ -20,13 +22,61 @@ const COLUMNS: [(&str, &str); 10] = [
     ("SOURCE", "source"),
 ];
 
+/// Sessions to do something with.
+#[derive(Args)]
+pub(super) struct SessionsArgs {
+    /// The session, or several.
+    #[arg(required = true, value_name = "SESSION")]
+    sessions: Vec<String>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
 /// Prints the sessions of a host: a table, or the answer as it came.
 pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
-    if let Some(mut list) = host.list(&Request::get(&["sessions"]), "sessions")? {
+    if let Some(mut list) = host.list(&Request::get(&["sessions"]), "sessions", Asked::nothing())? {
         list.iter_mut().for_each(name_drift);
-        print!("{}", entries(&list, &COLUMNS, "last_error"));
+        anstream::print!("{}", entries(&list, &COLUMNS, "last_error", Look::stdout()));
     }
     Ok(())
+}
+
+impl SessionsArgs {
+    /// Restarts the worker of each.
+    pub(super) fn restart(&self) -> anyhow::Result<()> {
+        self.each(
+            |session| Request::post(&["sessions", session, "restart"]),
+            |session, was| {
+                let state = was.get("state").and_then(Value::as_str).unwrap_or_default();
+                format!("{session}: its worker starts anew; it was {}", printable(state))
+            },
+        )
+    }
+
+    /// Ends each, and returns when their processes are gone.
+    pub(super) fn end(&self) -> anyhow::Result<()> {
+        let request = |session| Request::new(Method::DELETE, &["sessions", session]).patient();
+        self.each(request, |session, _| {
+            format!("{session}: ended; a camera of the config is back when the host restarts")
+        })
+    }
+
+    /// Stops at the first that is refused: what follows may have been meant otherwise, too.
+    fn each<'a>(
+        &'a self,
+        request: impl Fn(&'a str) -> Request<'a>,
+        line: impl Fn(&str, &Value) -> String,
+    ) -> anyhow::Result<()> {
+        for session in &self.sessions {
+            let answer = self.host.answer(&request(session), Asked::session(session))?;
+            match answer {
+                answer if !self.host.json => println!("{}", line(&printable(session), &answer)),
+                Value::Null => println!("{}", json!({"id": session, "state": "ended"})),
+                answer => println!("{answer}"),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Puts the kind of a session's drift in its place: `ocelli config` says the rest.
@@ -35,7 +85,6 @@ fn name_drift(session: &mut Value) {
         *drift = drift.get_mut("kind").map(Value::take).unwrap_or_default();
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,7 +106,7 @@ d;c      degraded  pipeline  -    p              0a1b        1m01s   2         -
   last error: no route to host
 ";
         sessions.iter_mut().for_each(name_drift);
-        assert_eq!(entries(&sessions, &COLUMNS, "last_error"), expected);
+        assert_eq!(entries(&sessions, &COLUMNS, "last_error", Look::PLAIN), expected);
     }
 
     #[test]

@@ -55,6 +55,7 @@ mod storage;
 mod streams;
 mod subscribers;
 mod substream;
+mod terminal;
 mod traces;
 mod webhooks;
 

@@ -44,7 +44,7 @@ impl PipelineBuildCommand {
 }
 
 /// A size for a person: `412 KB`, `18.5 MB`.
-pub(super) fn in_units(bytes: u64) -> String {
+pub(in crate::cli) fn in_units(bytes: u64) -> String {
     if bytes < 1_000_000 {
         format!("{} KB", bytes.div_ceil(1000))
     } else {

@@ -17,7 +17,8 @@ use super::super::deployments::{handover, lasts, print_answer, settings};
 use super::super::host::{HostArgs, block_on, followed_deployment};
 use super::super::logs::{LogReader, shown};
 use super::super::table::printable;
-use super::super::watch::{Rate, line};
+use super::super::watch::Rate;
+use super::super::words::line;
 use super::build::{build, in_units};
 use super::project::Project;
 use crate::util::watch::{FileStamp, Watch};
@@ -134,7 +135,7 @@ impl PipelineDevCommand {
             Err(error) => Err(self.host.refused(error)?),
         };
         *deployed = answer.as_ref().is_ok_and(lasts).then_some(digest);
-        print_answer(&self.session, &self.host, answer)
+        print_answer(&self.session, &self.host, answer, "")
     }
 
     /// The settings that are sent: those that were given; else none over a version of this project,

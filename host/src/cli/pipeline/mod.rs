@@ -15,6 +15,8 @@ mod tool;
 
 use clap::Subcommand;
 
+pub(super) use build::in_units;
+
 /// The commands about pipelines.
 #[derive(Subcommand)]
 pub(super) enum PipelineCommand {

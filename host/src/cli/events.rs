@@ -1,0 +1,302 @@
+//! `ocelli events`: what happened, and what happens.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
+
+use anyhow::Context;
+use anyhow::anyhow;
+use clap::Args;
+use ocelli_client::{Client, Error, Event, EventPage, Message, Request};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::follow::{ALL, Followed, Follower, Wish, until_stopped};
+use super::host::{Asked, HostArgs, block_on};
+use super::table::{FAINT, HEADING, Look, of_state, printable};
+use super::words::what;
+
+/// Events that are asked for at a time: the most that a host gives.
+const PAGE: u64 = 1000;
+
+/// Pages of the past that are searched for the last events of a kind: a second or two.
+const PAGES: usize = 50;
+
+#[derive(Args)]
+pub(super) struct EventsCommand {
+    /// The session. Left out: all of them.
+    session: Option<String>,
+    /// Go on with those that come, until Ctrl-C.
+    #[arg(long, short)]
+    follow: bool,
+    /// All that are stored behind this number; 0: from the first on. Left out: the last ones.
+    #[arg(long, value_name = "NUMBER", requires = "session")]
+    after: Option<u64>,
+    /// So many of the past.
+    #[arg(long, value_name = "COUNT", default_value_t = 20, conflicts_with = "after")]
+    lines: usize,
+    /// Of this kind alone; may be given several times.
+    #[arg(long = "kind", value_name = "KIND")]
+    kinds: Vec<String>,
+    /// About objects with this label alone; may be given several times.
+    #[arg(long = "label", value_name = "LABEL")]
+    labels: Vec<String>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+impl EventsCommand {
+    pub(super) fn run(&self) -> anyhow::Result<()> {
+        block_on(until_stopped(self.print(), None))?
+    }
+
+    async fn print(&self) -> anyhow::Result<()> {
+        let client = self.host.client()?;
+        let mut newest = BTreeMap::new();
+        match (&self.session, self.after) {
+            (Some(session), Some(after)) => {
+                let last = self.print_after(&client, session, after).await?;
+                newest.insert(session.clone(), last);
+            }
+            (Some(session), None) => {
+                let events = self.last_events(&client, session, &mut newest).await?;
+                self.print_each(&events)?;
+            }
+            (None, _) => {
+                let sessions = client.sessions().await;
+                let sessions = match sessions {
+                    Ok(sessions) => sessions,
+                    Err(error) => {
+                        return Err(self.host.explained(&client, error, Asked::nothing()).await);
+                    }
+                };
+                let mut events = Vec::new();
+                for session in sessions {
+                    events.extend(self.last_events(&client, &session.id, &mut newest).await?);
+                }
+                // RFC 3339 in UTC, all of one length: the order of the text is that of time.
+                events.sort_by(|one, other| one.time.cmp(&other.time));
+                let first = events.len().saturating_sub(self.lines);
+                self.print_each(events.get(first..).unwrap_or_default())?;
+            }
+        }
+        if self.follow { self.follow(newest).await } else { Ok(()) }
+    }
+
+    async fn follow(&self, newest: BTreeMap<String, u64>) -> anyhow::Result<()> {
+        let wish = match &self.session {
+            Some(session) => Wish { session: session.clone(), after: newest.get(session).copied() },
+            None => Wish { session: ALL.to_owned(), after: None },
+        };
+        let mut follower = Follower::new(&self.host, vec![wish], newest, false).await?;
+        loop {
+            match follower.next().await? {
+                Followed::Lost(why) => {
+                    eprintln!("ocelli: {}: {why}; trying again", self.host.url);
+                }
+                Followed::Message(message, _) => match *message {
+                    Message::Event(event) if self.wants(&event) => self.print_each(&[event])?,
+                    Message::Error(refusal) if refusal.code == "events_gone" => {
+                        eprintln!("ocelli: {}", printable(&refusal.message));
+                    }
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// Prints all behind a number; the number of the last.
+    async fn print_after(&self, client: &Client, session: &str, after: u64) -> anyhow::Result<u64> {
+        let mut place = Some(after);
+        let mut last = after;
+        while let Some(after) = place {
+            let page = self.page(client, session, after, PAGE).await?;
+            if let Some(gone) = page.gone {
+                eprintln!("ocelli: events {} to {} are no longer stored", gone.from, gone.to);
+            }
+            let wanted: Vec<Event> =
+                page.events.into_iter().filter(|event| self.wants(event)).collect();
+            self.print_each(&wanted)?;
+            place = page.next;
+            last = page.newest.max(last);
+        }
+        Ok(last)
+    }
+
+    /// The last events of a session that are wanted, and into `newest` the number of the last that
+    /// it has.
+    async fn last_events(
+        &self,
+        client: &Client,
+        session: &str,
+        newest: &mut BTreeMap<String, u64>,
+    ) -> anyhow::Result<VecDeque<Event>> {
+        let mut found = VecDeque::new();
+        let first = self.page(client, session, 0, 1).await?;
+        newest.insert(session.to_owned(), first.newest);
+        let mut end = first.newest;
+        for _ in 0..PAGES {
+            if found.len() >= self.lines || end < first.oldest || end == 0 {
+                break;
+            }
+            let start = end.saturating_sub(PAGE).max(first.oldest.saturating_sub(1));
+            let mut part = Vec::new();
+            let mut place = Some(start);
+            while let Some(after) = place.filter(|after| *after < end) {
+                let page = self.page(client, session, after, end - after).await?;
+                place = page.next;
+                part.extend(page.events.into_iter().filter(|event| self.wants(event)));
+            }
+            for event in part.into_iter().rev() {
+                found.push_front(event);
+            }
+            end = start;
+        }
+        let beyond = found.len().saturating_sub(self.lines);
+        found.drain(..beyond);
+        Ok(found)
+    }
+
+    async fn page(
+        &self,
+        client: &Client,
+        session: &str,
+        after: u64,
+        limit: u64,
+    ) -> anyhow::Result<EventPage> {
+        let mut request = Request::get(&["sessions", session, "events"])
+            .query("after", after.to_string())
+            .query("limit", limit.to_string());
+        // The host looks for one kind.
+        if let [kind] = self.kinds.as_slice() {
+            request = request.query("kind", kind.clone());
+        }
+        let answer = match client.ask(&request).await {
+            Ok(answer) => EventPage::deserialize(answer)
+                .map_err(|error| Error::InvalidAnswer(error.to_string())),
+            Err(error) => Err(error),
+        };
+        match answer {
+            Ok(page) => Ok(page),
+            Err(error) => {
+                let asked = Asked::session(session);
+                Err(self.host.explained(client, error, asked).await)
+            }
+        }
+    }
+
+    /// Whether the filters let it pass.
+    fn wants(&self, event: &Event) -> bool {
+        let of = |label: &str| {
+            event.detections.iter().any(|detection| detection.label == label)
+                || event.data.get("label").is_some_and(|named| named == label)
+        };
+        let kind = self.kinds.is_empty() || self.kinds.contains(&event.kind);
+        kind && (self.labels.is_empty() || self.labels.iter().any(|label| of(label)))
+    }
+
+    fn print_each<'a>(&self, events: impl IntoIterator<Item = &'a Event>) -> anyhow::Result<()> {
+        let mut out = anstream::stdout().lock();
+        let look = Look::stdout();
+        for event in events {
+            let line = if self.host.json {
+                let mut members = serde_json::to_value(event).context("writing an event")?;
+                // As on a WebSocket.
+                let typed = members.as_object_mut().ok_or_else(|| anyhow!("no object"))?;
+                typed.insert("type".into(), "event".into());
+                members.to_string()
+            } else {
+                line(event, self.session.is_none(), look)
+            };
+            match writeln!(out, "{line}") {
+                // Whoever reads has seen enough: `ocelli events | head`.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+                printed => printed.context("cannot print")?,
+            }
+        }
+        out.flush().context("cannot print")
+    }
+}
+
+/// One event for a person.
+fn line(event: &Event, with_session: bool, look: Look) -> String {
+    let time = event.time.replacen('T', " ", 1);
+    let session = if with_session { format!("{}  ", event.session) } else { String::new() };
+    let style = match event.data.get("state").and_then(Value::as_str) {
+        Some(state) if event.kind == "deployment" => of_state(state),
+        _ if event.data.get("raised").is_some_and(|raised| raised == true) => of_state("failed"),
+        _ => HEADING,
+    };
+    let what = printable(&what(event));
+    format!(
+        "{}  {}{:>6}  {}  {what}",
+        look.styled(FAINT, &printable(&time)),
+        printable(&session),
+        event.seq,
+        look.styled(style, &printable(&event.kind)),
+    )
+    .trim_end()
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(members: &Value) -> Event {
+        let mut event = json!({"session": "gate", "seq": 7, "time": "2026-11-22T02:16:29.798Z", "kind": "left",
+            "deployment": "0a", "detections": [], "data": {}});
+        for (key, value) in members.as_object().unwrap() {
+            event[key] = value.clone();
+        }
+        serde_json::from_value(event).unwrap()
+    }
+
+    fn asked(kinds: &[&str], labels: &[&str]) -> EventsCommand {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        EventsCommand {
+            session: None,
+            follow: false,
+            after: None,
+            lines: 20,
+            kinds: words(kinds),
+            labels: words(labels),
+            host: HostArgs::for_url("http://127.0.0.1:1"),
+        }
+    }
+
+    #[test]
+    fn filters_of_one_sort_add_up_and_of_both_sorts_narrow() {
+        let person =
+            json!([{"label": "person", "score": 0.5, "box": [1, 2, 3, 4], "attributes": {}}]);
+        let left = event(&json!({"detections": person}));
+        let counted = event(&json!({"kind": "counted", "data": {"label": "car"}}));
+        let passes = |kinds: &[&str], labels: &[&str]| {
+            let asked = asked(kinds, labels);
+            (asked.wants(&left), asked.wants(&counted))
+        };
+        assert_eq!(passes(&[], &[]), (true, true));
+        assert_eq!(passes(&["left", "counted"], &[]), (true, true));
+        assert_eq!(passes(&["left"], &[]), (true, false));
+        assert_eq!(passes(&[], &["car"]), (false, true));
+        assert_eq!(passes(&["left"], &["car"]), (false, false));
+    }
+
+    #[test]
+    fn an_event_is_one_line_that_moves_no_cursor() {
+        let told = |members: Value| line(&event(&members), true, Look::PLAIN);
+        let detections = json!([{"label": "dog\u{1b}", "score": 0.41, "box": [1, 2, 3, 4], "track": 7, "attributes": {}}]);
+        let start = "2026-11-22 02:16:29.798Z  gate       7";
+        assert_eq!(
+            told(json!({"detections": detections})),
+            format!("{start}  left  dog\u{fffd} 0.41 #7 [1 2 3 4]")
+        );
+        let alert = json!({"alert": "disk", "raised": false, "message": "12 % are free"});
+        let alert = told(json!({"kind": "alert", "data": alert}));
+        assert_eq!(alert, format!("{start}  alert  over: 12 % are free"));
+        let deployment = json!({"state": "aborted", "pipeline": "eye", "reason": "it\ntraps"});
+        let deployment = told(json!({"kind": "deployment", "data": deployment}));
+        assert_eq!(deployment, format!("{start}  deployment  eye aborted: it\u{fffd}traps"));
+        assert_eq!(told(json!({})), format!("{start}  left"));
+    }
+}
