@@ -4,6 +4,7 @@ mod analyze;
 mod asking;
 mod check;
 mod config;
+mod demo;
 mod deployments;
 mod events;
 mod follow;
@@ -52,6 +53,9 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_PATH)]
         config: PathBuf,
     },
+    /// Show what Ocelli does: a host of its own that watches a clip, or a camera or file that you
+    /// name, and its results. Needs no config and leaves nothing behind.
+    Demo(demo::DemoCommand),
     /// Check a config and all that it names: files, models, pipelines and their settings. Exit
     /// status 0: good; 1: something that it names is not; 2: the config itself is not.
     Check(check::CheckCommand),
@@ -116,6 +120,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve { config } => serve(&config),
+        Command::Demo(demo) => demo.run(),
         Command::Check(check) => check.run(),
         Command::Probe(probe) => probe.run(),
         Command::Import(import) => import.run(),

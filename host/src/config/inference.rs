@@ -72,8 +72,8 @@ pub struct InferenceConfig {
     /// Whether pipelines may load their own models (wasi:nn load). Such a model is an untrusted
     /// file that ONNX Runtime parses in the inference process.
     pub load: bool,
-    /// ONNX Runtime's shared library. Left out: the one that `./x setup` puts into the cache
-    /// folder.
+    /// ONNX Runtime's shared library. Left out: the one that came with the programs, or that
+    /// `./x setup` puts into the cache folder.
     #[schemars(length(min = 1))]
     pub library: Option<PathBuf>,
     /// Models to load and warm before the first camera starts. Others load when a pipeline asks for

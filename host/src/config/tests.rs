@@ -144,13 +144,13 @@ fn the_example_camera_of_the_shipped_config_is_valid_once_it_is_uncommented() {
 
 #[test]
 fn the_services_paths_stand_in_its_config() {
-    let Config { models, logs, store, inference, .. } = parsed(SERVICE);
-    let library = inference.library.unwrap();
-    for path in [&models.directory, &logs.directory, &store.directory, &library] {
+    let Config { models, logs, store, .. } = parsed(SERVICE);
+    for path in [&models.directory, &logs.directory, &store.directory] {
         assert!(path.is_absolute(), "{path:?}");
     }
     assert!(!UNIT.contains("OCELLI_"), "a path that `ocelli check` would not see");
-    for line in ["StateDirectory=ocelli", "LogsDirectory=ocelli", "config/service.toml"] {
+    let start = "ExecStart=/opt/ocelli/bin/ocelli serve --config /etc/ocelli/ocelli.toml";
+    for line in ["StateDirectory=ocelli", "LogsDirectory=ocelli", start] {
         assert!(UNIT.contains(line), "{line}");
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::compile::{ComponentSource, StoredComponent};
 use crate::config::{Config, OciReferenceError};
 use crate::util::folder::Folder;
+use crate::util::installed::Installation;
 
 /// The ending of a component's file.
 const ENDING: &str = ".wasm";
@@ -125,7 +126,8 @@ impl PipelineFolders {
     }
 
     fn all_folders(&self) -> impl Iterator<Item = PathBuf> {
-        std::iter::once(self.data.clone()).chain(built_in())
+        let built_in = Installation::find().map(|installation| installation.pipelines());
+        std::iter::once(self.data.clone()).chain(built_in)
     }
 }
 
@@ -154,13 +156,6 @@ pub(super) fn check_name(name: &str) -> Result<(), PipelineError> {
         return Err(PipelineError::NotAName(shown));
     }
     Ok(())
-}
-
-/// The folder of the built-in pipelines: `target/pipelines`, seen from the program in
-/// `target/release`.
-fn built_in() -> Option<PathBuf> {
-    let program = std::env::current_exe().ok()?;
-    program.parent().and_then(Path::parent).map(|target| target.join("pipelines"))
 }
 
 #[cfg(test)]

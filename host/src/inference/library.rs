@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use ocelli_inference::PINNED_VERSION as VERSION;
 
+use crate::util::installed::Installation;
+
 /// The digest of [`VERSION`]'s library for x86-64 Linux.
 const SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083";
 
@@ -17,21 +19,23 @@ pub struct Library {
     pub sha256: Option<String>,
 }
 
-/// Whether the library has to be the pinned one: it is where `./x setup` puts it, wherever its cache
-/// folder is.
+/// Whether the library has to be the pinned one: it is where a package or `./x setup` puts it,
+/// wherever the package or the cache folder is.
 pub fn is_pinned(chosen: Option<&Path>) -> bool {
     chosen.is_none_or(|path| path.ends_with(in_cache(Path::new(""))))
 }
 
-/// The operator's library, or the one that `./x setup` puts into the cache folder.
+/// The operator's library, or the one that came with the programs, or the one that `./x setup` puts
+/// into the cache folder.
 pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
-    let path = match chosen {
-        Some(path) => path.to_owned(),
+    let chosen = chosen.map(Path::to_owned);
+    let path = match chosen.or_else(|| Installation::find().as_ref().and_then(installed)) {
+        Some(path) => path,
         None => in_cache(&cache(|name| {
             std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
         })?),
     };
-    let sha256 = is_pinned(chosen).then(|| SHA256.to_owned());
+    let sha256 = is_pinned(Some(&path)).then(|| SHA256.to_owned());
     let path = path.canonicalize().with_context(|| {
         let shown = path.display();
         format!(
@@ -40,6 +44,11 @@ pub fn find(chosen: Option<&Path>) -> anyhow::Result<Library> {
     })?;
     let path = path.to_str().context("the path of ONNX Runtime is not UTF-8")?.to_owned();
     Ok(Library { path, sha256 })
+}
+
+/// The library of a package, where there is one.
+fn installed(installation: &Installation) -> Option<PathBuf> {
+    Some(in_cache(&installation.libraries())).filter(|path| path.is_file())
 }
 
 /// `$OCELLI_CACHE`, or `ocelli` in the user's cache folder.
@@ -60,6 +69,18 @@ fn in_cache(cache: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_package_brings_its_own_and_its_digest_is_checked() {
+        let root = tempfile::tempdir().unwrap();
+        let installation = Installation::at(root.path());
+        assert_eq!(installed(&installation), None);
+        let library = in_cache(&root.path().join("lib"));
+        std::fs::create_dir_all(library.parent().unwrap()).unwrap();
+        std::fs::write(&library, "").unwrap();
+        assert_eq!(installed(&installation), Some(library.clone()));
+        assert!(is_pinned(Some(&library)));
+    }
 
     #[test]
     fn the_cache_is_where_the_setup_puts_it() {

@@ -8,6 +8,7 @@ pub(crate) mod backoff;
 pub(crate) mod bucket;
 pub(crate) mod folder;
 pub(crate) mod http_client;
+pub(crate) mod installed;
 pub(crate) mod line;
 pub(crate) mod messages;
 pub(crate) mod packet_socket;

@@ -22,6 +22,7 @@ mod contamination;
 mod damaged;
 mod decode_device;
 mod delivery;
+mod demo;
 mod deploy;
 mod digests;
 mod documents;
