@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 use crate::{features, fuzz, process, programs, promtool, sdks, setup, skips, structure, ui};
+use crate::{features, fuzz, package, process, programs, sdks, setup, skips, structure, ui};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
@@ -59,6 +60,7 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
         bail!("tests did not run that {} does not allow", skips::LIST);
     }
     if status.success() && full && filter.is_empty() {
+        package::trial::run(workspace)?;
         return fuzz::run(workspace, None, FUZZ_S);
     }
     Ok(exit_code(status))

@@ -9,6 +9,7 @@ mod demo;
 mod features;
 mod fuzz;
 mod onnxruntime;
+mod package;
 #[cfg(test)]
 mod pages;
 mod process;
@@ -69,8 +70,9 @@ enum Task {
     /// Checks the format, runs clippy, warnings being errors, and holds the dependencies to
     /// deny.toml
     Lint,
-    /// Makes the packages of the SDKs in target/packages: a wheel and an npm tarball
-    Package,
+    /// Makes what users install in target/packages: a Debian package, an archive, a wheel, an OCI
+    /// image, and the SDKs of pipelines
+    Package(package::Packages),
     /// Builds everything and measures it
     Bench {
         /// Given to the bench program
@@ -117,7 +119,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Ui { screenshots: true } => ui::screenshots(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Ui { .. } => ui::build(&workspace).map(|()| ExitCode::SUCCESS),
         Task::Lint => checks::lint(&workspace),
-        Task::Package => sdks::package(&workspace).map(|()| ExitCode::SUCCESS),
+        Task::Package(packages) => package::run(&workspace, &packages).map(|()| ExitCode::SUCCESS),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),
         Task::Soak { arguments } => soak::run(&workspace, &arguments),

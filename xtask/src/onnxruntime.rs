@@ -11,10 +11,12 @@ use sha2::{Digest, Sha256};
 
 use crate::process;
 
-const VERSION: &str = "1.28.0";
-const WHEEL_SHA256: &str = "a166b78ee04f3a37fa1ef82034b6a3ce96d9684e582d4d30b296de83e9998bb5";
+pub(crate) const VERSION: &str = "1.28.0";
+pub(crate) const WHEEL_SHA256: &str =
+    "a166b78ee04f3a37fa1ef82034b6a3ce96d9684e582d4d30b296de83e9998bb5";
 const LIBRARY: &str = "libonnxruntime.so.1.28.0";
-const LIBRARY_SHA256: &str = "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083";
+pub(crate) const LIBRARY_SHA256: &str =
+    "aa4079d18f4ea7a5f3a94d80cd4bbe0f2740436626622d64d793803a20381083";
 
 /// Names one wheel whatever Python runs pip: the library in it does not depend on Python.
 const PIP_DOWNLOAD: [&str; 13] = [
@@ -52,6 +54,27 @@ pub(crate) fn is_installed(library: &Path) -> bool {
     verify(library, LIBRARY_SHA256).is_ok()
 }
 
+/// What of the wheel has to go with the library, to whomever it is given.
+pub(crate) const NOTICES: [&str; 2] = ["LICENSE", "ThirdPartyNotices.txt"];
+
+/// The library with its licence and the notices of its parts beside it.
+pub(crate) fn with_notices(python: &str) -> Result<PathBuf> {
+    let library = library()?;
+    if !is_installed(&library) {
+        install(&library, python)?;
+    }
+    if NOTICES.iter().any(|notice| !library.with_file_name(notice).is_file()) {
+        let folder = library.parent().context("the cache folder has no parent")?;
+        let wheel = unpacked_wheel(folder, python)?;
+        for notice in NOTICES {
+            let unpacked = wheel.path().join("onnxruntime").join(notice);
+            fs::rename(&unpacked, folder.join(notice))
+                .with_context(|| format!("the wheel's {notice}"))?;
+        }
+    }
+    Ok(library)
+}
+
 /// Downloads the library to `library`, with `python -m pip`, unless another process has done so
 /// meanwhile.
 pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
@@ -68,7 +91,15 @@ pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
     if is_installed(library) {
         return Ok(());
     }
-    // In the cache folder, so that the last step is a rename within one file system.
+    let work = unpacked_wheel(folder, python)?;
+    let unpacked = work.path().join("onnxruntime/capi").join(LIBRARY);
+    verify(&unpacked, LIBRARY_SHA256)?;
+    fs::rename(&unpacked, library).with_context(|| format!("cannot write {}", library.display()))
+}
+
+/// The wheel, downloaded, checked and unpacked in a folder of its own in `folder`, so that the last
+/// step is a rename within one file system.
+fn unpacked_wheel(folder: &Path, python: &str) -> Result<tempfile::TempDir> {
     let work = tempfile::tempdir_in(folder)
         .with_context(|| format!("cannot write in {}", folder.display()))?;
     let mut pip = Command::new(python);
@@ -86,9 +117,7 @@ pub(crate) fn install(library: &Path, python: &str) -> Result<()> {
     process::run(
         Command::new(python).args(["-m", "zipfile", "-e"]).args([wheel.as_path(), work.path()]),
     )?;
-    let unpacked = work.path().join("onnxruntime/capi").join(LIBRARY);
-    verify(&unpacked, LIBRARY_SHA256)?;
-    fs::rename(&unpacked, library).with_context(|| format!("cannot write {}", library.display()))
+    Ok(work)
 }
 
 fn the_wheel(folder: &Path) -> Result<PathBuf> {

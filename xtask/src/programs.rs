@@ -43,6 +43,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     note_digests(workspace)
 }
 
+/// The programs that make up the product.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.into_iter().chain([COMPILER])
+}
+
 /// A cargo command on the workspace as a whole, whose features are the same whatever part of it is
 /// built.
 pub(crate) fn release(workspace: &Workspace, subcommand: &str) -> Command {
@@ -71,7 +76,7 @@ pub(crate) fn compiler(workspace: &Workspace, subcommand: &str) -> Command {
 /// Writes `target/programs.sha256`: which files are the product, as `sha256sum` would write it. The
 /// tests hold what they run against it.
 fn note_digests(workspace: &Workspace) -> Result<()> {
-    let programs = PROGRAMS.into_iter().chain([COMPILER]).map(|name| format!("release/{name}"));
+    let programs = names().map(|name| format!("release/{name}"));
     let names = pipelines(&workspace.root().join("guest-pipeline"))?;
     let pipelines = names.iter().map(|name| format!("pipelines/{name}.wasm"));
     let mut lines = String::new();

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::package::cleared;
 use crate::workspace::Workspace;
 use crate::{client_packages, process, setup};
 
@@ -64,41 +65,33 @@ fn unittest(place: &Path, path: &str) -> Command {
     python
 }
 
-/// Makes the wheels and the npm tarballs of SDKs and clients in `target/packages`. Each holds the contract,
-/// to which a link leads in the repository.
-pub(crate) fn package(workspace: &Workspace) -> Result<()> {
+/// Makes the wheels and the npm tarballs of SDKs and clients in the folder `packages`. Each SDK
+/// holds the contract, to which a link leads in the repository.
+pub(crate) fn package(workspace: &Workspace, packages: &Path) -> Result<()> {
     setup::for_the_dashboard()?;
     let python = setup::python_with_pip()?;
-    let packages = workspace.target().join("packages");
-    match fs::remove_dir_all(&packages) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", packages.display()));
-        }
-        _ => {}
-    }
-    let stage = packages.join("stage");
+    let stage = packages.join("stage/sdks");
+    cleared(&stage)?;
     process::step("packing the SDK for Python", || {
         let source = copied(&workspace.root().join(PYTHON), &stage.join("python"))?;
         let mut pip = Command::new(python);
         pip.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-input"]);
-        pip.arg("--disable-pip-version-check").arg("--wheel-dir").arg(&packages).arg(source);
+        pip.arg("--disable-pip-version-check").arg("--wheel-dir").arg(packages).arg(source);
         process::run(&mut pip).context("cannot make the wheel; it takes a network")?;
-        let wheel = packed(&packages, "whl")?;
+        let wheel = packed(packages, "ocelli_sdk", "whl")?;
         let list = Command::new(python).args(["-m", "zipfile", "--list"]).arg(&wheel).output();
         holds_the_contract(&wheel, &list?.stdout)
     })?;
     process::step("packing the SDK for JavaScript", || {
         let source = copied(&workspace.root().join(JAVASCRIPT), &stage.join("js"))?;
         let mut npm = Command::new("npm");
-        npm.current_dir(source).args(["pack", "--silent", "--pack-destination"]).arg(&packages);
+        npm.current_dir(source).args(["pack", "--silent", "--pack-destination"]).arg(packages);
         process::run(&mut npm)?;
-        let tarball = packed(&packages, "tgz")?;
+        let tarball = packed(packages, "ocelli-sdk", "tgz")?;
         let list = Command::new("tar").arg("-tzf").arg(&tarball).output();
         holds_the_contract(&tarball, &list?.stdout)
     })?;
-    client_packages::package(workspace, &packages, &stage)?;
-    fs::remove_dir_all(&stage).with_context(|| format!("cannot remove {}", stage.display()))?;
-    eprintln!("==> the packages are in {}", packages.display());
+    client_packages::package(workspace, packages, &stage)?;
     Ok(())
 }
 
@@ -121,12 +114,15 @@ fn copied(from: &Path, to: &Path) -> Result<PathBuf> {
     Ok(to.to_path_buf())
 }
 
-/// The one file of a folder whose name ends so.
-fn packed(folder: &Path, extension: &str) -> Result<PathBuf> {
+/// The file of a folder whose name begins and ends so.
+fn packed(folder: &Path, name: &str, extension: &str) -> Result<PathBuf> {
     let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
     let found: Vec<PathBuf> = files.collect::<Result<Vec<_>>>()?;
-    let ends_so = |path: &PathBuf| path.extension() == Some(OsStr::new(extension));
-    found.into_iter().find(ends_so).with_context(|| format!("there is no .{extension}"))
+    let is_it = |path: &PathBuf| {
+        let begins = path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name));
+        begins && path.extension() == Some(OsStr::new(extension))
+    };
+    found.into_iter().find(is_it).with_context(|| format!("there is no {name}*.{extension}"))
 }
 
 fn holds_the_contract(package: &Path, list: &[u8]) -> Result<()> {

@@ -66,10 +66,40 @@ const TO_TEST: &[Need] = &[
     need(BROWSER, &[BROWSER, "--version"]),
 ];
 
+/// What packing takes: `nasm` for FFmpeg's decoders, `mmdebstrap` for the image's libc.
+const TO_PACKAGE: &[Need] = &[
+    need("git", &["git", "--version"]),
+    need("dpkg-dev", &["dpkg-shlibdeps", "--version"]),
+    need("mmdebstrap", &["mmdebstrap", "--version"]),
+    need("nasm", &["nasm", "--version"]),
+    need("patchelf", &["patchelf", "--version"]),
+    need("python3", &[SYSTEM_PYTHON, "--version"]),
+    need("zlib1g-dev", &["pkg-config", "--exists", "zlib"]),
+    need("zstd", &["zstd", "--version"]),
+];
+
 /// Installs what `./x build` and `./x lint` need and the machine lacks.
 pub(crate) fn for_building() -> Result<()> {
     packages(TO_BUILD.iter())?;
     wasm_target()
+}
+
+/// Installs what `./x package` needs and the machine lacks.
+pub(crate) fn for_packaging() -> Result<()> {
+    packages(TO_PACKAGE.iter().chain(TO_BUILD).chain(TO_BUILD_UI))
+}
+
+/// What trying packages in bare systems takes.
+const TO_TRY_PACKAGES: &[Need] = &[
+    need("debootstrap", &["debootstrap", "--version"]),
+    need("lintian", &["lintian", "--version"]),
+    need("python3-venv", &[SYSTEM_PYTHON, "-c", "import ensurepip"]),
+    need("skopeo", &["skopeo", "--version"]),
+];
+
+/// Installs what the trial of the packages needs and the machine lacks.
+pub(crate) fn for_trying_packages() -> Result<()> {
+    packages(TO_TRY_PACKAGES.iter())
 }
 
 /// Installs what `./x ui` and `./x lint` need and the machine lacks.

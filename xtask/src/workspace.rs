@@ -22,6 +22,7 @@ pub(crate) struct Workspace {
 #[derive(Debug, Deserialize)]
 struct Package {
     name: String,
+    version: String,
     targets: Vec<Target>,
 }
 
@@ -43,6 +44,12 @@ impl Workspace {
     /// The names of the workspace's crates.
     pub(crate) fn members(&self) -> impl Iterator<Item = &str> {
         self.packages.iter().map(|package| package.name.as_str())
+    }
+
+    /// The version of the product.
+    pub(crate) fn version(&self) -> &str {
+        let host = self.packages.iter().find(|package| package.name == "ocelli");
+        host.map_or("0.0.0", |host| &host.version)
     }
 
     /// The root files of all libraries and programs, each with the name of its crate.

@@ -1,0 +1,31 @@
+#!/bin/sh
+# The image's root, read-only, as its user: rootless.sh ROOT
+set -eu
+root=$1
+mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/tmp"
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+# What an engine gives: volumes, and a /tmp.
+for folder in tmp var/lib/ocelli var/log/ocelli; do
+    mount -t tmpfs -o mode=0700,uid=65532,gid=65532 none "$root/$folder"
+done
+as_user() {
+    chroot --userspec=65532:65532 "$root" "$@"
+}
+export HOME=/var/lib/ocelli TMPDIR=/tmp PATH=/usr/bin:/bin:/usr/sbin:/sbin
+began=$(date +%s.%N)
+as_user /usr/bin/ocelli demo --seconds 3
+awk -v a="$began" -v b="$(date +%s.%N)" 'BEGIN { printf "image: the demo ran with a read-only root in %.1f s\n", b - a }'
+as_user /usr/bin/ocelli serve --config /etc/ocelli/ocelli.toml >/dev/null 2>&1 &
+host=$!
+tries=0
+while ! as_user /usr/bin/ocelli sessions --json >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    [ $tries -lt 300 ] || { echo 'the health check does not succeed'; exit 1; }
+    sleep 0.1
+done
+echo 'image: the health check succeeds'
+kill "$host"
+wait "$host"
