@@ -18,7 +18,8 @@ export HOME=/var/lib/ocelli TMPDIR=/tmp PATH=/usr/bin:/bin:/usr/sbin:/sbin
 began=$(date +%s.%N)
 as_user /usr/bin/ocelli demo --seconds 3
 awk -v a="$began" -v b="$(date +%s.%N)" 'BEGIN { printf "image: the demo ran with a read-only root in %.1f s\n", b - a }'
-as_user /usr/bin/ocelli serve --config /etc/ocelli/ocelli.toml >/dev/null 2>&1 &
+# Not through the function: its process is to be the host's.
+chroot --userspec=65532:65532 "$root" /usr/bin/ocelli serve --config /etc/ocelli/ocelli.toml >/dev/null 2>&1 &
 host=$!
 tries=0
 while ! as_user /usr/bin/ocelli sessions --json >/dev/null 2>&1; do

@@ -2,7 +2,7 @@
 # Tries the packages of a folder as a user would, each in a bare Debian: installs, runs `ocelli demo`
 # to its first result, upgrades under a running host, removes, purges. Prints what each took.
 #
-#   trial.sh PACKAGES WORK [deb|tar|wheel|image|ubuntu]...
+#   trial.sh PACKAGES WORK [deb|systemd|tar|ubuntu|wheel|image]...
 #
 # Root, debootstrap and Debian's archive are needed. WORK keeps the bare systems for the next time.
 set -eu
@@ -11,7 +11,7 @@ packages=$(cd "$1" && pwd)
 mkdir -p "$2"
 work=$(cd "$2" && pwd)
 shift 2
-[ $# -gt 0 ] || set -- deb tar wheel image
+[ $# -gt 0 ] || set -- deb systemd tar ubuntu wheel image
 
 say() { printf '%s\n' "$*"; }
 fail() {
@@ -65,6 +65,7 @@ since() { awk -v a="$1" -v b="$(now)" 'BEGIN { printf "%.1f", b - a }'; }
 demo() {
     folder=$1 what=$2
     shift 2
+    : >"$work/demo.out"
     began=$(now)
     # Its first line with a rate is its first result; the demo then ends by itself.
     inside "$folder" "$@" demo --seconds 3 >"$work/demo.out" 2>"$work/demo.err" &
@@ -88,17 +89,33 @@ listed() {
         -o -path ./var/cache -o -path ./var/log -o -path ./var/lib/apt -o -path ./run -o -path ./root \) -prune -o -print | sort)
 }
 
+# A package, and one of an older version: the same files under a lower number.
+two_versions() {
+    cp "$1" "$2/new.deb"
+    rm -rf "$work/old"
+    dpkg-deb -R "$1" "$work/old"
+    sed -i 's/^Version: .*/Version: 0.0.1/' "$work/old/DEBIAN/control"
+    dpkg-deb --root-owner-group -Znone -b "$work/old" "$2/old.deb" >/dev/null
+    rm -rf "$work/old"
+}
+
+# A camera on the clip that the package brings.
+camera() {
+    cat <<'CONFIG'
+[[cameras]]
+id = "kept"
+source = "file:/usr/lib/ocelli/demo/bikes.mp4"
+pace = "realtime"
+repeat = true
+pipeline = "object-detect"
+CONFIG
+}
+
 try_deb() {
     root=$work/deb
     bare bookworm "$root"
     deb=$(ls "$packages"/ocelli_*_amd64.deb)
-    cp "$deb" "$root/tmp/new.deb"
-    # An older version: the same files under a lower number.
-    rm -rf "$work/old"
-    dpkg-deb -R "$deb" "$work/old"
-    sed -i 's/^Version: .*/Version: 0.0.1/' "$work/old/DEBIAN/control"
-    dpkg-deb --root-owner-group -Znone -b "$work/old" "$root/tmp/old.deb" >/dev/null
-    rm -rf "$work/old"
+    two_versions "$deb" "$root/tmp"
     inside "$root" apt-get -q update >"$work/apt.log" 2>&1 || fail "apt-get update: see $work/apt.log"
     # What it depends on stays when it is removed; only what is its own is to go.
     inside "$root" apt-get -qy install --no-install-recommends adduser >>"$work/apt.log" 2>&1
@@ -113,14 +130,7 @@ try_deb() {
         '/var/log/ocelli ocelli:ocelli 700'; do
         grep -qxF "$line" "$work/stat" || fail "deb: not '$line': $(cat "$work/stat")"
     done
-    inside "$root" sh -c 'cat >>/etc/ocelli/ocelli.toml && chmod 0640 /etc/ocelli/ocelli.toml' <<'CONFIG'
-[[cameras]]
-id = "kept"
-source = "file:/usr/lib/ocelli/demo/bikes.mp4"
-pace = "realtime"
-repeat = true
-pipeline = "object-detect"
-CONFIG
+    camera >>"$root/etc/ocelli/ocelli.toml"
     inside "$root" setpriv --reuid ocelli --regid ocelli --clear-groups ocelli check --config /etc/ocelli/ocelli.toml ||
         fail "deb: the config is not good"
     # A host with a camera runs on while its files are replaced, and the new one takes over its data.
@@ -139,6 +149,43 @@ CONFIG
     ! grep -q ocelli "$root/etc/passwd" "$root/etc/group" || fail "deb: purging left the user"
     ! [ -e "$root/var/log/ocelli" ] || fail "deb: purging left logs"
     say "deb: installed, upgraded under a running host, removed, purged: nothing is left"
+}
+
+# The service under systemd, where a container of it can be booted.
+try_systemd() {
+    if ! command -v systemd-nspawn >/dev/null; then
+        say 'SKIPPED: the service under systemd: there is no systemd-nspawn'
+        return 0
+    fi
+    root=$work/systemd
+    bare bookworm "$root"
+    mkdir -p "$root/trial"
+    two_versions "$(ls "$packages"/ocelli_*_amd64.deb)" "$root/trial"
+    camera >"$root/trial/cameras.toml"
+    cp "$(dirname "$0")/systemd.sh" "$root/trial/inside.sh"
+    inside "$root" apt-get -q update >"$work/apt.log" 2>&1 || fail "apt-get update: see $work/apt.log"
+    depends=$(dpkg-deb -f "$root/trial/new.deb" Depends | sed 's/([^)]*)//g; s/,/ /g')
+    # Names alone, each a word.
+    # shellcheck disable=SC2086
+    inside "$root" apt-get -qy install --no-install-recommends systemd-sysv dbus $depends >>"$work/apt.log" 2>&1 ||
+        fail "systemd: see $work/apt.log"
+    cat >"$root/etc/systemd/system/trial.service" <<'UNIT'
+[Service]
+Type=oneshot
+Environment=DEBIAN_FRONTEND=noninteractive
+ExecStart=/bin/sh /trial/inside.sh
+ExecStopPost=/bin/systemctl --no-block poweroff
+UNIT
+    mkdir -p "$root/etc/systemd/system/multi-user.target.wants"
+    ln -sf ../trial.service "$root/etc/systemd/system/multi-user.target.wants/trial.service"
+    timeout 300 systemd-nspawn --quiet --register=no --directory="$root" --boot \
+        >"$work/systemd.log" 2>&1 || true
+    if [ ! -f "$root/trial/log" ]; then
+        say "SKIPPED: the service under systemd: it does not boot here: $(tail -n 1 "$work/systemd.log")"
+        return 0
+    fi
+    [ -f "$root/trial/result" ] || fail "systemd: $(tail -n 60 "$root/trial/log")"
+    say 'systemd: started by the install, restarted once by the upgrade, stopped by the removal'
 }
 
 # The archive: in a bare system, without its package manager: try_tar SUITE
@@ -205,6 +252,7 @@ try_image() {
 for what in "$@"; do
     case $what in
     deb) try_deb ;;
+    systemd) try_systemd ;;
     tar) try_tar bookworm ;;
     ubuntu) try_tar noble ;;
     wheel) try_wheel ;;

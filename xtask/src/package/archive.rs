@@ -31,8 +31,8 @@ pub(crate) fn make(product: &Product<'_>, parts: &Parts, ffmpeg: &Ffmpeg) -> Res
         stage::copy(&text, &root.join(licence), stage::FILE)?;
     }
     let archive = product.out.join(format!("{name}.tar.zst"));
-    // 19: the strongest level that readers need no more memory for than usual.
-    pack(product, &Tree::all(&folder), &archive, &["zstd", "-19", "-q", "-T1", "--no-progress"])?;
+    // 15: stronger levels take three times as long for a few percent.
+    pack(product, &Tree::all(&folder), &archive, &["zstd", "-15", "-q", "-T1", "--no-progress"])?;
     told(&archive)
 }
 

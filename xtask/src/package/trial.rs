@@ -15,7 +15,7 @@ use crate::{onnxruntime, process, setup};
 const TRIAL: &str = "tests/packages/trial.sh";
 
 /// Checkers of wheels and parts lists, from PyPI.
-const CHECKERS: [&str; 2] = ["twine==6.2.0", "cyclonedx-python-lib[json-validation]==11.5.0"];
+const CHECKERS: [&str; 2] = ["twine==7.0.0", "cyclonedx-python-lib[json-validation]==11.12.0"];
 
 /// Holds a parts list to the format's own schema.
 const VALIDATE: &str = "
