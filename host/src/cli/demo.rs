@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use ocelli_client::{Client, Request};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
@@ -212,7 +212,10 @@ impl Demo {
     /// Whether the host answers and has the camera.
     async fn runs(&self, client: &Client) -> anyhow::Result<bool> {
         match client.ask(&Request::get(&["sessions"])).await {
-            Ok(answer) => Ok(answer["sessions"].as_array().is_some_and(|list| !list.is_empty())),
+            Ok(answer) => {
+                let sessions = answer.get("sessions").and_then(Value::as_array);
+                Ok(sessions.is_some_and(|sessions| !sessions.is_empty()))
+            }
             Err(error) if error.is_transient() => Ok(false),
             Err(error) => Err(error.into()),
         }
@@ -240,15 +243,20 @@ fn config(
     folder: &Path,
 ) -> anyhow::Result<Value> {
     let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
-    let mut settings = json!({ "score": 0.4, "max_results_per_second": 10 });
-    let mut camera = json!({ "id": CAMERA, "source": source, "pipeline": "object-detect" });
+    let mut settings = Map::new();
+    settings.insert("score".into(), 0.4.into());
+    settings.insert("max_results_per_second".into(), 10.into());
     if bundled {
-        settings["labels"] = json!(LABELS);
+        settings.insert("labels".into(), json!(LABELS));
     }
-    camera["settings"] = settings;
+    let mut camera = Map::new();
+    camera.insert("id".into(), CAMERA.into());
+    camera.insert("source".into(), source.into());
+    camera.insert("pipeline".into(), "object-detect".into());
+    camera.insert("settings".into(), settings.into());
     if source.starts_with("file:") {
-        camera["pace"] = "realtime".into();
-        camera["repeat"] = true.into();
+        camera.insert("pace".into(), "realtime".into());
+        camera.insert("repeat".into(), true.into());
     }
     Ok(json!({
         "server": { "listen": listen },

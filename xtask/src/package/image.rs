@@ -74,9 +74,16 @@ pub(crate) fn make(product: &Product<'_>, parts: &Parts, ffmpeg: &Ffmpeg) -> Res
         "layers": layers.iter().map(layer).collect::<Vec<_>>(),
     });
     let manifest = blob(&blobs, &manifest)?;
-    let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
-    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": product.version });
-    let index = json!({ "schemaVersion": 2, "manifests": [entry] });
+    let (digest, size) = manifest;
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": format!("sha256:{digest}"),
+            "size": size,
+            "annotations": { "org.opencontainers.image.ref.name": product.version },
+        }],
+    });
     stage::write(&layout.join("index.json"), &index.to_string(), stage::FILE)?;
     let version = json!({ "imageLayoutVersion": "1.0.0" }).to_string();
     stage::write(&layout.join("oci-layout"), &version, stage::FILE)?;

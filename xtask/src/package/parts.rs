@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::crates::{self, Crate};
 use super::{Product, cleared, ffmpeg, stage};
@@ -143,19 +143,22 @@ fn of_dashboard(product: &Product<'_>) -> Result<Vec<Part>> {
     npm.current_dir(&folder).args(["ci", "--omit=dev", "--ignore-scripts", "--no-audit"]);
     process::output(npm.arg("--no-fund")).context("the licences of the dashboard's libraries")?;
     let lock: Value = serde_json::from_str(&stage::read(&folder.join("package-lock.json"))?)?;
-    let packages = lock["packages"].as_object().context("a lock file has packages")?;
+    let packages = lock.get("packages").and_then(Value::as_object);
+    let packages = packages.context("a lock file has packages")?;
+    let is_dev = |one: &Value| one.get("dev").is_some_and(|dev| dev == true);
     let shipped = packages.iter().filter(|(path, one)| {
-        path.starts_with("node_modules/") && one["dev"] != true && folder.join(path).is_dir()
+        path.starts_with("node_modules/") && !is_dev(one) && folder.join(path).is_dir()
     });
     let part = |(path, one): (&String, &Value)| {
         let name = path.trim_start_matches("node_modules/");
-        let version = one["version"].as_str().unwrap_or_default();
+        let text = |key| one.get(key).and_then(Value::as_str);
+        let version = text("version").unwrap_or_default();
         Ok(Part {
             name: name.to_owned(),
             version: version.to_owned(),
             kind: "library",
             purl: Some(format!("pkg:npm/{}@{version}", name.replace('@', "%40"))),
-            licence: one["license"].as_str().map(str::to_owned),
+            licence: text("license").map(str::to_owned),
             sha256: None,
             texts: texts_in(&folder.join(path))?,
         })
@@ -263,22 +266,26 @@ impl Part {
     }
 
     fn component(&self) -> Value {
-        let mut component = json!({
-            "type": self.kind,
-            "bom-ref": self.reference(),
-            "name": self.name,
-            "version": self.version,
-        });
+        let mut component = Map::new();
+        for (key, text) in [
+            ("type", self.kind),
+            ("bom-ref", &self.reference()),
+            ("name", &self.name),
+            ("version", &self.version),
+        ] {
+            component.insert(key.into(), text.into());
+        }
         if let Some(licence) = &self.licence {
-            component["licenses"] = json!([{ "expression": licence }]);
+            component.insert("licenses".into(), json!([{ "expression": licence }]));
         }
         if let Some(sha256) = &self.sha256 {
-            component["hashes"] = json!([{ "alg": "SHA-256", "content": sha256 }]);
+            let hashes = json!([{ "alg": "SHA-256", "content": sha256 }]);
+            component.insert("hashes".into(), hashes);
         }
         if let Some(purl) = &self.purl {
-            component["purl"] = purl.clone().into();
+            component.insert("purl".into(), purl.as_str().into());
         }
-        component
+        component.into()
     }
 }
 
