@@ -17,6 +17,14 @@ running() {
         sleep 0.2
     done
 }
+answers() {
+    tries=0
+    while ! ocelli sessions --json >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        [ $tries -lt 300 ] || fail 'the host does not answer'
+        sleep 0.2
+    done
+}
 pid() { systemctl show --property=MainPID --value ocelli; }
 
 # What keeps services from being started in the other trials.
@@ -24,6 +32,8 @@ rm -f /usr/sbin/policy-rc.d
 dpkg -i /trial/old.deb
 systemctl is-active ocelli || fail 'installing did not start the service'
 systemctl is-enabled ocelli || fail 'installing did not enable the service'
+# Until it listens, it does not know the signal of a reload.
+answers
 cat /trial/cameras.toml >>/etc/ocelli/ocelli.toml
 systemctl reload ocelli
 running 'after the first install'
@@ -33,8 +43,6 @@ running 'after the upgrade'
 after=$(pid)
 [ "$before" != "$after" ] || fail 'the upgrade did not restart the service'
 [ "$(systemctl show --property=NRestarts --value ocelli)" = 0 ] || fail 'the service fell over'
-started=$(journalctl -u ocelli --no-pager -o cat | grep -c 'starting version\|Started ocelli' || true)
-echo "starts in the journal: $started"
 dpkg -r ocelli
 ! systemctl is-active ocelli || fail 'removing did not stop the service'
 dpkg -P ocelli

@@ -6,8 +6,9 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{features, fuzz, process, programs, promtool, sdks, setup, skips, structure, ui};
-use crate::{features, fuzz, package, process, programs, sdks, setup, skips, structure, ui};
+use crate::{
+    features, fuzz, package, process, programs, promtool, sdks, setup, skips, structure, ui,
+};
 
 /// Tells the tests that they are to run their long loops whole.
 const DEPTH: (&str, &str) = ("OCELLI_TEST_DEPTH", "full");
