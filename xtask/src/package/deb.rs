@@ -116,7 +116,8 @@ fn depends(product: &Product<'_>, home: &Path) -> Result<String> {
     stage::write(&work.join("debian/control"), control, stage::FILE)?;
     let mut tool = product.command("dpkg-shlibdeps");
     tool.current_dir(&work).arg("-O").arg(format!("-l{}", home.join("lib").display()));
-    for (_, program) in stage::files(&home.join("bin"))? {
+    let programs = stage::files(&home.join("bin"))?.into_iter();
+    for (_, program) in programs.filter(|(_, path)| path.is_file()) {
         tool.arg(format!("-e{}", program.display()));
     }
     for (_, folder) in stage::files(&home.join("lib"))? {

@@ -52,8 +52,19 @@ pub(crate) fn installation(
     copy(&product.onnxruntime, &root.join("lib").join(folder).join(library), FILE)?;
     match ffmpeg {
         Some(ffmpeg) => with_ffmpeg(root, ffmpeg),
-        None => Ok(()),
+        None => stand_ins(&product.built.join("release"), root),
     }
+}
+
+/// The stand-ins for libraries that the system's FFmpeg would load; an older build has none.
+fn stand_ins(programs: &Path, root: &Path) -> Result<()> {
+    let folder = programs.join("stand-ins");
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    files(&folder)?.into_iter().try_for_each(|(name, library)| {
+        copy(&library, &root.join("bin/stand-ins").join(name), FILE)
+    })
 }
 
 fn with_ffmpeg(root: &Path, ffmpeg: &Ffmpeg) -> Result<()> {
