@@ -91,8 +91,7 @@ pub(crate) fn package(workspace: &Workspace, packages: &Path) -> Result<()> {
         let list = Command::new("tar").arg("-tzf").arg(&tarball).output();
         holds_the_contract(&tarball, &list?.stdout)
     })?;
-    client_packages::package(workspace, packages, &stage)?;
-    Ok(())
+    client_packages::package(workspace, packages, &stage)
 }
 
 /// Copies a folder, and what links in it lead to, without what is no part of a package.
