@@ -158,7 +158,13 @@ impl RunningHost {
         };
         let traces = telemetry::otlp::start(deployer.watch_config());
         let monitor = Monitor::start(monitored, telemetry::lost_lines);
-        let configured_sinks = ConfiguredSinks::start(&sinks, &redis, deployer.watch_config());
+        let configured_sinks = ConfiguredSinks::start(
+            &sinks,
+            &redis,
+            hub.clone(),
+            sessions.clone(),
+            deployer.watch_config(),
+        );
         deployer.start_configured().await;
         monitor.set_complete();
         let fetching = deployer.clone().fetch_missing();

@@ -14,6 +14,7 @@ use super::document::{Camera, CameraTable, Config, Document};
 use super::error::ConfigProblem;
 use super::http_url::HttpUrl;
 use super::inference::InferenceConfig;
+use super::mqtt::MqttConfig;
 use super::redis::RedisConfig;
 use super::registry::{self, OciReference, RegistryConfig};
 use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
@@ -96,6 +97,7 @@ pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec
     check.deploy(&config.deploy);
     check.redis(config.redis.as_ref());
     check.webhooks(&config.webhooks);
+    check.mqtt(config.mqtt.as_ref());
     let max_sessions = config.session_processes.max_concurrent_sessions;
     config.cameras = check.cameras(cameras, config.redis.as_ref(), max_sessions);
     if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
@@ -264,6 +266,36 @@ impl Check<'_> {
                 let message = "http:// reaches private addresses alone: set allow_private = true, \
                                or write https://";
                 self.report(key("url"), message);
+            }
+        }
+    }
+
+    /// Checks the address of the broker, which the message does not repeat, and what belongs
+    /// together.
+    fn mqtt(&mut self, mqtt: Option<&MqttConfig>) {
+        let Some(mqtt) = mqtt else { return };
+        let tls = match mqtt.address() {
+            Ok(address) => address.tls,
+            Err(error) => {
+                self.report("mqtt.url", error.to_string());
+                true
+            }
+        };
+        if mqtt.certificate.is_some() != mqtt.key.is_some() {
+            self.report("mqtt.key", "certificate and key belong together");
+        }
+        if !tls && (mqtt.ca.is_some() || mqtt.key.is_some()) {
+            self.report("mqtt.url", "ca, certificate and key are for mqtts://");
+        }
+        let levels = [Some(&mqtt.prefix), mqtt.name.as_ref(), mqtt.discovery.as_ref()];
+        for (key, text) in ["prefix", "name", "discovery"].into_iter().zip(levels) {
+            let wrong = |character: char| character.is_control() || "+#".contains(character);
+            if text.is_some_and(|text| text.contains(wrong) || text.starts_with('$')) {
+                self.report(
+                    format!("mqtt.{key}"),
+                    "it stands in topics: neither `+` nor `#` nor control characters, and no `$` \
+                     at its beginning",
+                );
             }
         }
     }

@@ -255,7 +255,7 @@ mod tests {
              [resource_limits]\ncall_cpu_ms = 500\ncpu_percent = 100\n\
              [inference]\nthreads = 3\n[models]\ndirectory = \"m\"\n[logs]\ndirectory = \"l\"\n\
              [store]\ndirectory = \"d\"\ncache = \"c\"\n[events]\nkeep_mb = 5\n[redis]\nurl = \
-             \"redis://h\"\n\
+             \"redis://h\"\n[mqtt]\nurl = \"mqtt://h\"\n\
              [analyze]\nworkers = 2\n[subscriptions]\ngrace_s = 1\n[alerts]\nno_results_s = 1\n",
         );
         let changes = sections(&Config::default(), &new);
@@ -264,6 +264,7 @@ mod tests {
             [
                 "alerts.no_results_s",
                 "events.keep_mb",
+                "mqtt",
                 "redis",
                 "server.origins",
                 "server.requests_per_second",

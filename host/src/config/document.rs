@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::directory::Directory;
 use super::inference::InferenceConfig;
+use super::mqtt::MqttConfig;
 use super::otlp::OtlpConfig;
 use super::redis::RedisConfig;
 use super::sections::{
@@ -44,6 +45,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// Receivers of events over HTTP.
     pub webhooks: Vec<WebhookConfig>,
+    /// The MQTT broker that events are written to likewise. `None`: none.
+    pub mqtt: Option<MqttConfig>,
     /// Retention of events and attachments.
     pub events: EventsConfig,
     /// Sessions that subscribers make.
@@ -108,6 +111,7 @@ pub(super) struct Document {
     redis: Option<RedisConfig>,
     /// Receivers of events over HTTP, besides subscribers.
     webhooks: Vec<WebhookConfig>,
+    mqtt: Option<MqttConfig>,
     subscriptions: SubscriptionsConfig,
     deploy: DeployConfig,
     analyze: AnalyzeConfig,
@@ -202,6 +206,7 @@ impl Document {
             store: self.store,
             redis: self.redis,
             webhooks: self.webhooks,
+            mqtt: self.mqtt,
             events: self.events,
             subscriptions: self.subscriptions,
             deploy: self.deploy,

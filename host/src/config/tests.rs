@@ -53,7 +53,7 @@ fn every_default_is_in_the_schema_and_within_it() {
     }
     let mut schema = schema_document();
     // None is there until somebody says so.
-    for section in ["redis", "otlp"] {
+    for section in ["redis", "mqtt", "otlp"] {
         schema["properties"].as_object_mut().unwrap().remove(section);
     }
     schema["properties"]["server"]["properties"].as_object_mut().unwrap().remove("tls");
@@ -175,6 +175,25 @@ fn a_redis_is_an_address_and_nothing_else_is_needed() {
         assert!(error.contains("redis.url: expected redis://"), "{url}: {error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn an_mqtt_broker_is_an_address_and_what_stands_in_topics_is_checked() {
+    let refused = |more: &str| {
+        let text = format!("[mqtt]\nurl = \"mqtt://u:hunter2@h\"\n{more}\n");
+        let error = Config::from_text(Path::new("test.toml"), &text, &[]).unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        error
+    };
+    let mqtt = parsed("[mqtt]\nurl = \"mqtts://u:hunter2@h\"\n").mqtt.unwrap();
+    assert_eq!((mqtt.prefix.as_str(), mqtt.keep_alive_s), ("ocelli", 30));
+    assert!(refused("prefix = \"a/+\"").contains("mqtt.prefix"));
+    assert!(refused("name = \"#1\"").contains("mqtt.name"));
+    assert!(refused("key = \"k.pem\"").contains("mqtt.key"));
+    assert!(refused("ca = \"c.pem\"").contains("for mqtts://"));
+    let text = "[mqtt]\nurl = \"http://u:hunter2@h\"\n";
+    let error = Config::from_text(Path::new("test.toml"), text, &[]).unwrap_err().to_string();
+    assert!(error.contains("mqtt.url: expected mqtt://") && !error.contains("hunter2"), "{error}");
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     }
     let findings = faults.into_iter();
     let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
-    findings.chain(of_registries(file)).chain(of_webhooks(file)).chain(of_collector(file)).collect()
+    let sinks = of_webhooks(file).chain(of_mqtt(file));
+    findings.chain(of_registries(file)).chain(sinks).chain(of_collector(file)).collect()
 }
 
 /// Certificate authorities of registries. The host starts without: what came from a registry before
@@ -69,6 +70,14 @@ fn of_registries(file: &ConfigFile) -> impl Iterator<Item = Finding> {
         let problem = file.problem(format!("deploy.registries[{index}].ca"), fault);
         Some(Finding { stops_start: false, ..Finding::of_host(problem) })
     })
+}
+
+/// The broker's certificate authorities. The host starts without: events wait in the journal.
+fn of_mqtt(file: &ConfigFile) -> Option<Finding> {
+    let ca = file.config.mqtt.as_ref()?.ca.as_deref()?;
+    let fault = authorities::fault_of_file(ca)?;
+    let problem = file.problem("mqtt.ca".to_owned(), fault);
+    Some(Finding { stops_start: false, ..Finding::of_host(problem) })
 }
 
 /// Certificate authorities of webhooks. The host starts without: events wait in the journal.

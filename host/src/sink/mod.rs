@@ -23,6 +23,7 @@
 //! room on the disk alone no event goes that a configured sink does not have.
 
 mod driver;
+mod mqtt;
 mod redis;
 pub(crate) mod webhook;
 
@@ -36,10 +37,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, SinkStart};
+use crate::event::Hub;
 use crate::journal::JournalError;
-use crate::journal::events::{EventJournal, REDIS_SINK, SequenceRange, StoredEvent};
+use crate::journal::events::{EventJournal, MQTT_SINK, REDIS_SINK, SequenceRange, StoredEvent};
 use crate::redis::Redis;
+use crate::session::Sessions;
 use driver::SinkDriver;
+use mqtt::{MqttSink, PresenceSources};
 use redis::RedisSink;
 use webhook::Webhooks;
 
@@ -269,17 +273,48 @@ impl Sinks {
 /// The tasks of the configured sinks. They end when this is dropped.
 pub struct ConfiguredSinks {
     _redis: SinkTask,
+    _mqtt: SinkTask,
     _webhooks: Webhooks,
+    following: JoinHandle<()>,
+}
+
+impl Drop for ConfiguredSinks {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
 }
 
 impl ConfiguredSinks {
     /// Starts them. They follow the config from then on.
-    pub fn start(sinks: &Sinks, redis: &Redis, config: watch::Receiver<Arc<Config>>) -> Self {
-        let journal = sinks.journal.clone();
+    pub fn start(
+        sinks: &Sinks,
+        redis: &Redis,
+        hub: Hub,
+        sessions: Sessions,
+        mut config: watch::Receiver<Arc<Config>>,
+    ) -> Self {
         let name = SinkName::new(REDIS_SINK, "Redis");
-        Self {
-            _redis: sinks.start(name, RedisSink::new(journal), redis.watch_settings()),
-            _webhooks: Webhooks::start(sinks, config),
-        }
+        let sink = RedisSink::new(sinks.journal.clone());
+        let to_redis = sinks.start(name, sink, redis.watch_settings());
+
+        let mqtt = watch::Sender::new(config.borrow_and_update().mqtt.clone());
+        let sources = PresenceSources::new(hub, sessions, config.clone());
+        let name = SinkName::new(MQTT_SINK, "MQTT");
+        let to_mqtt = sinks.start(name, MqttSink::new(Some(sources)), mqtt.subscribe());
+        let webhooks = Webhooks::start(sinks, config.clone());
+        let following = tokio::spawn(async move {
+            while config.changed().await.is_ok() {
+                let settings = config.borrow_and_update().mqtt.clone();
+                mqtt.send_if_modified(|now| {
+                    let differs = *now != settings;
+                    *now = settings;
+                    differs
+                });
+            }
+        });
+        Self { _redis: to_redis, _mqtt: to_mqtt, _webhooks: webhooks, following }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,34 @@ impl FakeServer {
         .await
     }
 
+    /// An MQTT broker that admits everybody and acknowledges nothing. `flood`: it sends messages
+    /// that nobody asked for, as fast as they are read.
+    pub async fn mqtt(flood: bool) -> Self {
+        // Header, length, topic `x`, identifier, no properties, and what it says.
+        let mut message = vec![0x32, 0x86, 0x08, 0, 1, b'x', 0, 1, 0];
+        message.resize(message.len() + 1024, b'.');
+        Self::serve(move |connection| {
+            let message = message.clone();
+            async move {
+                let (mut from, mut to) = connection.into_split();
+                // Success, no properties.
+                if to.write_all(&[0x20, 3, 0, 0, 0]).await.is_err() {
+                    return;
+                }
+                let flooding = async {
+                    while flood && to.write_all(&message).await.is_ok() {}
+                    std::future::pending().await
+                };
+                let mut nowhere = tokio::io::sink();
+                tokio::select! {
+                    _ = tokio::io::copy(&mut from, &mut nowhere) => {}
+                    () = flooding => {}
+                }
+            }
+        })
+        .await
+    }
+
     async fn serve<F>(handle: impl Fn(TcpStream) -> F + Send + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,

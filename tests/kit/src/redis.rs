@@ -77,7 +77,8 @@ impl Redis {
         format!("redis://{}/0", self.port.address)
     }
 
-    fn port(&self) -> u16 {
+    /// The port.
+    pub fn port(&self) -> u16 {
         self.port.address.port()
     }
 

@@ -40,6 +40,7 @@ mod manager;
 mod metrics;
 mod models;
 mod monitoring;
+mod mqtt;
 mod objects;
 mod operator;
 mod probe;

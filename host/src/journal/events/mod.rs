@@ -75,7 +75,7 @@ pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub use types::{
     ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
-    JournalMetrics, JournalPage, LOST_KIND, NumberedEvent, NumberedPage, REDIS_SINK,
+    JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent, NumberedPage, REDIS_SINK,
     RetentionLimits, SequenceRange, StoredEvent,
 };
 

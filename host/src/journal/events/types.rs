@@ -17,6 +17,9 @@ pub const LOST_KIND: &str = "events_lost";
 /// The name under which the journal keeps how far Redis has come.
 pub const REDIS_SINK: &str = "redis";
 
+/// Likewise the MQTT broker.
+pub const MQTT_SINK: &str = "mqtt";
+
 /// An event that has no number yet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EventDraft {
@@ -145,7 +148,8 @@ pub struct RetentionLimits {
 fn sinks(config: &Config) -> Vec<Arc<str>> {
     let redis = config.redis.is_some().then(|| REDIS_SINK.into());
     let webhooks = config.webhooks.iter().map(|hook| hook.sink_id().into());
-    redis.into_iter().chain(webhooks).collect()
+    let mqtt = config.mqtt.is_some().then(|| MQTT_SINK.into());
+    redis.into_iter().chain(mqtt).chain(webhooks).collect()
 }
 
 impl From<&Config> for RetentionLimits {
