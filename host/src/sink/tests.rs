@@ -136,7 +136,7 @@ async fn mqtt_brings_every_event_in_order_however_often_it_is_cut() {
     let counts = cut(&bench, &relay).await;
     let mut heard = BTreeMap::<String, u64>::new();
     while heard != counts {
-        let message = subscriber.next();
+        let message = subscriber.received();
         let event: Value = serde_json::from_str(&message.payload).unwrap();
         let session = event["session"].as_str().unwrap().to_owned();
         let last = heard.entry(session).or_default();
@@ -228,7 +228,7 @@ async fn a_backlog_goes_to_mqtt_and_an_event_is_there_at_once() {
     let mut subscriber = broker.subscribe(&["ocelli/box/+/events"]);
     let settings = mqtt_settings(([127, 0, 0, 1], broker.port()).into());
     let received = move || {
-        let message = subscriber.next();
+        let message = subscriber.received();
         serde_json::from_str::<Value>(&message.payload).unwrap()["seq"].as_u64().unwrap()
     };
     measure("MQTT", |_| MqttSink::new(None), settings, received).await;

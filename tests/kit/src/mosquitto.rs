@@ -226,7 +226,7 @@ impl MqttSubscriber {
     }
 
     /// The next message. Blocks.
-    pub fn next(&mut self) -> MqttMessage {
+    pub fn received(&mut self) -> MqttMessage {
         let (heard, told) = &*self.heard;
         let mut heard = heard.lock();
         let waited = told.wait_while_for(&mut heard, |heard| heard.is_empty(), DEADLINE);
@@ -237,7 +237,7 @@ impl MqttSubscriber {
     /// The first message that is wanted; those before it are gone. Blocks.
     pub fn find<T>(&mut self, mut wanted: impl FnMut(&MqttMessage) -> Option<T>) -> T {
         loop {
-            if let Some(found) = wanted(&self.next()) {
+            if let Some(found) = wanted(&self.received()) {
                 return found;
             }
         }

@@ -48,7 +48,7 @@ impl Heard {
 
     fn reach(&mut self, subscriber: &mut MqttSubscriber, seq: u64) {
         while EVENTS.iter().any(|topic| self.0.get(*topic).is_none_or(|last| *last < seq)) {
-            self.take(&subscriber.next());
+            self.take(&subscriber.received());
         }
     }
 }
@@ -82,7 +82,7 @@ async fn each_event_comes_as_subscribers_get_it_and_what_is_now_is_retained() {
     let mut events = Vec::new();
     let mut found = Vec::new();
     while events.len() < 10 || found.len() < 2 {
-        let message = subscriber.next();
+        let message = subscriber.received();
         match message.topic.as_str() {
             "ocelli/box/gate/events" => events.push(message.payload),
             "ocelli/box/gate/detections" => found.push(message.payload),
@@ -103,7 +103,7 @@ async fn each_event_comes_as_subscribers_get_it_and_what_is_now_is_retained() {
     let mut later = broker.subscribe(&["ocelli/box/status", "ocelli/box/+/state"]);
     let mut retained = BTreeMap::new();
     while retained.len() < 3 {
-        let message = later.next();
+        let message = later.received();
         retained.insert(message.topic, message.payload);
     }
     assert_eq!(retained["ocelli/box/status"], "online");
@@ -241,14 +241,14 @@ async fn home_assistant_learns_of_a_camera_and_that_it_was_removed() {
     assert_eq!(components["running"]["state_topic"], "ocelli/box/a%2Fb%2Bc%23/state");
     assert_eq!(components["picture"]["topic"], "ocelli/box/a%2Fb%2Bc%23/picture");
     let mut pictures = broker.subscribe_as(&["ocelli/box/gate/picture"], &["-N"]);
-    assert!(pictures.next().payload.contains("JFIF"), "a JPEG");
+    assert!(pictures.received().payload.contains("JFIF"), "a JPEG");
 
     host.edit_config(&(store.section() + &section + &eventful("gate", "")));
     subscriber.find(|message| {
         (message.topic == topic(strange) && message.payload.is_empty()).then_some(())
     });
     let mut later = broker.subscribe(&["homeassistant/#", "ocelli/box/+/state"]);
-    let kept = [later.next().topic, later.next().topic];
+    let kept = [later.received().topic, later.received().topic];
     assert!(
         kept.contains(&topic(gate)) && kept.contains(&"ocelli/box/gate/state".into()),
         "{kept:?}"
