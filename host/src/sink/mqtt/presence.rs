@@ -270,12 +270,13 @@ impl Presence {
         if objects.is_none() && zones.is_none() {
             return Ok(());
         }
-        let mut known = self.sources.names.lock();
-        let names = known.entry(status.id.clone()).or_default();
-        names.labels.extend(objects.iter().flatten().map(|(label, _)| label.clone()));
-        names.zones.extend(zones.iter().flatten().map(|(zone, _)| zone.clone()));
-        let zone_names = names.zones.clone();
-        drop(known);
+        let zone_names = {
+            let mut known = self.sources.names.lock();
+            let names = known.entry(status.id.clone()).or_default();
+            names.labels.extend(objects.iter().flatten().map(|(label, _)| label.clone()));
+            names.zones.extend(zones.iter().flatten().map(|(zone, _)| zone.clone()));
+            names.zones.clone()
+        };
         let Some(told) = self.told.get_mut(&status.id) else { return Ok(()) };
         let zones = zones.map(|zones| {
             let count = |zone: &String| (zone.clone(), zones.get(zone).copied().unwrap_or(0));
