@@ -92,13 +92,8 @@ impl FrigateFile<'_> {
         };
         let detect = with_role("detect").or_else(|| inputs.first()).ok_or(Unusable::NoInputs)?;
         let ImportedStream { mut keys, mut notes } = self.input(detect)?;
-        if let Some(record) = with_role("record")
-            && !std::ptr::eq(record, detect)
-        {
-            notes.push(
-                "the input with the role `detect` is taken, the one with `record` left out"
-                    .to_owned(),
-            );
+        if let Some(record) = with_role("record").filter(|record| !std::ptr::eq(*record, detect)) {
+            self.add_main_stream(record, &mut keys, &mut notes);
         }
         if self.detect(camera, "enabled").is_some_and(is_off) {
             notes.push("Frigate does not detect on this camera, this entry does".to_owned());
@@ -116,6 +111,38 @@ impl FrigateFile<'_> {
             notes.push(format!("without Frigate's {}", left.join(", ")));
         }
         Ok((keys, notes))
+    }
+
+    /// Makes the input with the role `record` the camera's main stream, and the one that is
+    /// analysed its substream.
+    fn add_main_stream(
+        &self,
+        record: &Value,
+        keys: &mut Map<String, Value>,
+        notes: &mut Vec<String>,
+    ) {
+        let main = match self.input(record) {
+            Ok(main) => main,
+            Err(reason) => {
+                notes.push(format!("without the input with the role `record`: {reason}"));
+                return;
+            }
+        };
+        let of = |keys: &Map<String, Value>, key: &str| keys.get(key).cloned();
+        let (source, substream) = (of(&main.keys, "source"), of(keys, "source"));
+        if source == substream {
+            return;
+        }
+        // A camera's other keys count for both of its streams.
+        if of(&main.keys, "transport") != of(keys, "transport") {
+            let reason = "it has another transport than the one with `detect`";
+            notes.push(format!("without the input with the role `record`: {reason}"));
+            return;
+        }
+        notes.extend(main.notes);
+        for (key, value) in [("source", source), ("substream", substream)] {
+            keys.extend(value.map(|value| (key.to_owned(), value)));
+        }
     }
 
     /// An input: a camera's own address, or a restream of the go2rtc inside.

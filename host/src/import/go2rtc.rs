@@ -23,7 +23,9 @@ pub(super) fn read(
             Ok(ImportedStream { mut keys, mut notes }) => {
                 keys.insert("pipeline".to_owned(), pipeline.into());
                 if let Some(main) = main_stream(name, streams) {
-                    notes.push(format!("by its name a smaller stream of the camera {main}"));
+                    notes.push(format!(
+                        "by its name a smaller stream of the camera {main}, whose `substream` it may be"
+                    ));
                 }
                 import.cameras.push(ImportedCamera { id: name.clone(), table: keys, notes });
             }

@@ -77,7 +77,10 @@ fn each_stream_of_go2rtc_is_taken_or_left_out() {
 #[test]
 fn what_go2rtc_does_otherwise_is_said() {
     let import = import(GO2RTC);
-    assert_eq!(notes(&import, "gate_sub"), ["by its name a smaller stream of the camera gate"]);
+    assert_eq!(
+        notes(&import, "gate_sub"),
+        ["by its name a smaller stream of the camera gate, whose `substream` it may be"]
+    );
     assert_eq!(notes(&import, "yard"), ["of its sources number 1 is taken, 1 other left out"]);
     assert!(notes(&import, "door").iter().any(|note| note.contains("certificate_sha256")));
     assert!(notes(&import, "hall").iter().any(|note| note.contains("that of the camera")));
@@ -147,7 +150,8 @@ fn a_camera_of_frigate_keeps_its_labels_rate_and_zones() {
     assert_eq!(ids, ["back", "front"]);
     let front = cameras.iter().find(|camera| camera.id == "front").unwrap();
     let Source::Rtsp(source) = &front.source else { panic!("front is a camera") };
-    assert_eq!(front.source.to_string(), "rtsp://***:***@192.0.2.1/sub");
+    assert_eq!(front.source.to_string(), "rtsp://***:***@192.0.2.1/main");
+    assert_eq!(front.substream.as_ref().unwrap().to_string(), "rtsp://***:***@192.0.2.1/sub");
     assert_eq!(source.credentials.as_ref().unwrap().password, "in the file");
     assert_eq!(
         serde_json::Value::Object(front.settings.clone()),
@@ -165,6 +169,33 @@ fn a_camera_of_frigate_keeps_its_labels_rate_and_zones() {
 }
 
 #[test]
+fn a_main_stream_that_cannot_be_taken_leaves_the_one_that_is_analysed() {
+    let camera = |record: &str| {
+        let inputs = json!([
+            {"path": record, "roles": ["record"]},
+            {"path": "rtsp://192.0.2.1/sub", "roles": ["detect"]},
+        ]);
+        import(&json!({"cameras": {"a": {"ffmpeg": {"inputs": inputs}}}}).to_string())
+    };
+    for (record, reason) in [
+        ("http://192.0.2.1/main", "Ocelli reads rtsp:// and rtsps://"),
+        ("rtsp://192.0.2.1/main#transport=udp", "another transport"),
+    ] {
+        let import = camera(record);
+        let [read] = &config(&import).cameras[..] else { panic!("one camera") };
+        assert_eq!(
+            (read.source.to_string().as_str(), &read.substream),
+            ("rtsp://192.0.2.1/sub", &None)
+        );
+        let notes = notes(&import, "a").join("\n");
+        assert!(notes.contains("without the input with the role `record`"), "{notes}");
+        assert!(notes.contains(reason), "{notes}");
+    }
+    // One stream for both is no substream.
+    assert_eq!(config(&camera("rtsp://192.0.2.1/sub")).cameras[0].substream, None);
+}
+
+#[test]
 fn what_frigate_does_otherwise_is_said() {
     let import = import(FRIGATE);
     assert_eq!(
@@ -172,7 +203,6 @@ fn what_frigate_does_otherwise_is_said() {
         ["Frigate's section `mqtt` is not carried over: see [mqtt] of the config"]
     );
     let front = notes(&import, "front").join("\n");
-    assert!(front.contains("`record` left out"), "{front}");
     assert!(front.contains("zone broken is left out: its coordinates are not 3 to 32"), "{front}");
     assert!(front.contains("does not have: license_plate"), "{front}");
     assert!(front.contains("without Frigate's record"), "{front}");
