@@ -14,7 +14,7 @@ use crate::delivery::eventful;
 async fn host() -> (PipelineFolder, Ocelli) {
     let store = PipelineFolder::with(&["changeling"]);
     let cameras = eventful("gate", "realtime") + &eventful("yard", "realtime");
-    let host = Ocelli::start(&(store.section() + &cameras)).await;
+    let host = Ocelli::start(&(store.section() + "[deploy]\nprobation_s = 1\n" + &cameras)).await;
     (store, host)
 }
 
@@ -98,18 +98,25 @@ async fn events_are_listed_filtered_and_followed_without_a_gap() {
         &host,
         &["events", "gate", "--after", "0", "-f", "--json"],
     ));
+    let mut deployed = false;
     for expected in 1..=40 {
         let event = follow.find(|line| Some(json(line))).await;
+        deployed |= event["kind"] == "deployment";
         assert_eq!((&event["seq"], &event["type"]), (&expected.into(), &"event".into()));
     }
     let (status, said, why) = run(&host, &["events", "gate", "--lines", "5", "--json"]).await;
     let last = numbers(&said);
     assert_eq!((status, last.len()), (0, 5), "{why}");
     assert!(last.windows(2).all(|pair| pair[1] == pair[0] + 1) && last[0] > 5, "{last:?}");
-    // The first one is that of the deployment.
+    // One of many: that of the deployment, when its probation is over.
+    while !deployed {
+        deployed = follow.find(|line| Some(json(line)["kind"] == "deployment")).await;
+    }
     let (_, said, _) = run(&host, &["events", "gate", "--kind", "deployment", "--json"]).await;
-    assert!(!numbers(&said).is_empty() && numbers(&said)[0] < 5, "{said}");
-    assert!(said.lines().all(|line| json(line)["kind"] == "deployment"), "{said}");
+    assert!(
+        !said.is_empty() && said.lines().all(|line| json(line)["kind"] == "deployment"),
+        "{said}"
+    );
     let (status, said, _) = run(&host, &["events", "--label", "unheard-of"]).await;
     assert_eq!((status, said.as_str()), (0, ""));
     let (_, said, _) = run(&host, &["events", "--lines", "30"]).await;
@@ -147,7 +154,7 @@ async fn what_sessions_do_is_drawn_in_its_place_on_a_terminal_and_in_lines_elsew
         "IN THE PICTURE",
         "\u{1b}[K",
         "\u{1b}[J",
-        "1 object",
+        "2 object",
         "counted",
         "Ctrl-C ends",
         "\u{1b}[?25h",
