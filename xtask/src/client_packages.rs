@@ -32,9 +32,11 @@ fn python(workspace: &Workspace, packages: &Path, stage: &Path) -> Result<()> {
     let tools = workspace.target().join("twine");
     let twine = tools.join("bin/twine");
     if !process::succeeds(Command::new(&twine).arg("--version")) {
-        process::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(&tools))?;
-        let mut pip = Command::new(tools.join("bin/pip"));
-        pip.args(["install", "--quiet", "--no-input", "--disable-pip-version-check", TWINE]);
+        let venv = ["-m", "venv", "--clear", "--without-pip"];
+        process::run(Command::new(python).args(venv).arg(&tools))?;
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "--python"]).arg(tools.join("bin/python"));
+        pip.args(["--no-input", "--disable-pip-version-check", "install", "--quiet", TWINE]);
         process::run(&mut pip).context("cannot install twine; it takes a network once")?;
     }
     for entry in fs::read_dir(&wheels)? {

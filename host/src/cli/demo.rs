@@ -128,10 +128,15 @@ impl Demo {
         });
         eprintln!("ocelli: starting a host on {} ...", self.shown_source);
         let mut host = self.start_host()?;
+        let mut watch = None;
         let shown = tokio::select! {
-            shown = self.show(&mut host, began, seconds) => Some(shown),
+            shown = self.show(&mut host, &mut watch, began, seconds) => Some(shown),
             () = &mut stopped => None,
         };
+        if let Some(watch) = &mut watch {
+            // In order, too: it gives the terminal its cursor back.
+            stop(watch).await?;
+        }
         eprintln!("ocelli: stopping the host ...");
         stop(&mut host).await?;
         match shown {
@@ -147,6 +152,7 @@ impl Demo {
     async fn show(
         &self,
         host: &mut Child,
+        watch: &mut Option<Child>,
         began: Instant,
         seconds: Option<u64>,
     ) -> anyhow::Result<ExitStatus> {
@@ -156,11 +162,11 @@ impl Demo {
             began.elapsed().as_secs_f64(),
             self.url
         );
-        let mut watch = self.command(["watch", CAMERA, "--url", &self.url]);
+        let mut command = self.command(["watch", CAMERA, "--url", &self.url]);
         if let Some(seconds) = seconds {
-            watch.args(["--seconds".to_owned(), seconds.to_string()]);
+            command.args(["--seconds".to_owned(), seconds.to_string()]);
         }
-        let mut watch = watch.spawn().context("starting `ocelli watch`")?;
+        let watch = watch.insert(command.spawn().context("starting `ocelli watch`")?);
         tokio::select! {
             watched = watch.wait() => Ok(watched?),
             ended = host.wait() => bail!("the host ended: {}", ended?),
@@ -209,12 +215,13 @@ impl Demo {
         Ok(())
     }
 
-    /// Whether the host answers and has the camera.
+    /// Whether the host answers, and its camera runs or says why it does not.
     async fn runs(&self, client: &Client) -> anyhow::Result<bool> {
         match client.ask(&Request::get(&["sessions"])).await {
             Ok(answer) => {
                 let sessions = answer.get("sessions").and_then(Value::as_array);
-                Ok(sessions.is_some_and(|sessions| !sessions.is_empty()))
+                let begun = |one: &Value| one.get("state").is_some_and(|it| it != "starting");
+                Ok(sessions.is_some_and(|sessions| sessions.iter().any(begun)))
             }
             Err(error) if error.is_transient() => Ok(false),
             Err(error) => Err(error.into()),
@@ -282,14 +289,14 @@ fn free_address(asked: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
     Ok(listener.with_context(|| format!("cannot listen on {}", ADDRESS.ip()))?.local_addr()?)
 }
 
-/// Asks the host to end, and kills it when it has not in time.
-async fn stop(host: &mut Child) -> anyhow::Result<()> {
-    if let Some(pid) = host.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
-        // It can only fail if the host has just ended, which is what it asks for.
+/// Asks a child to end, and kills it when it has not in time.
+async fn stop(child: &mut Child) -> anyhow::Result<()> {
+    if let Some(pid) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
+        // It can only fail if the child has just ended, which is what it asks for.
         let _ = kill_process(pid, Signal::TERM);
     }
-    if tokio::time::timeout(STOP_GRACE, host.wait()).await.is_err() {
-        host.kill().await.context("killing the host")?;
+    if tokio::time::timeout(STOP_GRACE, child.wait()).await.is_err() {
+        child.kill().await.context("killing a child")?;
     }
     Ok(())
 }

@@ -144,7 +144,9 @@ impl EventsCommand {
             while let Some(after) = place.filter(|after| *after < end) {
                 let page = self.page(client, session, after, end - after).await?;
                 place = page.next;
-                part.extend(page.events.into_iter().filter(|event| self.wants(event)));
+                // With a kind, the limit is of those that pass: a page may go beyond the window.
+                let inside = page.events.into_iter().filter(|event| event.seq <= end);
+                part.extend(inside.filter(|event| self.wants(event)));
             }
             for event in part.into_iter().rev() {
                 found.push_front(event);

@@ -56,6 +56,8 @@ pub(super) struct Follower<'a> {
     client: Client,
     subscriber: Subscriber,
     detections: bool,
+    /// The last events that are known of sessions.
+    numbers: BTreeMap<String, u64>,
     /// Subscriptions that are not answered yet.
     pending: Vec<String>,
     /// One that was refused.
@@ -75,7 +77,16 @@ impl<'a> Follower<'a> {
         let client = host.client()?;
         let subscriber = client.subscriber();
         let (pending, refused, been_there) = (Vec::new(), None, false);
-        let mut own = Self { host, client, subscriber, detections, pending, refused, been_there };
+        let mut own = Self {
+            host,
+            client,
+            subscriber,
+            detections,
+            numbers: numbers.clone(),
+            pending,
+            refused,
+            been_there,
+        };
         for Wish { session, after } in wishes {
             let wish = match after {
                 _ if session == ALL && !numbers.is_empty() => {
@@ -103,6 +114,9 @@ impl<'a> Follower<'a> {
                 if session != ALL || refusal.code != "forbidden" {
                     let more =
                         Asked::session(session).suggestion(&self.client, &refusal.code).await;
+                    if self.host.json {
+                        println!("{}", serde_json::to_string(refusal)?);
+                    }
                     let why = printable(&refusal.message);
                     bail!("{}: {why}{more}", printable(session));
                 }
@@ -112,7 +126,7 @@ impl<'a> Follower<'a> {
             let (message, text) = match self.subscriber.next_with_text().await {
                 Ok(told) => told,
                 Err(error) if self.been_there && error.is_transient() => {
-                    return Ok(Followed::Lost(error.to_string()));
+                    return Ok(Followed::Lost(printable(&error.to_string())));
                 }
                 Err(error) => {
                     let problem = self.host.refused(error)?;
@@ -149,7 +163,10 @@ impl<'a> Follower<'a> {
         };
         self.pending.clear();
         for session in sessions {
-            let wish = Subscribe::to(&session.id);
+            let wish = match self.numbers.get(&session.id) {
+                Some(after) => Subscribe::to(&session.id).after(*after),
+                None => Subscribe::to(&session.id),
+            };
             self.subscribe(session.id, wish).await;
         }
         Ok(())

@@ -60,7 +60,11 @@ impl LogsCommand {
                 // It may start anew.
                 Err(error) if error.is_transient() => {
                     if !std::mem::replace(&mut away, true) {
-                        eprintln!("ocelli: {}: {error}; trying again", self.host.url);
+                        eprintln!(
+                            "ocelli: {}: {}; trying again",
+                            self.host.url,
+                            printable(&error.to_string())
+                        );
                     }
                     tokio::time::sleep(LOOK).await;
                 }

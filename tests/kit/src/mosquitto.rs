@@ -63,7 +63,7 @@ impl Mosquitto {
         let place = format!("persistence_location {}/\n", folder.display());
         let file = folder.join("mosquitto.conf");
         std::fs::write(&file, format!("{SETTINGS}{place}{listener}{settings}")).unwrap();
-        let server = Command::new("mosquitto")
+        let server = Command::new(broker())
             .arg("-c")
             .arg(&file)
             .stdin(Stdio::null())
@@ -249,4 +249,10 @@ impl Drop for MqttSubscriber {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Debian has it where only root's PATH looks.
+fn broker() -> &'static str {
+    const DEBIAN: &str = "/usr/sbin/mosquitto";
+    if std::path::Path::new(DEBIAN).exists() { DEBIAN } else { "mosquitto" }
 }

@@ -36,8 +36,9 @@ fn the_demo_shows_results_of_the_bundled_clip_and_leaves_nothing() {
 fn a_signal_ends_the_demo_and_its_host() {
     let temporary = TempDir::new().unwrap();
     let mut child = demo(&temporary, &[]).stdout(Stdio::piped()).spawn().unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let result = lines.map(Result::unwrap).find(|line| line.contains("results/s"));
+    // It stays open to the end: a pipe that nobody reads would end `watch` otherwise.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let result = lines.by_ref().map(Result::unwrap).find(|line| line.contains("results/s"));
     assert!(result.is_some(), "the demo ended before its first result");
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
