@@ -18,7 +18,7 @@ use super::feed::{Feed, MissedUnits, PumpCommand, Target};
 use super::handle::{SessionRequest, SessionShared, TaskEnd};
 use super::kv_replica::StoreReplica;
 use super::lifecycle::{Lifecycle, LifecycleEvent};
-use super::main_stream::MainStream;
+use super::main_stream::{MainStream, MainStreamStatus};
 use super::picture::{PendingPicture, PictureOrder};
 use super::recent::RestartCause;
 use super::rollout::{
@@ -357,7 +357,10 @@ impl SessionTask {
             SessionState::Failed | SessionState::Stopped => {
                 // Nothing is held for a session that a person has to start again.
                 self.subscription = None;
-                self.main_stream = None;
+                if self.main_stream.take().is_some() {
+                    let idle = Some(MainStreamStatus::default());
+                    self.shared.update(|status| status.shown.main_stream = idle);
+                }
                 self.pictures.follow(PictureTap::default());
                 None
             }

@@ -307,14 +307,6 @@ impl<S: EventSink> SinkDriver<S> {
         let page = self.journal.page(session, query).await?;
         let gap =
             (page.span.oldest > after.saturating_add(1)).then(|| (after + 1, page.span.oldest - 1));
-        if let Some((from, to)) = gap {
-            let label = &self.name.label;
-            self.metrics.lock().gaps += 1;
-            tracing::warn!(
-                target: "ocelli::sink", session = &**session,
-                "the journal has deleted events {from} to {to} before {label} had them"
-            );
-        }
         let cursor = self.cursor(session);
         let batch = EventBatch { session, gap, events: &page.events, cursor };
         let last = match page.events.is_empty() {
@@ -328,6 +320,14 @@ impl<S: EventSink> SinkDriver<S> {
         };
         let state = match written {
             Written::Through { after: to, events, refused } => {
+                if let Some((from, until)) = gap.filter(|(_, until)| to >= *until) {
+                    let label = &self.name.label;
+                    self.metrics.lock().gaps += 1;
+                    tracing::warn!(
+                        target: "ocelli::sink", session = &**session,
+                        "the journal has deleted events {from} to {until} before {label} had them"
+                    );
+                }
                 let mut metrics = self.metrics.lock();
                 metrics.written += events;
                 metrics.refused += refused;

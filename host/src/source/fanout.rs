@@ -85,16 +85,16 @@ impl Fanout {
         FanoutSubscriber { fanout: Arc::clone(self), id, shared }
     }
 
-    /// Hands a unit to every subscriber, and then to every viewer.
+    /// Hands a unit to every viewer, and then to every subscriber.
     pub(super) fn unit(&self, unit: AccessUnit) {
         let unit = Arc::new(unit);
+        // First: who is woken with a unit asks where the times of its stream lie.
+        self.pictures.unit(&unit);
         let mut state = self.state.lock();
         state.gop.push(&unit);
         for queue in state.queues.values_mut() {
             queue.push_unit(&unit);
         }
-        drop(state);
-        self.pictures.unit(&unit);
     }
 
     /// Notes which streams the source offers beside the one that is read: "audio aac".

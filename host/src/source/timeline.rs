@@ -1,8 +1,8 @@
 //! Brings the presentation times of two streams of one camera together.
 //!
-//! Each stream counts from its own first picture. A [`StreamTimeline`] knows where a stream's times lie on
-//! clocks that both have: the camera's, by its sender reports, and the host's at the receipt. An
-//! [`Alignment`] moves the pictures of one stream to the times of the other. Nothing here reads a
+//! Each stream counts from its own first picture. A [`StreamTimeline`] knows where a stream's times
+//! lie on clocks that both have: the camera's, by its sender reports, and the host's at the receipt.
+//! An [`Alignment`] moves the pictures of one stream to the times of the other. Nothing here reads a
 //! clock.
 
 use std::sync::Arc;
@@ -23,6 +23,10 @@ const CLOCKS_APART_NS: i64 = 3_000_000_000;
 /// seen: it is a picture of a stream of 10 a second.
 const DRIFT_NS: i64 = 100_000_000;
 
+/// How much later than others a picture may come that has but waited: encoders spread a key picture
+/// over some tenths of a second.
+const HELD_UP_NS: i64 = 1_000_000_000;
+
 /// Where a stream's presentation times lie: what is to be added to one for the time by a clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StreamTimeline {
@@ -39,7 +43,10 @@ impl StreamTimeline {
     pub(super) fn unit(&mut self, header: &UnitHeader) {
         let Some(time) = header.presentation_ns else { return };
         let since = |ns: u64| i64::try_from(ns).ok().and_then(|ns| ns.checked_sub(time));
-        if header.discontinuity {
+        // Times go on over a break: they move only by what the last picture before it was held up.
+        let held_up = since(header.received_ns).zip(self.by_receipt());
+        let moved = held_up.is_some_and(|(now, known)| now.saturating_sub(known) > HELD_UP_NS);
+        if header.discontinuity && moved {
             *self = Self::default();
         }
         self.camera = match header.capture_clock {
@@ -206,5 +213,18 @@ mod tests {
         let placed = alignment.place(&main.unit(40), &own, &far.timeline(0..21));
         assert_eq!(placed.header.presentation_ns, Some(33 * SECOND));
         assert!(placed.header.discontinuity);
+    }
+
+    #[test]
+    fn a_loss_moves_no_picture() {
+        let main = Camera { begun: 80 * SECOND, ..SUB };
+        let (mut own, sub) = (main.timeline(0..31), SUB.timeline(0..31));
+        let mut alignment = Alignment::default();
+        let before = alignment.place(&main.unit(30), &own, &sub).header.presentation_ns.unwrap();
+        let mut late = AccessUnit::clone(&main.unit(40));
+        late.header.discontinuity = true;
+        own.unit(&late.header);
+        let placed = alignment.place(&Arc::new(late), &own, &sub);
+        assert_eq!(placed.header.presentation_ns, Some(before + SECOND));
     }
 }

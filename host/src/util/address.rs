@@ -2,10 +2,25 @@
 
 use std::net::IpAddr;
 
+/// The address that is meant: an IPv4 one may come as IPv6, mapped (RFC 4291) or through a NAT64
+/// (RFC 6052).
+fn meant(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => match six.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
+                let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+                std::net::Ipv4Addr::new(a, b, c, d).into()
+            }
+            _ => six.into(),
+        },
+        four => four,
+    }
+}
+
 /// Whether an address is one of a host: not link-local, where clouds keep their secrets, and not of
 /// no one host.
 pub(crate) fn is_ordinary(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match meant(address) {
         IpAddr::V4(address) => {
             !(address.is_unspecified()
                 || address.is_link_local()
@@ -22,7 +37,7 @@ pub(crate) fn is_ordinary(address: IpAddr) -> bool {
 /// 172.16/12, 192.168/16), RFC 6598 (100.64/10, behind a provider), RFC 4193 (fc00::/7), and "this
 /// network", 0/8, which Linux takes for this machine.
 pub(crate) fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
+    match meant(address) {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
             address.is_loopback()
@@ -44,6 +59,7 @@ mod tests {
             assert!(!is_ordinary(address.parse().unwrap()), "{address}");
         }
         assert!(!is_ordinary("::ffff:169.254.169.254".parse().unwrap()));
+        assert!(!is_ordinary("64:ff9b::a9fe:a9fe".parse().unwrap()));
         for address in ["127.0.0.1", "10.0.0.1", "192.0.2.1", "fd00::1", "2001:db8::1"] {
             assert!(is_ordinary(address.parse().unwrap()), "{address}");
         }
@@ -54,6 +70,7 @@ mod tests {
         for address in [
             "127.0.0.1",
             "127.9.9.9",
+            "64:ff9b::a00:1",
             "10.1.2.3",
             "172.31.0.1",
             "192.168.1.1",

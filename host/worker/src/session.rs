@@ -90,10 +90,11 @@ pub fn run(inherited: Inherited, confinement: Confinement) -> anyhow::Result<()>
                 &start.limits,
                 !start.standby,
             );
-            let unsafe_here =
-                |error: std::io::Error| WorkerFailure::new(WorkerStage::Setup, error.to_string());
-            directories.secure(&confinement).map_err(unsafe_here)?;
             let device = device.map_err(WorkerFailure::of_device)?;
+            // Beside a device's driver files are not confined, and not at the next start either.
+            let stage = if device.is_some() { WorkerStage::Device } else { WorkerStage::Setup };
+            let unsafe_here = |error: std::io::Error| WorkerFailure::new(stage, error.to_string());
+            directories.secure(&confinement).map_err(unsafe_here)?;
             let maps_freely = device.as_ref().is_some_and(Device::maps_freely);
             let shared = (inference, tensors, redis);
             let services = host_services(&host, &counters, shared, &start, maps_freely)?

@@ -172,6 +172,9 @@ impl BrokerCertificates {
     fn make(folder: &Path) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // Two authorities of one name differ by their signatures alone.
+        let name = format!("authority {}", folder.display());
+        authority.distinguished_name.push(rcgen::DnType::CommonName, name);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap());
         let authority = authority.unwrap();
         let ca = folder.join("ca.pem");

@@ -102,7 +102,12 @@ async fn each_event_comes_as_subscribers_get_it_and_what_is_now_is_retained() {
 
     let mut later = broker.subscribe(&["ocelli/box/status", "ocelli/box/+/state"]);
     let mut retained = BTreeMap::new();
-    while retained.len() < 3 {
+    // What is retained may be a second old.
+    let runs = |retained: &BTreeMap<String, String>| {
+        let state = retained.get("ocelli/box/a%2Fb%2Bc%23/state");
+        state.is_some_and(|state| state.contains("\"running\""))
+    };
+    while retained.len() < 3 || !runs(&retained) {
         let message = later.received();
         retained.insert(message.topic, message.payload);
     }
@@ -135,8 +140,15 @@ async fn a_broker_that_is_away_paused_and_restarted_gets_every_event() {
     broker.run("allow_anonymous true\n");
     heard.reach(&mut subscriber, newest(&host).await);
     assert!(host.log().text().contains("MQTT takes events again"));
-    let ready: Value = serde_json::from_str(&host.get("/readyz").await).unwrap();
-    assert_eq!(ready["host"]["sinks"]["mqtt"]["state"], "ok");
+    let begun = Instant::now();
+    loop {
+        let ready: Value = serde_json::from_str(&host.get("/readyz").await).unwrap();
+        if ready["host"]["sinks"]["mqtt"]["state"] == "ok" {
+            break;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{ready}");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +161,8 @@ async fn a_host_that_is_killed_goes_on_where_it_was() {
         heard.reach(&mut subscriber, round * 30);
         host.cut_and_start_again().await;
     }
-    heard.reach(&mut subscriber, newest(&host).await);
+    // The newest may be one of before, where no frame has come yet.
+    heard.reach(&mut subscriber, newest(&host).await.max(61));
     assert!(EVENTS.iter().all(|topic| heard.0[*topic] > 60));
 }
 
@@ -199,7 +212,7 @@ async fn tls_trusts_the_authority_of_the_config_and_no_other() {
     host.edit_config(&(store.section() + &section(&certificates.ca) + &cameras));
     metric_becomes(&host, "ocelli_sink_up", |up| up == 1.0).await;
     metric_becomes(&host, "ocelli_sink_behind_events", |behind| behind < 5.0).await;
-    assert!(metric(&host, "ocelli_sink_events_total").await > 20.0);
+    metric_becomes(&host, "ocelli_sink_events_total", |events| events > 20.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,6 +30,10 @@ use crate::util::authorities;
 /// Messages that wait for the socket: what is sent for lack of none is dropped beyond, or waits.
 const CHANNEL: usize = 64;
 
+/// Messages that the broker has not acknowledged, at most: a batch. The library keeps a place for
+/// each, 65,536 of them where nothing is said.
+const IN_FLIGHT: u16 = 256;
+
 /// Messages that one write to the socket takes.
 const WRITE_BATCH: usize = 32;
 
@@ -89,6 +93,7 @@ impl BrokerLink {
         options.set_keep_alive(settings.keep_alive_s);
         options.set_connect_timeout(wait);
         options.set_max_request_batch(WRITE_BATCH);
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT);
         options.set_last_will(LastWill::new(
             topics.status(),
             OFFLINE,

@@ -125,6 +125,11 @@ impl SinkConnection for MqttConnection {
         if let Some(fault) = self.fault.take() {
             return Err(fault);
         }
+        // It ends by itself only where something does not do what it is asked.
+        if self.presence.as_ref().is_some_and(AbortHandle::is_finished) {
+            let words = "states and pictures are not told any more";
+            return Err(SinkError::Target(words.to_owned()));
+        }
         tokio::select! {
             fault = self.link.lost() => Err(fault),
             () = tokio::time::sleep(wait) => Ok(()),

@@ -318,10 +318,13 @@ impl Presence {
     /// Has the broker keep nothing of a session.
     async fn take_back(&mut self, session: &str) -> Result<(), SinkError> {
         let told = self.told.remove(session).unwrap_or_default();
-        self.sources.names.lock().remove(session);
-        let mut topics: Vec<String> = told.counts.into_keys().collect();
-        topics.push(self.topics.of(session, "state"));
-        topics.push(self.topics.of(session, "picture"));
+        let names = self.sources.names.lock().remove(session).unwrap_or_default();
+        let mut topics: BTreeSet<String> = told.counts.into_keys().collect();
+        for (what, names) in [("objects", &names.labels), ("zones", &names.zones)] {
+            topics.extend(names.iter().map(|name| self.topics.count(session, what, name)));
+        }
+        topics.insert(self.topics.of(session, "state"));
+        topics.insert(self.topics.of(session, "picture"));
         let root = self.settings.discovery.as_ref();
         topics.extend(root.map(|root| Announced::topic(root, &self.host, session)));
         for topic in topics {

@@ -142,6 +142,12 @@ async fn what_a_receiver_has_asked_for_ends_with_its_settings() {
         let sinks = Sinks::new(journal.events().clone());
         let (settings, _task) = start(&sinks, config(&receiver, json!({})));
         receiver.until("a request", |receiver| receiver.asked() == 1).await;
+        let answered = async {
+            while sinks.metrics().get("webhook:hook").is_none_or(|metrics| metrics.errors == 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(ocelli_testkit::DEADLINE, answered).await.expect("the answer is heard");
         receiver.set(Reception::Take);
         settings.send_replace(Some(config(&receiver, json!({"batch_size": 2}))));
         receiver.until("the event", |receiver| receiver.numbers("gate") == [1]).await;

@@ -98,14 +98,15 @@ async fn serve(
         tracer.deployments.store(deployments, Ordering::Relaxed);
         *tracer.fault.lock() = None;
         let exporting = async {
-            match wanted.map(Collector::new) {
+            match wanted.clone().map(Collector::new) {
                 Some(collector) => collector.export(tracer, &mut spans).await,
                 None => std::future::pending().await,
             }
         };
+        let other = async { config.wait_for(|config| config.otlp != wanted).await.is_err() };
         tokio::select! {
             () = exporting => return,
-            changed = config.changed() => if changed.is_err() { return },
+            ended = other => if ended { return },
         }
     }
 }

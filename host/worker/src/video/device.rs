@@ -30,6 +30,9 @@ unsafe extern "C" {
 /// The major number of the nodes of GPUs (DRM), of which those from 128 on render.
 const DRM_MAJOR: u32 = 226;
 
+/// The first minor number of nodes that render and do nothing else.
+const FIRST_RENDERING: u32 = 128;
+
 /// An open device. Clones are the same.
 #[derive(Debug, Clone)]
 pub struct Device(Arc<OpenDevice>);
@@ -118,9 +121,14 @@ impl Drop for OpenDevice {
 fn check_node(node: &Path, of_drm: bool) -> Result<(), (DeviceFaultKind, String)> {
     let about =
         fs::metadata(node).map_err(|error| (DeviceFaultKind::Missing, error.to_string()))?;
-    let major = rustix::fs::major(about.rdev());
+    let (major, minor) = (rustix::fs::major(about.rdev()), rustix::fs::minor(about.rdev()));
     if !about.file_type().is_char_device() || (of_drm && major != DRM_MAJOR) {
         return Err((DeviceFaultKind::Unusable, "it is the node of no GPU".to_owned()));
+    }
+    // The others set modes of displays, and open what other processes draw.
+    if of_drm && minor < FIRST_RENDERING {
+        let reason = "it is a GPU's node for displays: name one like /dev/dri/renderD128";
+        return Err((DeviceFaultKind::Unusable, reason.to_owned()));
     }
     access(node, Access::READ_OK | Access::WRITE_OK).map_err(|error| {
         let reason = format!("{error}: add the host's user to the group that the node has");

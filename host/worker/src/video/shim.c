@@ -271,6 +271,9 @@ static int to_memory(const struct ocelli_decoder *decoder, AVFrame *frame) {
     int result = av_hwframe_transfer_data(copy, frame, 0);
     if (result >= 0)
         result = av_frame_copy_props(copy, frame);
+    /* libavcodec leaves what is cut off at the left and the top to whoever has the pixels. */
+    if (result >= 0)
+        result = av_frame_apply_cropping(copy, 0);
     if (result >= 0) {
         av_frame_unref(frame);
         av_frame_move_ref(frame, copy);

@@ -25,7 +25,7 @@ use super::{Environment, SETTLE};
 use crate::bare;
 use crate::cameras::Cameras;
 use crate::chain::{Camera, Chain, Session};
-use crate::machine::Snapshot;
+use crate::machine::{Role, Snapshot};
 use crate::statistics::percentile;
 use crate::subscriber::Subscriber;
 use crate::table::Table;
@@ -285,6 +285,10 @@ async fn cameras(
     Ok(heard)
 }
 
+/// Between two looks at processes that may end: often enough for a file of seconds, and too seldom
+/// to cost.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// Takes the results of all sessions, until each has shown as many frames as the clip has, or a
 /// file has ended. What is spent counts from the moment when all have spoken and have come to rest.
 async fn listen(
@@ -295,6 +299,8 @@ async fn listen(
 ) -> Result<Heard> {
     let mut results = vec![BTreeMap::new(); ids.len()];
     let mut before: Option<(Snapshot, Vec<Session>)> = None;
+    // The processes of a file are gone when its end is told: the last look at them counts then.
+    let (mut last, mut looked) = (None, std::time::Instant::now());
     let ripe = (SETTLE.as_secs_f64() * clip.rate) as usize;
     let shown = |results: &[BTreeMap<usize, Detections>], least: usize| {
         results.iter().all(|r| r.last_key_value().is_some_and(|(last, _)| *last >= least))
@@ -307,10 +313,20 @@ async fn listen(
         }
         if before.is_none() && shown(&results, ripe) {
             before = Some((chain.snapshot()?, chain.sessions().await?));
+        } else if before.is_some() && looked.elapsed() >= LOOK_EVERY {
+            looked = std::time::Instant::now();
+            let snapshot = chain.snapshot()?;
+            if snapshot.pids(Role::Worker).next().is_some() {
+                last = Some((snapshot, chain.sessions().await?));
+            }
         }
     }
     let (snapshot, sessions) = before.context("the clip is too short")?;
-    let (spent, sessions_after) = (chain.snapshot()?.since(&snapshot), chain.sessions().await?);
+    let (after, sessions_after) = match shown(&results, clip.length - 1) {
+        true => (chain.snapshot()?, chain.sessions().await?),
+        false => last.context("the file has ended before a second look at it")?,
+    };
+    let spent = after.since(&snapshot);
     let new = |value: fn(&Session) -> u64| {
         let sum = |sessions: &[Session]| sessions.iter().map(value).sum::<u64>();
         sum(&sessions_after).saturating_sub(sum(&sessions)) as f64

@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, timeout};
 
 use super::PresenceSources;
 use crate::event::SessionState;
-use crate::session::SessionError;
+use crate::session::{SessionError, SessionStatus};
 
 /// Labels of a session that are counted, and zones: a pipeline may make up any number.
 const MAX_NAMES: usize = 64;
@@ -147,17 +147,23 @@ impl ZoneCounts {
                         Some(zones) => {
                             self.inside.lock().insert(status.id.clone(), zones);
                         }
-                        None => {
-                            silent.insert(status.id.clone(), status.deployment.clone());
-                        }
+                        None => self.fall_silent(&mut silent, status),
                     },
-                    Ok(Err(SessionError::Refused(_))) => {
-                        silent.insert(status.id.clone(), status.deployment.clone());
-                    }
+                    Ok(Err(SessionError::Refused(_))) => self.fall_silent(&mut silent, status),
                     // It is busy, or not there now.
                     Ok(Err(_)) | Err(_) => {}
                 }
             }
+        }
+    }
+}
+
+impl ZoneCounts {
+    /// Asks this deployment no more. The zones of the one before are empty now.
+    fn fall_silent(&self, silent: &mut HashMap<String, String>, status: &SessionStatus) {
+        silent.insert(status.id.clone(), status.deployment.clone());
+        if let Some(zones) = self.inside.lock().get_mut(&status.id) {
+            zones.clear();
         }
     }
 }
