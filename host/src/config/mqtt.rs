@@ -49,7 +49,7 @@ pub struct MqttConfig {
     pub detections: Vec<String>,
     /// Messages with detections of one session in a second, at most.
     #[serde(default = "detections_per_second")]
-    #[schemars(range(min = 0.01, max = 100.0))]
+    #[schemars(range(min = 0.01, max = 100))]
     pub detections_per_second: f64,
     /// When the picture of a camera is published.
     #[serde(default)]

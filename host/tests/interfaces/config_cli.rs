@@ -95,12 +95,12 @@ fn a_good_config_is_status_0_and_says_what_is_in_it() {
 }
 
 #[test]
-fn a_host_that_is_not_there_is_status_1_and_named() {
+fn a_host_that_is_not_there_is_status_3_and_named() {
     let folder = tempfile::tempdir().unwrap();
     // Nothing listens on port 1 of a machine that runs tests.
     let url = "http://127.0.0.1:1";
     let (status, out, error) = ocelli(folder.path(), &["sessions"], &[("OCELLI_URL", url)]);
-    assert_eq!((status, out.as_str()), (1, ""));
+    assert_eq!((status, out.as_str()), (3, ""));
     assert!(error.contains(url) && error.contains("ocelli serve"), "{error}");
 }
 

@@ -298,5 +298,5 @@ async fn who_follows_a_log_gets_each_line_once_until_the_session_ends() {
     let kept: Vec<&str> = file.lines().collect();
     let shown: Vec<&str> = shown.lines().collect();
     assert!(kept.starts_with(&shown), "each line once, in order:\n{shown:#?}\n{kept:#?}");
-    refused(&mut ocelli(&folder, &["logs", "gone", "--url", &url]), "gone: ");
+    refused(&mut ocelli(&folder, &["logs", "gone", "--url", &url]), "\"gone\"");
 }
