@@ -163,17 +163,22 @@ impl Window {
         }
     }
 
-    /// The middle of an element, once a click would meet it there and it takes clicks.
+    /// The middle of an element, once a click would meet it there, it takes clicks, and it holds
+    /// still: what comes into the page above it moves it.
     async fn place_of<F>(&self, what: &str, find: impl Fn() -> F) -> (f64, f64)
     where
         F: Future<Output = Option<Value>>,
     {
         let begun = Instant::now();
+        let mut before = None;
         while begun.elapsed() < DEADLINE {
-            if let Some(object) = find().await
-                && let Some(place) = self.hit(&object).await
-            {
-                return place;
+            let place = match find().await {
+                Some(object) => self.hit(&object).await,
+                None => None,
+            };
+            match place {
+                Some(place) if before == Some(place) => return place,
+                _ => before = place,
             }
             tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
         }
