@@ -403,7 +403,7 @@ export class Client {
     const tail = given.length === 0 ? "" : `?${new URLSearchParams(given).toString()}`;
     const url = `${this.url}/v1/${path.map(encodeURIComponent).join("/")}${tail}`;
     const headers = { ...this.#headers };
-    // What a host wants of pages that are logged in by its cookie, and of nobody else.
+    // A host requires it of pages that are logged in by its cookie.
     const own = this.#headers["Authorization"] === undefined && isOwn(url);
     if (own && method !== "GET") headers["X-Ocelli"] = "1";
     const init: RequestInit = { method, headers, redirect: "error", cache: "no-store" };

@@ -85,7 +85,7 @@ impl QueryPairs {
         Ok(values)
     }
 
-    /// Refuses a key that nobody has asked for.
+    /// Refuses a key that the route does not have.
     pub(super) fn end(self) -> Result<(), Problem> {
         match self.0.first() {
             Some((key, _)) => Err(bad(format!("there is no key {key:?}"))),

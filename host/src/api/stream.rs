@@ -22,7 +22,7 @@ use super::extract::{InPath, InQuery};
 use super::problem::Problem;
 use super::resume;
 use super::state::ApiState;
-use crate::event::{EncodedMessage, ServerMessage, SubscribeOptions, Subscriber};
+use crate::event::{EncodedMessage, ServerMessage, SlowSubscriber, SubscribeOptions, Subscriber};
 
 /// Bytes after which a chunk is sent.
 const CHUNK: usize = 64 << 10;
@@ -109,18 +109,9 @@ async fn feed<C: Control>(
             next = timeout(timing.ping, subscriber.next()) => next,
         };
         let mut text = String::new();
-        let mut slow = None;
         // On silence a comment, so that neither side nor a proxy takes the connection for dead.
-        let mut next = next.inspect_err(|_| text.push_str(":\n\n")).ok();
-        while let Some(message) = next.take() {
-            match message {
-                Ok(message) => put(&mut text, &message),
-                Err(error) => slow = Some(error.to_string()),
-            }
-            if slow.is_none() && text.len() < CHUNK {
-                next = subscriber.try_next();
-            }
-        }
+        let next = next.inspect_err(|_| text.push_str(":\n\n")).ok();
+        let slow = put_waiting(&mut text, subscriber, next);
         if !text.is_empty() {
             match timeout(timing.send, chunks.send(text.into())).await {
                 Ok(Ok(())) => {}
@@ -132,10 +123,36 @@ async fn feed<C: Control>(
             break ("slow_subscriber", message);
         }
     };
+    say_farewell(state, code, &message, chunks).await;
+}
+
+/// Writes why there will be no more. The client may not read it.
+async fn say_farewell<C: Control>(
+    state: &ApiState<C>,
+    code: &'static str,
+    message: &str,
+    chunks: &mpsc::Sender<Bytes>,
+) {
     let mut text = String::new();
-    put(&mut text, &ServerMessage::error(code, &message, None).encode());
-    // The client may not read the farewell.
-    let _ = timeout(timing.farewell, chunks.send(text.into())).await;
+    put(&mut text, &ServerMessage::error(code, message, None).encode());
+    let _ = timeout(state.timing.farewell, chunks.send(text.into())).await;
+}
+
+/// Writes a message of the hub and those that wait behind it, up to a chunk. Why there will be
+/// none, if so.
+fn put_waiting(
+    text: &mut String,
+    subscriber: &Subscriber,
+    mut next: Option<Result<EncodedMessage, SlowSubscriber>>,
+) -> Option<String> {
+    while let Some(message) = next {
+        match message {
+            Ok(message) => put(text, &message),
+            Err(error) => return Some(error.to_string()),
+        }
+        next = if text.len() < CHUNK { subscriber.try_next() } else { None };
+    }
+    None
 }
 
 /// Writes one message. It has no line break: JSON on one line.

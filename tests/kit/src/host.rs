@@ -265,6 +265,25 @@ impl Ocelli {
         body
     }
 
+    /// A sample of `/metrics`, named with its labels. `None`: there is none.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let metrics = self.get("/metrics").await;
+        metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    /// Waits until a sample of `/metrics` is there and good.
+    pub async fn metric_becomes(&self, series: &str, good: impl Fn(f64) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let value = self.metric(series).await;
+            if value.is_some_and(&good) {
+                return;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{series} stays {value:?}");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// The status and the body that a request without a body is answered with. `path` is
     /// percent-encoded.
     pub async fn request(&self, method: &str, path: &str) -> (u16, String) {

@@ -64,9 +64,7 @@ impl Faulty {
 
     /// A sample of `/metrics`.
     async fn metric(&self, series: &str) -> f64 {
-        let text = self.host.get("/metrics").await;
-        let line = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
-        line.unwrap_or_else(|| panic!("no {series} in {text}"))
+        self.host.metric(series).await.unwrap_or_else(|| panic!("no {series}"))
     }
 
     async fn restarts(&self, reason: &str) -> f64 {

@@ -101,20 +101,6 @@ async fn newest(host: &Ocelli, session: &str) -> u64 {
     host.events(session).await.last().map_or(0, |event| event["seq"].as_u64().unwrap())
 }
 
-async fn metric(host: &Ocelli, name: &str) -> f64 {
-    let metrics = host.get("/metrics").await;
-    let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    value.unwrap_or_else(|| panic!("no {name}"))
-}
-
-async fn metric_becomes(host: &Ocelli, name: &str, good: impl Fn(f64) -> bool) {
-    let begun = Instant::now();
-    while !good(metric(host, name).await) {
-        assert!(begun.elapsed() < DEADLINE, "{name} stays {}", metric(host, name).await);
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_is_in_the_stream_as_subscribers_get_it_with_its_picture() {
     let redis = Redis::start();
@@ -150,7 +136,7 @@ async fn each_event_is_in_the_stream_as_subscribers_get_it_with_its_picture() {
     let event: Value = serde_json::from_str(&message).unwrap();
     let entry = reaches(&redis, GATE, event["seq"].as_u64().unwrap()).await;
     assert!(entry.iter().any(|entry| entry.get("event") == message), "{message}");
-    assert_eq!(metric(&host, "ocelli_redis_up").await, 1.0);
+    assert_eq!(host.metric("ocelli_redis_up").await.unwrap(), 1.0);
 }
 
 /// What a program says, line by line. It is killed when this is dropped.
@@ -182,14 +168,14 @@ async fn a_redis_that_is_started_late_gets_everything() {
     let mut redis = Redis::nowhere();
     let (_store, host) = host(&redis, "").await;
     let last = Neighbour::of(&host).await.takes(AWAY).await;
-    metric_becomes(&host, "ocelli_redis_behind_events", |behind| behind > 0.0).await;
-    assert_eq!(metric(&host, "ocelli_redis_up").await, 0.0);
+    host.metric_becomes("ocelli_redis_behind_events", |behind| behind > 0.0).await;
+    assert_eq!(host.metric("ocelli_redis_up").await.unwrap(), 0.0);
     redis.run(&[]);
     let entries = reaches(&redis, "ocelli:events:yard", last).await;
     without_gap(&entries);
     assert_eq!(entries[0].id, "1-0");
     assert_eq!(reaches(&redis, GATE, 1).await[0].id, "1-0");
-    metric_becomes(&host, "ocelli_redis_up", |up| up == 1.0).await;
+    host.metric_becomes("ocelli_redis_up", |up| up == 1.0).await;
     assert!(host.log().text().contains("Redis takes events again"));
 }
 
@@ -235,7 +221,7 @@ async fn a_redis_that_is_paused_or_slow_blocks_nobody_and_has_everything_afterwa
     reaches(&redis, GATE, 20).await;
     redis.pause(true);
     neighbour.takes(AWAY).await;
-    metric_becomes(&host, "ocelli_redis_up", |up| up == 0.0).await;
+    host.metric_becomes("ocelli_redis_up", |up| up == 0.0).await;
     let last = newest(&host, "gate").await;
     redis.pause(false);
     without_gap(&reaches(&redis, GATE, last).await);
@@ -263,7 +249,7 @@ async fn a_redis_that_is_full_has_everything_once_it_has_room() {
     redis.cli(&["CONFIG", "SET", "maxmemory", "500kb"]);
     neighbour.takes(AWAY).await;
     let full = redis.entries(GATE).last().unwrap().number("seq");
-    metric_becomes(&host, "ocelli_redis_behind_events", |behind| behind > 20.0).await;
+    host.metric_becomes("ocelli_redis_behind_events", |behind| behind > 20.0).await;
     assert!(host.log().text().contains("OOM"), "the log says why");
     // Now and then there is room for a few: the order has to hold all the same.
     for _ in 0..20 {

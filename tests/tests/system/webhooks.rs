@@ -43,11 +43,6 @@ fn reaches(session: &'static str, last: u64) -> impl Fn(&HookReceiver) -> bool {
     move |receiver| without_gap(&receiver.numbers(session)) >= last
 }
 
-async fn metric(host: &Ocelli, series: &str) -> Option<f64> {
-    let metrics = host.get("/metrics").await;
-    metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_event_is_what_subscribers_get_and_is_signed_as_others_verify_it() {
     let receiver = HookReceiver::start().await;
@@ -114,9 +109,9 @@ async fn a_receiver_that_misbehaves_loses_nothing_and_holds_up_no_other() {
     let last = without_gap(&good.numbers("gate"));
     odd.until("everything that it lacks", reaches("gate", last)).await;
     without_gap(&odd.numbers("yard"));
-    let errors = metric(&host, "ocelli_sink_errors_total{sink=\"webhook:odd\"}").await.unwrap();
+    let errors = host.metric("ocelli_sink_errors_total{sink=\"webhook:odd\"}").await.unwrap();
     assert!(errors >= 3.0, "{errors}");
-    assert_eq!(metric(&host, "ocelli_sink_errors_total{sink=\"webhook:good\"}").await, Some(0.0));
+    assert_eq!(host.metric("ocelli_sink_errors_total{sink=\"webhook:good\"}").await, Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,12 +127,11 @@ async fn an_event_that_is_never_taken_is_left_out_and_one_that_is_gone_is_asked_
     refusing.until("events", |refusing| !refusing.numbers("gate").is_empty()).await;
     let first = refusing.numbers("gate")[0];
     assert!(first > 1, "{first}");
-    let refused =
-        metric(&host, "ocelli_sink_refused_events_total{sink=\"webhook:refusing\"}").await;
+    let refused = host.metric("ocelli_sink_refused_events_total{sink=\"webhook:refusing\"}").await;
     assert!(refused.unwrap() >= (first - 1) as f64, "{refused:?}");
     assert!(host.log().text().contains("never takes event 1, which is left out"));
     assert_eq!(gone.asked(), 1, "it has said that it is gone");
-    assert_eq!(metric(&host, "ocelli_sink_up{sink=\"webhook:gone\"}").await, Some(0.0));
+    assert_eq!(host.metric("ocelli_sink_up{sink=\"webhook:gone\"}").await, Some(0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ use axum::response::Response;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{CHUNK, last_event_id, put, respond};
+use super::{last_event_id, put, put_waiting, respond, say_farewell};
 use crate::api::access::Caller;
 use crate::api::control::Control;
 use crate::api::filter::QueryPairs;
@@ -37,12 +37,12 @@ struct Position {
     filter: EventFilter,
     /// The last number that the client has, or does not ask for.
     number: u64,
-    /// Whether the client has been told of it.
-    told: bool,
+    /// Whether `number` was sent.
+    number_sent: bool,
     /// Whether there may be more events than were read.
     behind: bool,
-    /// Whether the client has been told of what is deleted since.
-    looked: bool,
+    /// Whether events that are deleted since were reported.
+    gap_reported: bool,
 }
 
 /// `GET /v1/stream`.
@@ -78,9 +78,9 @@ pub(in crate::api) async fn open<C: Control>(
         changed,
         filter,
         number: after.unwrap_or(page.last),
-        told: false,
+        number_sent: false,
         behind: true,
-        looked: after.is_none(),
+        gap_reported: after.is_none(),
     };
     // One chunk waits while one is written; for a slow client the rest stays where it is.
     let (sender, receiver) = mpsc::channel(1);
@@ -144,26 +144,7 @@ async fn feed<C: Control>(
             break ("slow_subscriber", message);
         }
     };
-    let mut text = String::new();
-    put(&mut text, &ServerMessage::error(code, &message, None).encode());
-    // The client may not read the farewell.
-    let _ = timeout(timing.farewell, chunks.send(text.into())).await;
-}
-
-/// Writes a message of the hub and those that wait behind it. Why there will be none, if so.
-fn put_waiting(
-    text: &mut String,
-    subscriber: &Subscriber,
-    mut next: Option<Result<EncodedMessage, crate::event::SlowSubscriber>>,
-) -> Option<String> {
-    while let Some(message) = next {
-        match message {
-            Ok(message) => put(text, &message),
-            Err(error) => return Some(error.to_string()),
-        }
-        next = if text.len() < CHUNK { subscriber.try_next() } else { None };
-    }
-    None
+    say_farewell(state, code, &message, chunks).await;
 }
 
 impl Position {
@@ -188,7 +169,7 @@ impl Position {
 
     /// Writes the events that are asked for.
     fn put(&mut self, text: &mut String, page: NumberedPage) {
-        if !std::mem::replace(&mut self.looked, true) && self.number < page.deleted {
+        if !std::mem::replace(&mut self.gap_reported, true) && self.number < page.deleted {
             let message = "events after the last that you have are kept no more, perhaps none \
                 that you ask for: it goes on with those that are";
             put(text, &ServerMessage::error("events_gone", message, None).encode());
@@ -196,8 +177,8 @@ impl Position {
         for kept in page.events {
             self.number = kept.number;
             let event = kept.event;
-            self.told = self.filter.passes(&kept.session, &event.kind, &event.body);
-            if self.told {
+            self.number_sent = self.filter.passes(&kept.session, &event.kind, &event.body);
+            if self.number_sent {
                 let message = encode_event(&kept.session, event.seq, &event.body);
                 put(text, &EncodedMessage { seq: Some(kept.number), ..message });
             }
@@ -205,10 +186,10 @@ impl Position {
         self.behind = page.more;
     }
 
-    /// Writes how far the events are, which the client has not been told: what was left out since
-    /// the last one need not be looked at again.
+    /// Sends how far the events were read, if that was not sent: what was left out since the last
+    /// one need not be looked at again.
     fn put_number(&mut self, text: &mut String) {
-        if !std::mem::replace(&mut self.told, true) {
+        if !std::mem::replace(&mut self.number_sent, true) {
             // Writing to memory does not fail.
             let _ = write!(text, "id: {}\n\n", self.number);
         }
