@@ -44,6 +44,10 @@ struct Arguments {
     /// has as many runs of the model as they say.
     #[arg(long, value_name = "COUNT", default_value_t = 1, requires = "truth")]
     cameras: usize,
+    /// For `tracking`: how many further cameras show a still picture meanwhile (0 to 40). They are
+    /// not scored; their runs and their CPU count.
+    #[arg(long, value_name = "COUNT", default_value_t = 0, requires = "truth")]
+    idle: usize,
     /// Write all figures there, as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -128,8 +132,10 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
     };
     let mut report = Report::new(machine, arguments.seconds);
     // Bad input is told before anything is measured.
-    let judge =
-        |truth: &PathBuf| tracking::Judged::read(truth, &arguments.settings, arguments.cameras);
+    let judge = |truth: &PathBuf| {
+        let Arguments { settings, cameras, idle, .. } = &arguments;
+        tracking::Judged::read(truth, settings, *cameras, *idle)
+    };
     let judged = arguments.truth.as_ref().map(judge).transpose()?;
     let all = Part::value_variants();
     for part in if arguments.only.is_empty() { all } else { &arguments.only } {

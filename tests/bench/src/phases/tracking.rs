@@ -40,8 +40,11 @@ const HOLD: Duration = Duration::from_secs(30);
 /// Looks a second, if nothing else is asked for: each frame of a camera at 10, a third, a fifth.
 const RATES: [Option<f64>; 3] = [None, Some(3.33), Some(2.0)];
 
-/// Most cameras at once.
+/// Most cameras at once, and most idle ones.
 const MAX_CAMERAS: usize = 40;
+
+/// How long an idle camera shows one picture: longer than any clip that is measured plays.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// The `source` of results for which the model ran; those of pipelines that run it for each have
 /// none.
@@ -57,13 +60,16 @@ pub struct Judged {
     truth: Truth,
     settings: Vec<Map<String, Value>>,
     cameras: usize,
+    idle: usize,
 }
 
 impl Judged {
     /// Reads the folder of a truth. Without settings, cameras have those that limit how often they
-    /// are looked at. Without cameras the settings are the file's.
-    pub fn read(folder: &Path, settings: &[String], cameras: usize) -> Result<Self> {
+    /// are looked at. Without cameras the settings are the file's. Idle cameras are further ones.
+    pub fn read(folder: &Path, settings: &[String], cameras: usize, idle: usize) -> Result<Self> {
         ensure!(cameras <= MAX_CAMERAS, "--cameras is at most {MAX_CAMERAS}");
+        ensure!(idle <= MAX_CAMERAS, "--idle is at most {MAX_CAMERAS}");
+        ensure!(idle == 0 || cameras > 0, "--idle needs cameras that are scored");
         let clip = folder.join("clip.mp4");
         let clip = clip.canonicalize().with_context(|| format!("no file {}", clip.display()))?;
         let truth = Truth::read(&folder.join("gt.txt"))?;
@@ -74,7 +80,7 @@ impl Judged {
             [] => RATES.into_iter().map(at_rate).collect(),
             given => given.iter().map(read).collect::<Result<_>>()?,
         };
-        Ok(Self { clip, truth, settings, cameras })
+        Ok(Self { clip, truth, settings, cameras, idle })
     }
 }
 
@@ -99,8 +105,10 @@ pub struct TrackingRow {
     pub source: &'static str,
     /// Of the pipeline, in JSON.
     pub settings: String,
-    /// How many, with a worker each.
+    /// How many are scored, with a worker each.
     pub cameras: usize,
+    /// How many show a still picture meanwhile, with a worker each.
+    pub idle: usize,
     /// The frame of the clip with which each began.
     pub joined: Vec<usize>,
     /// Frames that were scored, of all cameras.
@@ -111,6 +119,8 @@ pub struct TrackingRow {
     pub runs_per_second: f64,
     /// Milliseconds of CPU of all processes for each decoded frame of a camera.
     pub cpu_ms_per_frame: f64,
+    /// Cores that all processes kept busy, on average.
+    pub cores: f64,
     /// Milliseconds from a picture's arrival to its result; of a file there is no such time.
     pub age_ms: Option<Age>,
     /// Frames without a result have no boxes.
@@ -191,6 +201,7 @@ struct Heard {
     results: Vec<BTreeMap<usize, Detections>>,
     runs_per_second: f64,
     cpu_ms_per_frame: f64,
+    cores: f64,
 }
 
 /// Measures. `progress` is told what is measured next.
@@ -215,8 +226,13 @@ pub async fn measure(
     }
     for settings in &judged.settings {
         progress(&format!("tracks of cameras with {}", json!(settings)));
-        let heard = cameras(environment, &clip, judged.cameras, settings, Duration::ZERO).await?;
-        rows.push(row("camera", settings, &clip, &heard, WARM_UP_S)?);
+        let heard = cameras(environment, &clip, judged, settings, Duration::ZERO).await?;
+        let row = row("camera", settings, &clip, &heard, WARM_UP_S)?;
+        rows.push(TrackingRow { idle: judged.idle, ..row });
+    }
+    // The still scene is about cameras that are all alike.
+    if judged.idle > 0 {
+        return Ok(Tracking { clip: judged.clip.clone(), rows });
     }
     let still = Clip::read(&environment.paths.clip).await?;
     let every =
@@ -229,7 +245,7 @@ pub async fn measure(
     let still = still.with(truth)?.held((HOLD.as_secs_f64() * rate).round() as usize);
     for settings in &judged.settings {
         progress(&format!("tracks of a still scene with {}", json!(settings)));
-        let heard = cameras(environment, &still, judged.cameras, settings, HOLD).await?;
+        let heard = cameras(environment, &still, judged, settings, HOLD).await?;
         rows.push(row("still", settings, &still, &heard, WARM_UP_S)?);
     }
     Ok(Tracking { clip: judged.clip.clone(), rows })
@@ -260,28 +276,39 @@ async fn file(
     Ok(Heard { runs_per_second, ..heard })
 }
 
-/// Cameras that play the clip, after its first picture for the time `hold`.
+/// Cameras that play the clip, after its first picture for the time `hold`, and idle ones that go
+/// on to show its first picture. All have a subscriber.
 async fn cameras(
     environment: &Environment,
     clip: &Clip,
-    count: usize,
+    judged: &Judged,
     settings: &Map<String, Value>,
     hold: Duration,
 ) -> Result<Heard> {
     let Environment { paths, workplace, .. } = environment;
-    let server = Cameras::play_held(paths, &clip.file, count, hold).await?;
+    let server = Cameras::play_held(paths, &clip.file, judged.cameras, hold).await?;
     let settings = Value::Object(of_people(settings));
-    let camera = |index| Camera::live(index, server.url(index)).with(settings.clone());
-    let cameras: Vec<Camera> = (0..count).map(camera).collect();
+    let camera = |index, url| Camera::live(index, url).with(settings.clone());
+    let mut cameras: Vec<Camera> =
+        (0..judged.cameras).map(|index| camera(index, server.url(index))).collect();
+    let ids: Vec<String> = cameras.iter().map(|camera| camera.id.clone()).collect();
+    let mut idle = None;
+    if judged.idle > 0 {
+        let server = Cameras::play_held(paths, &clip.file, judged.idle, IDLE).await?;
+        cameras.extend((0..judged.idle).map(|n| camera(judged.cameras + n, server.url(n))));
+        idle = Some(server);
+    }
     let chain = Chain::start(paths, workplace, &cameras).await?;
     let mut subscriber = chain.subscriber().await?;
     for camera in &cameras {
         subscriber.subscribe(&camera.id).await?;
     }
-    let ids: Vec<String> = cameras.into_iter().map(|camera| camera.id).collect();
     let heard = listen(&chain, &mut subscriber, clip, &ids).await?;
     chain.stop().await?;
     server.stop().await?;
+    if let Some(idle) = idle {
+        idle.stop().await?;
+    }
     Ok(heard)
 }
 
@@ -333,8 +360,9 @@ async fn listen(
     };
     Ok(Heard {
         results,
-        runs_per_second: new(|s| s.frames.inferred) / spent.wall_s / ids.len() as f64,
+        runs_per_second: new(|s| s.frames.inferred) / spent.wall_s / sessions.len() as f64,
         cpu_ms_per_frame: spent.total() * 1e3 / new(|s| s.frames.decoded),
+        cores: spent.total() / spent.wall_s,
     })
 }
 
@@ -379,11 +407,13 @@ fn row(
         source,
         settings: json!(settings).to_string(),
         cameras: heard.results.len(),
+        idle: 0,
         joined: begun,
         frames: truth.len(),
         results,
         runs_per_second: heard.runs_per_second,
         cpu_ms_per_frame: heard.cpu_ms_per_frame,
+        cores: heard.cores,
         age_ms: (source != "file").then_some(age),
         none: tracking::score(&truth, &none, clip.rate),
         hold: tracking::score(&truth, &hold, clip.rate),
@@ -444,14 +474,16 @@ impl Display for Tracking {
         writeln!(f, "\n## Tracking\n")?;
         writeln!(f, "Boxes and tracks against the truth of `{}`.", self.clip.display())?;
         let headings = ["source, settings", "frames with a result", "runs/s a camera"];
-        let mut costs = Table::new(headings.into_iter().chain(["CPU a frame", "age p50 / p95"]));
+        let costly = ["CPU a frame", "cores", "age p50 / p95"];
+        let mut costs = Table::new(headings.into_iter().chain(costly));
         let headings = ["source, settings", "without a result", "MOTA", "IDF1", "switches"];
         let mut judged = Table::new(headings.into_iter().chain(["HOTA", "F1", "moving"]));
         for row in &self.rows {
-            let TrackingRow { source, cameras, frames, results, settings, .. } = row;
-            let name = match cameras {
-                1 => format!("{source}, `{settings}`"),
-                _ => format!("{source} x {cameras}, `{settings}`"),
+            let TrackingRow { source, cameras, idle, frames, results, settings, .. } = row;
+            let name = match (cameras, idle) {
+                (1, 0) => format!("{source}, `{settings}`"),
+                (_, 0) => format!("{source} x {cameras}, `{settings}`"),
+                _ => format!("{source} x {cameras}, {idle} idle, `{settings}`"),
             };
             let age = row
                 .age_ms
@@ -461,6 +493,7 @@ impl Display for Tracking {
                 format!("{results} of {frames}"),
                 format!("{:.2}", row.runs_per_second),
                 format!("{:.1} ms", row.cpu_ms_per_frame),
+                format!("{:.2}", row.cores),
                 age,
             ]);
             if results < frames {
