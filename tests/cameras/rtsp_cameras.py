@@ -12,7 +12,8 @@ prints "READY <port>" as its only line on standard output once cameras can
 connect (here to rtsp://127.0.0.1:<port>/people). It ends on SIGINT or SIGTERM,
 and is killed when the thread that started it ends, so that no run leaves
 cameras behind. With --hold each round begins with a still scene: the first
-picture, over and over, for so many seconds.
+picture, over and over, for so many seconds. With --still there is nothing but
+that picture, encoded anew as by a camera before which nothing moves.
 
 Run it with the system's Python: the GObject bindings are a Debian package.
 """
@@ -37,6 +38,9 @@ from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 ROLE = "viewer"  # the one role of an authenticated client
 LOAD_TIMEOUT = 10 * Gst.SECOND  # a local file delivers its first access unit in milliseconds
+STILL_PICTURES = 40  # four seconds between two key frames, as many cameras have them
+STILL_QP = 26  # about as sharp as the clips
+STILL_NOISE = 0.05  # the share of snow at which pictures between key frames have about a kilobyte
 SESSION_CLEANUP_SECONDS = 2  # how often sessions of vanished clients are looked for
 
 
@@ -81,8 +85,10 @@ class AccessUnit:
 class Clip:
     """A clip in memory: its access units in decoding order."""
 
-    def __init__(self, path, hold):
+    def __init__(self, path, hold=0, still=False):
         self.codec, self.caps, self.units = _demultiplex(path)
+        if still:
+            self.codec, self.caps, self.units = _still(path, self.caps)
         if len(self.units) < 2:
             raise ClipError(f"{path}: a clip needs at least two pictures, this has {len(self.units)}")
         times = sorted(unit.pts for unit in self.units)
@@ -127,6 +133,28 @@ def _demultiplex(path):
         pad.link(parser.get_static_pad("sink"))
 
     streams.connect("pad-added", take_first_video)
+    caps, units = _pull(path, pipeline, sink)
+    return found[0], caps, units
+
+
+def _still(path, caps):
+    """Returns the same of the first picture, whose pixels tremble from one to the next as a camera's do."""
+    codec, shape = CODECS["video/x-h264"], caps.get_structure(0)
+    size = [f"sink_1::{key}={shape.get_value(key)}" for key in ("width", "height")]
+    pipeline = Gst.parse_launch(
+        f"compositor name=both background=black sink_1::alpha={STILL_NOISE} {' '.join(size)}"
+        f" ! videoconvert ! openh264enc gop-size={STILL_PICTURES} rate-control=off qp-min={STILL_QP} qp-max={STILL_QP}"
+        f" ! {codec.parser} ! {codec.caps} ! appsink name=sink sync=false"
+        f" filesrc name=clip ! decodebin ! videoconvert ! imagefreeze num-buffers={STILL_PICTURES}"
+        f" ! video/x-raw,framerate=10/1 ! both.sink_0"
+        f" videotestsrc pattern=snow num-buffers={STILL_PICTURES} ! video/x-raw,framerate=10/1 ! both.sink_1"
+    )
+    pipeline.get_by_name("clip").set_property("location", path)
+    return codec, *_pull(path, pipeline, pipeline.get_by_name("sink"))
+
+
+def _pull(path, pipeline, sink):
+    """Runs a pipeline to its end; returns caps and access units of what comes out."""
     pipeline.set_state(Gst.State.PLAYING)
     try:
         units, caps = [], None
@@ -138,7 +166,7 @@ def _demultiplex(path):
             raise ClipError(f"{path}: {error.parse_error()[0].message}")
         if not units:
             raise ClipError(f"{path}: no H.264, H.265 or MJPEG video in it")
-        return found[0], caps, units
+        return caps, units
     finally:
         pipeline.set_state(Gst.State.NULL)
 
@@ -298,6 +326,7 @@ def parse_arguments():
     parser.add_argument("--drop", type=probability, default=0, metavar="P", help="lose this share of RTP packets")
     parser.add_argument("--tcp-only", action="store_true", help="refuse RTP over UDP")
     parser.add_argument("--hold", type=seconds, default=0, metavar="S", help="begin rounds with a still scene")
+    parser.add_argument("--still", action="store_true", help="play the first picture for ever, 10 a second")
     parser.add_argument("mounts", nargs="+", type=mount, metavar="/PATH=FILE", help="a camera and its clip")
     return parser.parse_args()
 
@@ -308,7 +337,7 @@ def main():
     die_with_parent()
     Gst.init(None)
     try:
-        clips = {path: Clip(file, options.hold) for path, file in options.mounts}
+        clips = {path: Clip(file, options.hold, options.still) for path, file in options.mounts}
     except ClipError as error:
         sys.exit(f"rtsp_cameras: {error}")
     serve(options, clips)

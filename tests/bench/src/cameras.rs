@@ -37,16 +37,26 @@ impl Cameras {
         Self::play_held(paths, clip, count, Duration::ZERO).await
     }
 
-    /// The same. Before each round of the clip they show its first picture for a time.
+    /// The same. Before each round of the clip they show its first picture for a time, each time
+    /// as a key frame.
     pub async fn play_held(
         paths: &Paths,
         clip: &Path,
         count: usize,
         hold: Duration,
     ) -> Result<Self> {
+        Self::play_as(paths, clip, count, &["--hold", &hold.as_secs().to_string()]).await
+    }
+
+    /// The same. They show the first picture for ever, encoded as by a camera before which nothing
+    /// moves.
+    pub async fn show_still(paths: &Paths, clip: &Path, count: usize) -> Result<Self> {
+        Self::play_as(paths, clip, count, &["--still"]).await
+    }
+
+    async fn play_as(paths: &Paths, clip: &Path, count: usize, options: &[&str]) -> Result<Self> {
         let mut command = Command::new(PYTHON);
-        command.arg(&paths.cameras).args(["--port", "0"]);
-        command.arg("--hold").arg(hold.as_secs().to_string());
+        command.arg(&paths.cameras).args(["--port", "0"]).args(options);
         for index in 0..count {
             command.arg(format!("/{index}={}", clip.display()));
         }

@@ -43,9 +43,6 @@ const RATES: [Option<f64>; 3] = [None, Some(3.33), Some(2.0)];
 /// Most cameras at once, and most idle ones.
 const MAX_CAMERAS: usize = 40;
 
-/// How long an idle camera shows one picture: longer than any clip that is measured plays.
-const IDLE: Duration = Duration::from_secs(600);
-
 /// The `source` of results for which the model ran; those of pipelines that run it for each have
 /// none.
 const MODEL: &str = "model";
@@ -294,7 +291,7 @@ async fn cameras(
     let ids: Vec<String> = cameras.iter().map(|camera| camera.id.clone()).collect();
     let mut idle = None;
     if judged.idle > 0 {
-        let server = Cameras::play_held(paths, &clip.file, judged.idle, IDLE).await?;
+        let server = Cameras::show_still(paths, &clip.file, judged.idle).await?;
         cameras.extend((0..judged.idle).map(|n| camera(judged.cameras + n, server.url(n))));
         idle = Some(server);
     }
