@@ -1,4 +1,7 @@
-//! Holds the pages to the code: figures, links, files that they name, and the width of their lines.
+//! Holds the pages to the code: figures, names, links, files that they name, and the width of their
+//! lines.
+
+mod names;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,6 +17,9 @@ const SUBSCRIBER: &str = "docs/subscriber.md";
 const AUTHOR: &str = "docs/pipeline-author.md";
 const CAMERAS: &str = "docs/cameras.md";
 const BUILT_IN: &str = "docs/built-in-pipelines.md";
+const RUNBOOK: &str = "docs/runbook.md";
+const SIZING: &str = "docs/sizing.md";
+const SECURITY: &str = "docs/security.md";
 
 /// Page, a phrase of it, and the place of the figure. In the phrase `{}` stands for the
 /// figure, `{KiB}`, `{MiB}`, `{ms}` and `{s}` for it in that unit. The place is a constant in the
@@ -287,6 +293,40 @@ const FIGURES: &[(&str, &str, &str)] = &[
         "needs {} bytes of memory for each pixel",
         "host/worker/src/video/still.rs BYTES_PER_PIXEL",
     ),
+    (RUNBOOK, "in memory, {} or 8 MiB for each", "host/src/journal/events/outbox.rs EVENTS"),
+    (RUNBOOK, "or {MiB} MiB for each session", "host/src/journal/events/outbox.rs BYTES"),
+    (RUNBOOK, "(`deploy.probation_s`, {} s)", "= deploy.probation_s"),
+    (
+        RUNBOOK,
+        "`session_processes.health_check_interval` ({} s)",
+        "= session_processes.health_check_interval",
+    ),
+    (RUNBOOK, "started anew, after 0.1 s and up to {s} s", "host/src RESTART_BACKOFF.longest"),
+    (RUNBOOK, "raises its soft limit to {} by itself", "host/src/serve.rs DESCRIPTORS"),
+    (RUNBOOK, "if it takes nothing for {s} s", "host/src/api/state.rs .send"),
+    (RUNBOOK, "is tried again every {s} s.", "host/src/sink/driver.rs ASIDE"),
+    (RUNBOOK, "the host waits {s} s to a minute", "host/src/source/retry.rs SLOW.first"),
+    (
+        SIZING,
+        "max_concurrent_sessions`, {} by default",
+        "= session_processes.max_concurrent_sessions",
+    ),
+    (SIZING, "| events | {} MiB or 30 days", "= events.keep_mb"),
+    (SIZING, "| pictures of events | {} MiB or 7 days", "= events.attachments_mb"),
+    (SIZING, "| compiled components | {} MiB |", "= deploy.cache_mb"),
+    (SIZING, "memory_per_process_mb` ({}), are", "= resource_limits.memory_per_process_mb"),
+    (SIZING, "and {} bytes for each pixel", "host/worker/src/video/still.rs BYTES_PER_PIXEL"),
+    (SECURITY, "| a camera | {MiB} MiB and a", "host/src/source/ingest/process.rs CAMERA_MEMORY"),
+    (SECURITY, "reader, {MiB} MiB that wait", "host/src/source/fanout.rs MAX_WAITING_BYTES"),
+    (SECURITY, "output | {} detections", "host/protocol/src/limit.rs MAX_DETECTIONS"),
+    (SECURITY, "detections, {} events", "= resource_limits.events_per_frame"),
+    (SECURITY, "events, {} log lines a second", "= resource_limits.log_lines_per_second"),
+    (SECURITY, "to compile | {} MiB, 300 s", "= deploy.max_component_mb"),
+    (SECURITY, "64 MiB, {} s, memory", "= deploy.compile_timeout_s"),
+    (SECURITY, "a token | {} connections", "host/src/api/connections.rs MAX_STRANGERS"),
+    (SECURITY, "{KiB} KiB a message", "host/src/api/message.rs MAX_MESSAGE"),
+    (SECURITY, "not read | {MiB} MiB each", "host/src/event/queue.rs MAX_BYTES"),
+    (SECURITY, "in a log | {KiB} KiB, one", "host/src/telemetry/record.rs MAX_MESSAGE"),
 ];
 
 /// The repository's root.

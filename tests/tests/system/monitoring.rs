@@ -48,7 +48,7 @@ fn every_alert_has_a_test_and_one_line_that_says_what_to_do() {
     for alert in alerts {
         let name = alert.lines().next().unwrap();
         assert!(tests.contains(&format!("alertname: {name}")), "{name} has no test");
-        for line in ["summary: \"", "runbook: \""] {
+        for line in ["summary: \"", "runbook: \"", "runbook_url: \""] {
             assert_eq!(alert.matches(line).count(), 1, "{name}: {line}");
         }
     }
