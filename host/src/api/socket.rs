@@ -189,7 +189,7 @@ impl<C: Control> Client<C> {
             match sender.flush(timing.send).await {
                 Ok(()) => {}
                 Err(WriteError::Gone) => return SocketEnd::Read(ReadEnd::Gone),
-                Err(WriteError::Full) => return SocketEnd::Slow(self.state.untaken()),
+                Err(WriteError::Full) => return SocketEnd::Slow(self.state.note_untaken()),
             }
         }
     }

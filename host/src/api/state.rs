@@ -98,8 +98,9 @@ impl<C> ApiState<C> {
         }
     }
 
-    /// The text for a subscriber that took no byte for [`Timing::send`].
-    pub(super) fn untaken(&self) -> String {
+    /// Counts a subscriber that took no byte for [`Timing::send`], and gives the text for it.
+    pub(super) fn note_untaken(&self) -> String {
+        self.hub.note_untaken();
         format!("no message was taken for {} s", self.timing.send.as_secs_f32())
     }
 }

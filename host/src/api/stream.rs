@@ -116,7 +116,7 @@ async fn feed<C: Control>(
             match timeout(timing.send, chunks.send(text.into())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
-                Err(_) => break ("slow_subscriber", state.untaken()),
+                Err(_) => break ("slow_subscriber", state.note_untaken()),
             }
         }
         if let Some(message) = slow {

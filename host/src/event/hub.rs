@@ -259,6 +259,11 @@ impl Hub {
         }
     }
 
+    /// A subscriber is closed since it took nothing of what was sent.
+    pub fn note_untaken(&self) {
+        self.shared.counts.lock().closed += 1;
+    }
+
     /// How many listen, and what was lost so far.
     pub fn counts(&self) -> HubCounts {
         *self.shared.counts.lock()

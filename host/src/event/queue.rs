@@ -43,7 +43,7 @@ pub struct HubCounts {
     /// How often a subscriber was too slow for a session's events and went on from the journal, so
     /// far.
     pub fell_behind: u64,
-    /// Subscribers closed for being too slow for what nothing keeps, so far.
+    /// Subscribers closed for being too slow for what nothing keeps, or for taking nothing, so far.
     pub closed: u64,
 }
 

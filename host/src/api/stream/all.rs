@@ -137,7 +137,7 @@ async fn feed<C: Control>(
             match timeout(timing.send, chunks.send(text.into())).await {
                 Ok(Ok(())) => quiet = Instant::now() + timing.ping,
                 Ok(Err(_)) => return,
-                Err(_) => break ("slow_subscriber", state.untaken()),
+                Err(_) => break ("slow_subscriber", state.note_untaken()),
             }
         }
         if let Some(message) = slow {

@@ -558,6 +558,8 @@ async fn the_hub_counts_who_listens_and_what_was_lost() {
     (0..=MAX_ANSWERS).for_each(|_| hub.publish_state("cam", SessionState::Running, None));
     drop(other);
     assert_eq!(hub.counts(), HubCounts { subscribers: 1, missed: 44, fell_behind: 0, closed: 1 });
+    hub.note_untaken();
+    assert_eq!(hub.counts().closed, 2);
     drop(slow);
     assert_eq!(hub.counts().subscribers, 0);
 }
