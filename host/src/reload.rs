@@ -1,5 +1,6 @@
-//! The config while the host runs: read again when SIGHUP asks for it or the file was edited, and
-//! applied if it has no errors; changed where the API asks for it and the operator allows that.
+//! The config while the host runs: read again when SIGHUP or the API asks for it or one of its files
+//! was edited, and applied if it has no errors; changed where the API asks for it and the operator
+//! allows that.
 
 mod editor;
 
@@ -12,59 +13,101 @@ use tokio::sync::mpsc;
 
 use crate::config::edit::EditError;
 use crate::config::{Camera, ConfigError, ConfigFile, ShownProblem};
-use crate::deploy::{Applied, Deployer};
+use crate::deploy::{Deployer, ReloadReport};
 use crate::preflight::{self, Finding};
 use crate::util::watch::{FileStamp, Watch};
 use crate::worker::Programs;
 
+use editor::Asked;
 pub(crate) use editor::ConfigEditor;
-use editor::EditRequest;
 
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {
-    path: PathBuf,
+    files: ConfigFiles,
     hangup: Signal,
-    edits: mpsc::Receiver<EditRequest>,
+    asked: mpsc::Receiver<Asked>,
+}
+
+/// The files of a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ConfigFiles {
+    config: PathBuf,
+    /// The file of cameras, if the config in force names one.
+    cameras: Option<PathBuf>,
+    /// Whether it was there when the config was applied.
+    has_cameras: bool,
+}
+
+impl ConfigFiles {
+    fn of(file: &ConfigFile) -> Self {
+        Self {
+            config: file.path.clone(),
+            cameras: file.config.server.cameras_file.clone(),
+            has_cameras: file.has_cameras_file,
+        }
+    }
+
+    /// Notices edits of both.
+    fn watch(&self) -> Watch<(FileStamp, Option<FileStamp>)> {
+        let (config, cameras) = (self.config.clone(), self.cameras.clone());
+        Watch::new(move || (FileStamp::of(&config), cameras.as_deref().map(FileStamp::of)))
+    }
 }
 
 impl ConfigReloader {
     /// From here on SIGHUP no longer ends the process: one that comes before
     /// [`run`](Self::run) takes effect then.
-    pub(crate) fn new(path: &Path) -> anyhow::Result<(Self, ConfigEditor)> {
+    pub(crate) fn new(file: &ConfigFile) -> anyhow::Result<(Self, ConfigEditor)> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
-        let (editor, edits) = ConfigEditor::new(path);
-        Ok((Self { path: path.to_owned(), hangup, edits }, editor))
+        let (editor, asked) = ConfigEditor::new(&file.path);
+        Ok((Self { files: ConfigFiles::of(file), hangup, asked }, editor))
     }
 
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
     pub(crate) async fn run(mut self, deployer: Deployer) {
-        let mut watch = Watch::new({
-            let path = self.path.clone();
-            move || FileStamp::of(&path)
-        });
-        // The first report is of the file that the host was started with, unless it was edited
-        // since.
+        let mut watch = self.files.watch();
+        let mut watched = self.files.cameras.clone();
+        // The first report is of the files as they were when they were read, unless they were
+        // edited since.
         let mut first = true;
         loop {
+            if watched != self.files.cameras {
+                watch = self.files.watch();
+                watched = self.files.cameras.clone();
+                first = true;
+            }
             let asked = tokio::select! {
                 _ = self.hangup.recv() => true,
                 () = watch.changed() => false,
-                Some((edit, reply)) = self.edits.recv() => {
-                    let mut done = editor::write(&self.path, &deployer, &edit).await;
-                    if done.is_ok() {
-                        let cause = format!("{} over the API", edit.by);
-                        let applied = reload(&self.path, &deployer, &cause, false).await;
-                        done = applied.map_err(EditError::NotApplied);
-                    }
-                    // The client may have gone away.
-                    let _ = reply.send(done);
+                Some(asked) = self.asked.recv() => {
+                    self.answer(asked, &deployer).await;
                     continue;
                 }
             };
             let quiet = !asked && std::mem::take(&mut first);
             let cause = if asked { "SIGHUP" } else { "edited" };
             // Whoever asks hears of problems from the log, the metrics and `GET /v1/config`.
-            let _ = reload(&self.path, &deployer, cause, quiet).await;
+            let _ = reload(&mut self.files, &deployer, cause, quiet).await;
+        }
+    }
+
+    /// Does what the API asks for. The client may go away meanwhile.
+    async fn answer(&mut self, asked: Asked, deployer: &Deployer) {
+        match asked {
+            Asked::Edit(edit, reply) => {
+                let mut done = editor::write(&self.files.config, deployer, &edit).await;
+                if done.is_ok() {
+                    let cause = format!("{} over the API", edit.by);
+                    let applied = reload(&mut self.files, deployer, &cause, false).await;
+                    done = applied.map(drop).map_err(EditError::NotApplied);
+                }
+                let _ = reply.send(done);
+            }
+            Asked::Reload(by, reply) => {
+                let cause = format!("{by} over the API");
+                let applied = reload(&mut self.files, deployer, &cause, false).await;
+                let _ = reply.send(applied.map_err(EditError::Refused));
+            }
         }
     }
 }
@@ -75,15 +118,15 @@ const KEPT: &str = "the config is not applied, everything runs on as before";
 /// Reads the config, checks what it names, and applies it. `quiet`: does not log that nothing has
 /// changed. The error is why it is not applied; it has been logged.
 async fn reload(
-    path: &Path,
+    files: &mut ConfigFiles,
     deployer: &Deployer,
     cause: &str,
     quiet: bool,
-) -> Result<(), Vec<ShownProblem>> {
-    let owned = path.to_owned();
+) -> Result<ReloadReport, Vec<ShownProblem>> {
+    let known = files.clone();
     // On a thread of its own: a network file system may take its time.
     let looked = tokio::task::spawn_blocking(move || {
-        let file = read(&owned)?;
+        let file = read(&known)?;
         let findings = preflight::files(&file);
         Ok((Arc::new(file), findings))
     });
@@ -104,12 +147,12 @@ async fn reload(
     // A camera whose entry does not do goes on as it was; the others follow the config.
     let of_host = |finding: &Finding| finding.camera.is_none() && finding.stops_start;
     if findings.iter().any(of_host) {
-        log_all(path, cause, &problems);
+        log_all(&files.config, cause, &problems);
         deployer.refuse_config(cause, problems.clone());
         return Err(problems);
     }
     for problem in &problems {
-        tracing::error!("{}: {problem}", path.display());
+        tracing::error!("{}: {problem}", problem.file);
     }
     let running = deployer.config();
     for warning in
@@ -117,13 +160,14 @@ async fn reload(
     {
         tracing::warn!("{warning}");
     }
-    let applied = deployer.apply(file.config.clone(), problems).await;
-    let touched =
-        Applied { untouched: 0, ..applied } != Applied::default() || *running != *deployer.config();
+    *files = ConfigFiles::of(&file);
+    let report = deployer.apply(file.config.clone(), problems).await;
+    let touched = report.cameras.has_touched() || *running != *deployer.config();
     if touched || !quiet {
-        tracing::info!(cause, config = %path.display(), "config applied; {applied}");
+        let cameras = &report.cameras;
+        tracing::info!(cause, config = %files.config.display(), "config applied; {cameras}");
     }
-    Ok(())
+    Ok(report)
 }
 
 /// The faults of components and settings, of cameras whose entries have changed, or that do not run
@@ -145,15 +189,31 @@ async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
 
 /// Reads a config that is to take the place of another. A file of nothing but blanks is an error: a
 /// full disk, a broken tool or a slip of an editor leaves one, and it would end every camera. A
-/// config without cameras has at least a comment.
-fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+/// config without cameras has at least a comment. So is a file of cameras that was there before.
+fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
+    refuse_blank(&known.config)?;
+    let file = ConfigFile::load(&known.config)?;
+    let cameras = &file.config.server.cameras_file;
+    if let Some(path) = cameras {
+        refuse_blank(path)?;
+        if known.has_cameras && *cameras == known.cameras && !file.has_cameras_file {
+            let source = std::io::Error::other(
+                "the file of cameras is gone; one without cameras has a comment",
+            );
+            return Err(ConfigError::Unreadable { path: path.clone(), source });
+        }
+    }
+    Ok(file)
+}
+
+fn refuse_blank(path: &Path) -> Result<(), ConfigError> {
     let blank = |text: String| text.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
     if std::fs::read_to_string(path).is_ok_and(blank) {
         let source =
             std::io::Error::other("the file is empty; a config without cameras has a comment");
         return Err(ConfigError::Unreadable { path: path.to_owned(), source });
     }
-    ConfigFile::load(path)
+    Ok(())
 }
 
 /// Logs every problem in a line of its own.
@@ -171,7 +231,7 @@ fn log_problems(error: &ConfigError, cause: &str) {
 fn log_all(path: &Path, cause: &str, problems: &[ShownProblem]) {
     tracing::error!(cause, config = %path.display(), problems = problems.len(), "{KEPT}");
     for problem in problems {
-        tracing::error!("{}: {problem}", path.display());
+        tracing::error!("{}: {problem}", problem.file);
     }
 }
 
@@ -183,14 +243,37 @@ mod tests {
     fn an_empty_file_is_no_config_to_go_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ocelli.toml");
+        let known = ConfigFiles { config: path.clone(), cameras: None, has_cameras: false };
         for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
             std::fs::write(&path, blank).unwrap();
-            let error = read(&path).err().unwrap().to_string();
+            let error = read(&known).err().unwrap().to_string();
             assert!(error.contains("empty") && error.contains("ocelli.toml"), "{blank:?}: {error}");
         }
         std::fs::write(&path, "# no cameras\n").unwrap();
-        assert!(read(&path).is_ok());
+        assert!(read(&known).is_ok());
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(read(&path), Err(ConfigError::Missing { .. })));
+        assert!(matches!(read(&known), Err(ConfigError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_file_of_cameras_that_was_there_neither_goes_nor_becomes_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, cameras) = (folder.path().join("o.toml"), folder.path().join("cameras.toml"));
+        std::fs::write(&path, "[server]\ncameras_file = \"cameras.toml\"\n").unwrap();
+        let known = |has_cameras| ConfigFiles {
+            config: path.clone(),
+            cameras: Some(cameras.clone()),
+            has_cameras,
+        };
+        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap()), known(false));
+        let gone = read(&known(true)).err().unwrap().to_string();
+        assert!(gone.contains("cameras.toml") && gone.contains("gone"), "{gone}");
+        std::fs::write(&cameras, "\n").unwrap();
+        for has_cameras in [false, true] {
+            let empty = read(&known(has_cameras)).err().unwrap().to_string();
+            assert!(empty.contains("cameras.toml") && empty.contains("empty"), "{empty}");
+        }
+        std::fs::write(&cameras, "# none\n").unwrap();
+        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap()), known(true));
     }
 }

@@ -24,6 +24,7 @@ use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
 use crate::deploy::{
     ConfigStatus, DeployError, DeployRequest, Deployer, DescribedPipeline, NamedPipeline, Record,
+    ReloadReport,
 };
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
@@ -55,7 +56,7 @@ const DESCRIPTORS: u64 = 16_384;
 /// model that differs from its description, a configured pipeline, ONNX Runtime.
 pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let (reloads, editor) = ConfigReloader::new(&file.path)?;
+    let (reloads, editor) = ConfigReloader::new(&file)?;
     let config = &file.config;
     raise_descriptor_limit();
     for warning in config.warnings() {
@@ -227,9 +228,11 @@ fn check_files(file: &ConfigFile) -> anyhow::Result<()> {
     let (fatal, others): (Vec<Finding>, Vec<Finding>) =
         preflight::files(file).into_iter().partition(|finding| finding.stops_start);
     for finding in others {
-        tracing::error!("{path}: {}", finding.shown(file));
+        let shown = finding.shown(file);
+        tracing::error!("{}: {shown}", shown.file);
     }
-    let fatal: Vec<_> = fatal.iter().map(|finding| finding.shown(file)).collect();
+    let fatal: Vec<_> =
+        fatal.iter().map(|finding| finding.shown(file).beside(&file.path)).collect();
     anyhow::ensure!(fatal.is_empty(), "{path}: {}", listing(&fatal));
     Ok(())
 }
@@ -405,11 +408,15 @@ impl InsightControl for HostControl {
 
 impl ConfigControl for HostControl {
     async fn camera_entry(&self, id: &str) -> Result<ConfigEntry, EditError> {
-        self.editor.camera(id, self.deployer.config().server.edit_config).await
+        self.editor.camera(id, &self.deployer.config()).await
     }
 
     async fn edit_config(&self, edit: ConfigEdit) -> Result<(), EditError> {
         self.editor.edit(edit).await
+    }
+
+    async fn reload_config(&self, by: &str) -> Result<ReloadReport, EditError> {
+        self.editor.reload(by.to_owned()).await
     }
 }
 

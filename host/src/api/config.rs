@@ -16,6 +16,7 @@ use super::extract::InPath;
 use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::edit::{ChangeError, ConfigChange, ConfigEdit, ConfigEntry, EditError};
+use crate::deploy::ReloadReport;
 
 /// The config file as the API needs it.
 pub trait ConfigControl: Clone + Send + Sync + 'static {
@@ -26,6 +27,21 @@ pub trait ConfigControl: Clone + Send + Sync + 'static {
     /// Changes the config file, and returns once the change is applied. Runs to its end even if the
     /// caller stops waiting.
     fn edit_config(&self, edit: ConfigEdit) -> impl Future<Output = Result<(), EditError>> + Send;
+
+    /// Reads the config and its file of cameras again and applies them, for the caller of this
+    /// name. Runs to its end even if the caller stops waiting.
+    fn reload_config(
+        &self,
+        by: &str,
+    ) -> impl Future<Output = Result<ReloadReport, EditError>> + Send;
+}
+
+/// Applies the config as its files are now.
+pub(super) async fn reload<C: ConfigControl>(
+    State(state): State<Arc<ApiState<C>>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Json<ReloadReport>, Problem> {
+    Ok(Json(state.control.reload_config(&caller.name).await?))
 }
 
 pub(super) async fn camera<C: ConfigControl>(
@@ -114,6 +130,9 @@ impl From<EditError> for Problem {
             EditError::NotEditable { toml, .. } => {
                 Self::new(StatusCode::CONFLICT, "config_not_editable", detail).with_toml(toml)
             }
+            EditError::ReadOnly { toml, .. } => {
+                Self::new(StatusCode::CONFLICT, "camera_read_only", detail).with_toml(toml)
+            }
             EditError::Changed => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "config_changed", detail)
             }
@@ -121,7 +140,7 @@ impl From<EditError> for Problem {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_config", detail)
                     .with_config_problems(problems)
             }
-            EditError::NotApplied(problems) => {
+            EditError::NotApplied(problems) | EditError::Refused(problems) => {
                 Self::new(StatusCode::CONFLICT, "config_not_applied", detail)
                     .with_config_problems(problems)
             }

@@ -22,7 +22,7 @@ use super::rest::Readiness;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
 use crate::config::edit::ConfigEntry;
-use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record};
+use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record, ReloadReport};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
 use crate::monitor::SessionStats;
@@ -100,6 +100,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ProbeAnswer>,
         SchemaGenerator::subschema_for::<DiscoverAnswer>,
         SchemaGenerator::subschema_for::<ConfigEntry>,
+        SchemaGenerator::subschema_for::<ReloadReport>,
         SchemaGenerator::subschema_for::<SystemAnswer>,
     ];
     for root in roots {

@@ -75,7 +75,8 @@ struct More {
     /// The step at which a deployment failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     step: Option<Step>,
-    /// With `config_not_editable`: what a person would paste into the config file instead.
+    /// With `config_not_editable` and `camera_read_only`: what a person would paste into the config
+    /// instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     toml: Option<String>,
 }

@@ -61,6 +61,7 @@ routes! { |uploaded|
     "make_token", POST, "/v1/tokens", May(Administer), tokens::make;
     "revoke_token", DELETE, "/v1/tokens/{name}", May(Administer), tokens::revoke;
     "config", GET, "/v1/config", May(Operate), deployments::config;
+    "reload_config", POST, "/v1/config/reload", May(Operate), config::reload;
     "camera_config", GET, "/v1/config/cameras/{id}", May(Operate), config::camera;
     "edit_camera", PUT, "/v1/config/cameras/{id}", May(Administer), config::put_camera;
     "remove_camera", DELETE, "/v1/config/cameras/{id}", May(Administer), config::delete_camera;

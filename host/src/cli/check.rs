@@ -100,7 +100,7 @@ impl CheckCommand {
                 let lines: Vec<String> = summary
                     .problems
                     .iter()
-                    .map(|problem| printable(&problem.to_string()))
+                    .map(|problem| printable(&problem.beside(&self.config)))
                     .collect();
                 bail!("{}: {}", summary.config, listing(&lines))
             }
@@ -137,7 +137,8 @@ impl CheckCommand {
             let faults = probed.faults.into_iter();
             problems.extend(faults.map(|(camera, fault)| fault.shown(&file.path, Some(&camera))));
         }
-        problems.sort_by_key(|problem| problem.line);
+        let main = file.path.display().to_string();
+        problems.sort_by_key(|problem| (problem.file != main, problem.line));
         Ok(CheckSummary {
             config: file.path.display().to_string(),
             good: problems.is_empty(),

@@ -75,6 +75,9 @@ enum Command {
     /// Show the config of a running host beside what runs. Exit status 1 where they differ, or
     /// where the file as it is now was refused.
     Config(host::HostArgs),
+    /// Have a running host read its config and its file of cameras now, and say what that changes.
+    /// Exit status 1: it was refused, or a camera does not run as it says.
+    Reload(host::HostArgs),
     /// Change the pipeline of a session while it runs.
     Deploy(deployments::DeployCommand),
     /// Go back to what a session ran before its last deployment.
@@ -128,6 +131,7 @@ pub fn run() -> ExitCode {
         Command::Restart(sessions) => sessions.restart(),
         Command::End(sessions) => sessions.end(),
         Command::Config(host) => config::print(&host),
+        Command::Reload(host) => config::reload(&host),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::path::Path;
 
 use ::redis::IntoConnectionInfo;
 use ocelli_protocol::decode_device::DecodeDevice;
@@ -11,7 +12,7 @@ use ocelli_protocol::key::TrustedKey;
 use super::allow::SourcePattern;
 use super::directory;
 use super::document::{Camera, CameraTable, Config, Document};
-use super::error::ConfigProblem;
+use super::error::{ConfigProblem, ValueOrigin};
 use super::http_url::HttpUrl;
 use super::inference::InferenceConfig;
 use super::mqtt::MqttConfig;
@@ -87,9 +88,14 @@ fn printable(character: char) -> bool {
 }
 
 /// The last step: turns a document that passed the schema into a config.
-pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec<ConfigProblem>> {
+/// `path`: the config's file, for words about it.
+pub(super) fn into_config(
+    document: Document,
+    tree: &Node,
+    path: &Path,
+) -> Result<Config, Vec<ConfigProblem>> {
     let (mut config, cameras) = document.into_parts();
-    let mut check = Check { tree, problems: Vec::new() };
+    let mut check = Check { tree, path, problems: Vec::new() };
     check.server(&config.server);
     check.limits(&config.resource_limits);
     check.models(&config.inference);
@@ -106,6 +112,7 @@ pub(super) fn into_config(document: Document, tree: &Node) -> Result<Config, Vec
 /// The problems found so far, each with the place of its key. One method checks one section.
 struct Check<'a> {
     tree: &'a Node,
+    path: &'a Path,
     problems: Vec<ConfigProblem>,
 }
 
@@ -319,7 +326,7 @@ impl Check<'_> {
                     format!("{EVERY_SESSION:?} stands for every session, and is the name of none");
                 self.report(key("id"), message);
             } else if let Some(first) = indexes.insert(id.to_owned(), index) {
-                let message = format!("\"{id}\" is the name of cameras[{first}] already");
+                let message = self.name_of_another(id, first, index);
                 self.report(key("id"), message);
             }
             if OciReference::is_meant_by(table.pipeline())
@@ -351,6 +358,23 @@ impl Check<'_> {
             );
         }
         cameras
+    }
+
+    /// Words on a camera that has the name of an earlier one, which may stand in another file.
+    fn name_of_another(&self, id: &str, first: usize, second: usize) -> String {
+        let origin = |index: usize| &self.tree.nearest(&format!("cameras[{index}].id")).origin;
+        let (first_origin, second_origin) = (origin(first), origin(second));
+        let key = first_origin.key(format!("cameras[{first}]"));
+        match (first_origin, second_origin) {
+            (ValueOrigin::Cameras(_), _) | (_, ValueOrigin::Line(_) | ValueOrigin::File) => {
+                format!("\"{id}\" is the name of {key} already")
+            }
+            (ValueOrigin::Line(line), _) => {
+                let config = self.path.display();
+                format!("\"{id}\" is the name of {key} of {config} already, in line {line}")
+            }
+            _ => format!("\"{id}\" is the name of {key} of {} already", self.path.display()),
+        }
     }
 
     /// Checks that a pipeline's keys in Redis and the host's own have no prefix in common.

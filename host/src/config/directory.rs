@@ -112,6 +112,7 @@ impl Config {
         let mut secrets =
             vec![self.store.directory.clone(), self.store.compiled(), self.logs.directory.clone()];
         secrets.extend(self.server.tls.iter().map(|tls| tls.key.clone()));
+        secrets.extend(self.server.cameras_file.clone());
         secrets.extend(self.mqtt.iter().filter_map(|mqtt| mqtt.key.clone()));
         secrets
     }

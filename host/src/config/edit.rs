@@ -28,6 +28,9 @@ const TOKEN_KEYS: &[&str] = &["name", "hash", "role"];
 /// What stands in the place of a secret.
 const HIDDEN: &str = "***";
 
+/// What a file of cameras says where it has none, so that it is not taken for a damaged one.
+const CAMERAS_HEAD: &str = "# Cameras that came over the API: [[cameras]] as in the config.\n";
+
 /// A change of a config.
 #[derive(Debug, Clone)]
 pub enum ConfigChange {
@@ -108,6 +111,8 @@ pub struct ConfigEntry {
     pub camera: Map<String, Json>,
     /// The same as TOML.
     pub toml: String,
+    /// The file in which it stands: the config, or its file of cameras.
+    pub file: String,
     /// SHA-256 of the file: the `ETag` of the answer.
     pub digest: String,
     /// Why the host does not change the file; null: it does.
@@ -127,6 +132,20 @@ pub enum EditError {
         /// What a person would paste into it instead.
         toml: Option<String>,
     },
+    /// The camera stands in the config, and the API changes the file of cameras alone.
+    #[error(
+        "camera {id:?} stands in {place}: the API changes cameras of {cameras} alone, so change it \
+         there by hand"
+    )]
+    ReadOnly {
+        id: String,
+        /// The config and the line in it.
+        place: String,
+        /// The file of cameras.
+        cameras: String,
+        /// What a person would paste into the config instead.
+        toml: Option<String>,
+    },
     /// It is not the file that the change is of.
     #[error("the config file has changed since it was read: read it again")]
     Changed,
@@ -138,6 +157,9 @@ pub enum EditError {
         "the change is in the config file, and the config is not applied: {}", listing(.0)
     )]
     NotApplied(Vec<ShownProblem>),
+    /// The files are as they were, and the host does not follow them.
+    #[error("the config is not applied, everything runs on as before: {}", listing(.0))]
+    Refused(Vec<ShownProblem>),
     /// The file cannot be read or written.
     #[error("the config file: {0}")]
     File(#[from] std::io::Error),
@@ -188,6 +210,13 @@ pub fn changed(text: &str, change: &ConfigChange) -> Result<String, ChangeError>
         }
     }
     Ok(document.to_string())
+}
+
+/// The text of a file of cameras with a change made. It is never blank, even if it was.
+pub fn changed_cameras(text: &str, change: &ConfigChange) -> Result<String, ChangeError> {
+    let is_blank = |text: &str| text.trim().is_empty();
+    let new = changed(if is_blank(text) { CAMERAS_HEAD } else { text }, change)?;
+    Ok(if is_blank(&new) { CAMERAS_HEAD.to_owned() } else { new })
 }
 
 /// A camera's table as it is written, with the secrets of its source hidden; `None`: the text has

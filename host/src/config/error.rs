@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,6 +16,41 @@ pub enum ValueOrigin {
     File,
     /// The environment variable of this name.
     Environment(String),
+    /// A line of the config's file of cameras.
+    Cameras(CamerasLine),
+}
+
+/// A line of the file of cameras (`[server] cameras_file`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CamerasLine {
+    /// The file.
+    pub file: Arc<Path>,
+    /// Counted from 1.
+    pub line: usize,
+    /// Cameras that stand in the config itself: in its tree those of this file come behind them.
+    pub before: usize,
+}
+
+impl CamerasLine {
+    /// A key of the tree as it counts in the file: its first camera is `cameras[0]`.
+    fn key(&self, key: String) -> String {
+        let index = key.strip_prefix("cameras[").and_then(|rest| rest.split_once(']'));
+        let counted = index.and_then(|(index, rest)| {
+            let index = index.parse::<usize>().ok()?.checked_sub(self.before)?;
+            Some(format!("cameras[{index}]{rest}"))
+        });
+        counted.unwrap_or(key)
+    }
+}
+
+impl ValueOrigin {
+    /// A key of the tree as it counts in the file where it was written.
+    pub(super) fn key(&self, key: String) -> String {
+        match self {
+            Self::Cameras(place) => place.key(key),
+            _ => key,
+        }
+    }
 }
 
 /// One thing that is wrong, with the key that it is about.
@@ -34,6 +70,9 @@ impl fmt::Display for ConfigProblem {
             ValueOrigin::Line(line) => write!(formatter, "line {line}: ")?,
             ValueOrigin::File => {}
             ValueOrigin::Environment(name) => write!(formatter, "environment variable {name}: ")?,
+            ValueOrigin::Cameras(CamerasLine { file, line, .. }) => {
+                write!(formatter, "{}: line {line}: ", file.display())?;
+            }
         }
         if !self.key.is_empty() {
             write!(formatter, "{}: ", self.key)?;
@@ -81,7 +120,7 @@ pub enum ConfigError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "ConfigProblem")]
 pub struct ShownProblem {
-    /// The config file.
+    /// The file with the value: the config, or its file of cameras.
     pub file: String,
     /// The line, counted from 1. Null where it is not known: JSON, or a variable.
     pub line: Option<usize>,
@@ -110,6 +149,16 @@ impl fmt::Display for ShownProblem {
             write!(formatter, "camera {camera:?}: ")?;
         }
         formatter.write_str(&self.message)
+    }
+}
+
+impl ShownProblem {
+    /// Its words in a list about the config `config`: with the file, if it is another one.
+    pub(crate) fn beside(&self, config: &Path) -> String {
+        match config.to_str() {
+            Some(config) if config == self.file => self.to_string(),
+            _ => format!("{}: {self}", self.file),
+        }
     }
 }
 
@@ -148,10 +197,11 @@ pub(crate) fn listing<P: fmt::Display>(problems: &[P]) -> String {
 impl ConfigProblem {
     /// As programs get it. `camera`: the camera that it concerns.
     pub fn shown(&self, file: &Path, camera: Option<&str>) -> ShownProblem {
-        let (line, variable) = match &self.origin {
-            ValueOrigin::Line(line) => (Some(*line), None),
-            ValueOrigin::File => (None, None),
-            ValueOrigin::Environment(name) => (None, Some(name.clone())),
+        let (file, line, variable) = match &self.origin {
+            ValueOrigin::Line(line) => (file, Some(*line), None),
+            ValueOrigin::File => (file, None, None),
+            ValueOrigin::Environment(name) => (file, None, Some(name.clone())),
+            ValueOrigin::Cameras(place) => (&*place.file, Some(place.line), None),
         };
         ShownProblem {
             file: file.display().to_string(),
@@ -169,7 +219,8 @@ impl ConfigProblem {
         key: impl Into<String>,
         message: impl Into<String>,
     ) -> Self {
-        Self { origin: origin.clone(), key: key.into(), message: message.into() }
+        let key = origin.key(key.into());
+        Self { origin: origin.clone(), key, message: message.into() }
     }
 
     /// About the config as a whole.

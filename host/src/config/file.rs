@@ -1,7 +1,9 @@
 //! A config with the places of its values.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::cameras;
 use super::check;
 use super::document::{Config, Document};
 use super::error::{ConfigError, ConfigProblem, ValueOrigin};
@@ -13,23 +15,39 @@ use super::tree::{self, Node};
 pub struct ConfigFile {
     /// The file, as it was named.
     pub path: PathBuf,
-    /// What it says.
+    /// What it says, the cameras of its file of cameras behind its own.
     pub config: Config,
+    /// Whether there is a file of cameras.
+    pub has_cameras_file: bool,
     tree: Node,
 }
 
 impl ConfigFile {
-    /// Reads a config file and the environment's overrides of it.
+    /// Reads a config file, the environment's overrides of it, and its file of cameras.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
+            ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
             _ => ConfigError::Unreadable { path: path.to_owned(), source },
         })?;
-        Self::with_environment(path, &text)
+        Self::with_environment(path, &text, Self::read_cameras)
     }
 
-    /// A config from the text of a file with the environment's overrides. No file is read.
-    pub fn with_environment(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// The text of a file of cameras; `None`: it is not there.
+    pub fn read_cameras(path: &Path) -> Result<Option<String>, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    /// A config from the text of a file with the environment's overrides. `cameras` gives the text
+    /// of its file of cameras, if it has one; no file is read besides.
+    pub fn with_environment(
+        path: &Path,
+        text: &str,
+        cameras: impl FnOnce(&Path) -> Result<Option<String>, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let mut unreadable = Vec::new();
         // Sorted, so that the same environment gives the same result each time.
         let mut variables: Vec<(String, String)> = std::env::vars_os()
@@ -46,7 +64,7 @@ impl ConfigFile {
             .collect();
         variables.sort_unstable();
         if unreadable.is_empty() {
-            Self::from_text(path, text, &variables)
+            Self::with_cameras(path, text, &variables, cameras)
         } else {
             Err(ConfigError::Invalid { path: path.to_owned(), problems: unreadable })
         }
@@ -54,11 +72,21 @@ impl ConfigFile {
 
     /// A config from the text of a file, overridden by variables given as name and value. The
     /// ending of `path` selects TOML or JSON; without one the text decides. `path` also stands in
-    /// errors. No file is read.
+    /// errors. No file is read, nor is one of cameras.
     pub fn from_text(
         path: &Path,
         text: &str,
         variables: &[(String, String)],
+    ) -> Result<Self, ConfigError> {
+        Self::with_cameras(path, text, variables, |_| Ok(None))
+    }
+
+    /// As [`from_text`](Self::from_text); `cameras` gives the text of the file of cameras.
+    pub fn with_cameras(
+        path: &Path,
+        text: &str,
+        variables: &[(String, String)],
+        cameras: impl FnOnce(&Path) -> Result<Option<String>, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let json = match path.extension().and_then(|ending| ending.to_str()) {
             Some("json") => true,
@@ -80,14 +108,34 @@ impl ConfigFile {
         })?;
         let mut problems = Vec::new();
         tree.overlay(variables, |path| schema.wants_string(path), &mut problems);
+        let named = cameras::named(path, &tree).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        let more = named.as_deref().map(cameras).transpose()?.flatten();
+        if let (Some(file), Some(text)) = (&named, &more) {
+            cameras::append(&mut tree, file, text, &mut problems)?;
+        }
         schema.check(&tree, "", &mut problems);
         if !problems.is_empty() {
             return Err(invalid(problems));
         }
         let document: Document = serde_json::from_value(tree.to_json())
             .map_err(|error| invalid(check::type_problems(&tree, &error)))?;
-        let config = check::into_config(document, &tree).map_err(invalid)?;
-        Ok(Self { path: path.to_owned(), config, tree })
+        let mut config = check::into_config(document, &tree, path).map_err(invalid)?;
+        config.server.cameras_file = named;
+        let has_cameras_file = more.is_some();
+        Ok(Self { path: path.to_owned(), config, has_cameras_file, tree })
+    }
+
+    /// The file in which a camera stands, and the line of its name, where lines are known.
+    pub fn camera_place(&self, id: &str) -> Option<(&Path, Option<usize>)> {
+        let index = self.config.cameras.iter().position(|camera| camera.id == id)?;
+        Some(match &self.tree.nearest(&format!("cameras[{index}].id")).origin {
+            ValueOrigin::Cameras(place) => (&*place.file, Some(place.line)),
+            ValueOrigin::Line(line) => (self.path.as_path(), Some(*line)),
+            ValueOrigin::File | ValueOrigin::Environment(_) => (self.path.as_path(), None),
+        })
     }
 
     /// A problem of what is written at a key, such as `cameras[0].source`.

@@ -10,6 +10,7 @@
 //!    other.
 
 mod allow;
+mod cameras;
 mod check;
 pub mod diff;
 mod directory;
@@ -42,7 +43,7 @@ pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id};
 pub use directory::{Directory, DirectoryError};
 pub use document::{Camera, Config};
 pub(crate) use error::listing;
-pub use error::{ConfigError, ConfigProblem, ShownProblem, ValueOrigin};
+pub use error::{CamerasLine, ConfigError, ConfigProblem, ShownProblem, ValueOrigin};
 pub use file::ConfigFile;
 pub use inference::{DeviceFallback, InferenceConfig, Isolation, ModelOptions};
 pub use mqtt::{BrokerAddress, MqttConfig, PicturePublishing};

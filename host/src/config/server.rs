@@ -47,6 +47,11 @@ pub struct ServerConfig {
     /// Whether administrators may change cameras and tokens in the config file over the API. The
     /// host then writes the file as they say, which names folders and programs of this machine.
     pub edit_config: bool,
+    /// A file beside this one with more cameras, TOML of `[[cameras]]` alone: those that the API
+    /// makes, changes and removes, while those of the config itself stay as they are. Relative to
+    /// the config's folder; made with the first such camera. Left out: the API changes the config.
+    #[schemars(length(min = 1))]
+    pub cameras_file: Option<PathBuf>,
 }
 
 impl Default for ServerConfig {
@@ -63,6 +68,7 @@ impl Default for ServerConfig {
             max_connections_per_address: 2000,
             requests_per_second: 100,
             edit_config: false,
+            cameras_file: None,
         }
     }
 }

@@ -73,7 +73,13 @@ fn every_default_is_in_the_schema_and_within_it() {
     }
     assert_eq!(
         keys.into_iter().collect::<Vec<_>>(),
-        ["inference.budget_cores", "inference.library", "inference.threads", "store.cache"]
+        [
+            "inference.budget_cores",
+            "inference.library",
+            "inference.threads",
+            "server.cameras_file",
+            "store.cache"
+        ]
     );
 }
 

@@ -68,6 +68,20 @@ impl Node {
         }
     }
 
+    /// Gives each value that has a line another origin, made of the line.
+    pub(super) fn relocate(&mut self, origin: &impl Fn(usize) -> ValueOrigin) {
+        if let ValueOrigin::Line(line) = self.origin {
+            self.origin = origin(line);
+        }
+        match &mut self.value {
+            NodeValue::Table(members) => {
+                members.values_mut().for_each(|node| node.relocate(origin));
+            }
+            NodeValue::Array(items) => items.iter_mut().for_each(|node| node.relocate(origin)),
+            NodeValue::Scalar(_) => {}
+        }
+    }
+
     fn of_json(value: Json, origin: &ValueOrigin) -> Self {
         let value = match value {
             Json::Object(members) => NodeValue::Table(

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::cameras::Applied;
 use super::history::CameraEntry;
 use super::record::now;
 use crate::config::{Camera, ShownProblem, diff};
@@ -166,6 +167,22 @@ pub struct ConfigStatus {
     pub refused: Option<RefusedConfig>,
     /// The cameras, in the config's order.
     pub cameras: Vec<CameraStatus>,
+}
+
+/// What has become of a config that was read again.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "Reload")]
+pub struct ReloadReport {
+    /// The cameras, by name.
+    pub cameras: Applied,
+    /// Keys outside the cameras that have changed and are in force.
+    pub now: Vec<String>,
+    /// Those that workers get which start from now on.
+    pub next_worker: Vec<String>,
+    /// Keys that have another value in the file and take effect when the host is restarted.
+    pub waiting: Vec<String>,
+    /// Faults of single cameras and of what they name: these run as before.
+    pub problems: Vec<ShownProblem>,
 }
 
 /// What is remembered of reloads.

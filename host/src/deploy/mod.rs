@@ -52,11 +52,10 @@ use history::History;
 use plan::Origin;
 use state::DeployState;
 
-pub use cameras::Applied;
 pub(crate) use compile::Compiler;
 pub use compile::{CompileError, ComponentSource, PreparedComponent, check_component};
 pub use describe::DescribedPipeline;
-pub use desired::{CameraStatus, ConfigStatus, RefusedConfig, ReloadFigures};
+pub use desired::{CameraStatus, ConfigStatus, RefusedConfig, ReloadFigures, ReloadReport};
 use pipelines::PipelineFolders;
 pub use pipelines::{PipelineError, find_named, find_pipeline};
 pub use record::{Cause, DeploymentState, Outcome, Record};
@@ -157,11 +156,14 @@ impl Deployer {
     /// Makes the running host follow another config, as far as a running host can, and logs what it
     /// does and why. `problems` are faults of single cameras, to be shown. Calls wait for each
     /// other.
-    pub async fn apply(&self, wanted: Config, problems: Vec<ShownProblem>) -> Applied {
+    pub async fn apply(&self, wanted: Config, problems: Vec<ShownProblem>) -> ReloadReport {
         let mut cameras = self.inner.cameras.lock().await;
         let running = self.config();
         log_sections(&running, &wanted);
-        let waiting = diff::sections(&running, &wanted).remove(&Effect::NextHost);
+        let mut keys = diff::sections(&running, &wanted);
+        let mut taken = |effect| keys.remove(&effect).unwrap_or_default();
+        let (now, next_worker) = (taken(Effect::Now), taken(Effect::NextWorker));
+        let waiting = taken(Effect::NextHost);
         let config = Arc::new(diff::effective(&running, wanted));
         // First, so that workers that start below get the new limits.
         let HostBackend { sessions, compiler, .. } = &self.inner.executor.backend;
@@ -169,8 +171,9 @@ impl Deployer {
         compiler.configure(&config.deploy);
         self.inner.journal.events().set_retention((&*config).into());
         self.inner.config.send_replace(Arc::clone(&config));
-        self.note_applied(problems, waiting.unwrap_or_default(), *running != *config);
-        cameras.apply(&config).await
+        self.note_applied(problems.clone(), waiting.clone(), *running != *config);
+        let cameras = cameras.apply(&config).await;
+        ReloadReport { cameras, now, next_worker, waiting, problems }
     }
 
     /// Notes that a config was read and is in force. `is_other`: it was not before.

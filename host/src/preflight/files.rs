@@ -58,7 +58,26 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     let findings = faults.into_iter();
     let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
     let sinks = of_webhooks(file).chain(of_mqtt(file));
+    let sinks = sinks.chain(of_cameras_file(file));
     findings.chain(of_registries(file)).chain(sinks).chain(of_collector(file)).collect()
+}
+
+/// The folder of the file of cameras, in which the host makes the file and exchanges it. The host
+/// starts without: it changes no camera then.
+fn of_cameras_file(file: &ConfigFile) -> Option<Finding> {
+    let server = &file.config.server;
+    let folder = server.cameras_file.as_ref().filter(|_| server.edit_config)?.parent()?;
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let shown = folder.display();
+    let fault = match folder.metadata() {
+        Ok(about) if about.is_dir() => {
+            let error = access(folder, Access::WRITE_OK | Access::EXEC_OK).err()?;
+            format!("this user cannot write the folder {shown}: {error}")
+        }
+        Ok(_) => format!("{shown} is a file, not a folder"),
+        Err(error) => format!("its folder {shown}: {error}"),
+    };
+    Some(Finding::tolerable(file.problem("server.cameras_file", fault)))
 }
 
 /// Certificate authorities of registries. The host starts without: what came from a registry before

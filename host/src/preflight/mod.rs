@@ -40,6 +40,11 @@ impl Finding {
         Self { problem, camera: Some(camera.id.clone()), stops_start: false }
     }
 
+    /// Of the host, which starts all the same.
+    fn tolerable(problem: ConfigProblem) -> Self {
+        Self { stops_start: false, ..Self::of_host(problem) }
+    }
+
     /// As programs get it.
     pub(crate) fn shown(&self, file: &ConfigFile) -> ShownProblem {
         self.problem.shown(&file.path, self.camera.as_deref())

@@ -297,6 +297,7 @@ const RULES: &[Rule] = &[
     Rule { request: "POST /v1/tokens", who: ADMINISTER, seen: false },
     Rule { request: "DELETE /v1/tokens/{name}", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/config", who: OPERATE, seen: false },
+    Rule { request: "POST /v1/config/reload", who: OPERATE, seen: false },
     Rule { request: "GET /v1/config/cameras/{id}", who: OPERATE, seen: false },
     Rule { request: "PUT /v1/config/cameras/{id}", who: ADMINISTER, seen: false },
     Rule { request: "DELETE /v1/config/cameras/{id}", who: ADMINISTER, seen: false },

@@ -3,13 +3,22 @@
 
 use std::path::Path;
 
-use ocelli::config::{Config, ConfigError, MAX_ID_BYTES, TokenHash, check_session_id};
+use ocelli::config::{Config, ConfigError, ConfigFile, MAX_ID_BYTES, TokenHash, check_session_id};
 use proptest::prelude::*;
 
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let variables: Vec<(String, String)> =
         variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Config::from_text(Path::new("cams.toml"), text, &variables)
+}
+
+/// A config with the text of its file of cameras.
+fn with_cameras(text: &str, cameras: &str) -> Result<ConfigFile, ConfigError> {
+    let path = Path::new("site/cams.toml");
+    ConfigFile::with_cameras(path, text, &[], |file| {
+        assert_eq!(file, Path::new("site/more.toml"));
+        Ok(Some(cameras.to_owned()))
+    })
 }
 
 fn refused(text: &str) -> String {
@@ -426,4 +435,67 @@ proptest! {
             }
         }
     }
+}
+
+const MORE: &str = "[server]\ncameras_file = \"more.toml\"\n";
+
+#[test]
+fn cameras_of_a_file_of_their_own_come_behind_those_of_the_config() {
+    let file =
+        with_cameras(&(camera("a") + MORE), &(camera("b") + "\n" + &camera("c"))).ok().unwrap();
+    let names: Vec<&str> = file.config.cameras.iter().map(|camera| camera.id.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(file.camera_place("a"), Some((Path::new("site/cams.toml"), Some(2))));
+    assert_eq!(file.camera_place("c"), Some((Path::new("site/more.toml"), Some(7))));
+    assert_eq!(file.camera_place("d"), None);
+    assert!(file.has_cameras_file);
+    let named = file.config.server.cameras_file.as_deref();
+    assert_eq!(named, Some(Path::new("site/more.toml")), "beside the config");
+    assert_eq!(with_cameras(MORE, "# none\n").ok().unwrap().config.cameras, []);
+    let problem = file.problem("cameras[2].pipeline", "is missing");
+    assert_eq!(problem.to_string(), "site/more.toml: line 9: cameras[1].pipeline: is missing");
+    let shown = problem.shown(&file.path, Some("c"));
+    assert_eq!((shown.file.as_str(), shown.line), ("site/more.toml", Some(9)));
+}
+
+#[test]
+fn what_is_wrong_in_a_file_of_cameras_is_told_with_its_own_place() {
+    let cases = [
+        (
+            camera("b") + "sorce = \"x\"\n",
+            "site/cams.toml: site/more.toml: line 5: cameras[0].sorce: unknown key; did you mean \
+             source?",
+        ),
+        (
+            camera("b") + "\n" + &camera("a"),
+            "site/cams.toml: site/more.toml: line 7: cameras[1].id: \"a\" is the name of \
+             cameras[0] of site/cams.toml already, in line 2",
+        ),
+        (
+            camera("b") + "\n" + &camera("b"),
+            "site/cams.toml: site/more.toml: line 7: cameras[1].id: \"b\" is the name of \
+             cameras[0] already",
+        ),
+        (
+            "[server]\nlisten = \"127.0.0.1:1\"\n".to_owned(),
+            "site/cams.toml: site/more.toml: line 1: server: a file of cameras has [[cameras]] \
+             alone: this belongs into the config",
+        ),
+        (
+            "cameras = \"b\"\n".to_owned(),
+            "site/cams.toml: site/more.toml: line 1: cameras: expected tables of cameras, each \
+             below [[cameras]]",
+        ),
+        ("[[cameras]]\nid = \"b".to_owned(), "site/more.toml: not valid TOML, line 2, column "),
+    ];
+    for (cameras, words) in cases {
+        let error = with_cameras(&(camera("a") + MORE), &cameras).err().unwrap().to_string();
+        assert!(error.starts_with(words), "{cameras}: {error}");
+    }
+    for (named, words) in [("cams.toml", "this file itself"), ("more.json", "TOML")] {
+        let text = MORE.replace("more.toml", named);
+        assert!(refused(&text).contains(words), "{named}: {}", refused(&text));
+    }
+    let empty = refused(&MORE.replace("more.toml", ""));
+    assert!(empty.contains("server.cameras_file"), "{empty}");
 }

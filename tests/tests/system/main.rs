@@ -15,6 +15,7 @@ mod author;
 mod bad_sources;
 mod budget;
 mod cameras;
+mod cameras_file;
 mod client;
 mod clients;
 mod compile;

@@ -24,6 +24,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::backend::HostBackend;
 use super::execute::Executor;
@@ -40,21 +42,30 @@ struct ConfiguredCamera {
     session: CameraSession,
 }
 
-/// What applying a config has done: numbers of cameras.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// What applying a config has done with its cameras.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ReloadedCameras")]
 pub struct Applied {
     /// Cameras that are new.
-    pub started: usize,
+    pub started: Vec<String>,
     /// Changed cameras, with a new worker in the place of the one before.
-    pub restarted: usize,
+    pub restarted: Vec<String>,
     /// Cameras changed beside the running worker, without a pause.
-    pub deployed: usize,
+    pub deployed: Vec<String>,
     /// Cameras that the config no longer has.
-    pub stopped: usize,
+    pub stopped: Vec<String>,
     /// Cameras that do not run as the config says; the log says why.
-    pub refused: usize,
-    /// Cameras whose entry is the same.
+    pub refused: Vec<String>,
+    /// The number of cameras whose entry is the same.
     pub untouched: usize,
+}
+
+impl Applied {
+    /// Whether there is a camera that had to follow.
+    pub fn has_touched(&self) -> bool {
+        let Self { started, restarted, deployed, stopped, refused, untouched: _ } = self;
+        [started, restarted, deployed, stopped, refused].iter().any(|names| !names.is_empty())
+    }
 }
 
 impl fmt::Display for Applied {
@@ -62,8 +73,13 @@ impl fmt::Display for Applied {
         let Self { started, restarted, deployed, stopped, refused, untouched } = self;
         write!(
             formatter,
-            "cameras: {started} started, {restarted} restarted, {deployed} deployed, \
-             {stopped} stopped, {refused} not as configured, {untouched} untouched"
+            "cameras: {} started, {} restarted, {} deployed, {} stopped, {} not as configured, \
+             {untouched} untouched",
+            started.len(),
+            restarted.len(),
+            deployed.len(),
+            stopped.len(),
+            refused.len()
         )
     }
 }
@@ -108,7 +124,8 @@ impl Cameras {
         removed.iter().for_each(|one| self.executor.state.sessions.remove(&one.camera.id));
         self.executor.state.notes.retain(&config.cameras);
         let removed = removed.iter().filter(|one| one.session.handle.is_alive());
-        let stopped = join_all(removed.map(|one| self.stop(&one.camera.id))).await.len();
+        let stopped: Vec<String> = removed.map(|one| one.camera.id.clone()).collect();
+        join_all(stopped.iter().map(|id| self.stop(id))).await;
         let untouched = config.cameras.len() - plan.len();
         let applied = self.bring_up(plan).await;
         Applied { stopped, untouched: untouched + applied.untouched, ..applied }
@@ -149,15 +166,18 @@ impl Cameras {
         });
         let mut applied = Applied::default();
         for (outcome, camera) in join_all(brought_up).await {
-            let (count, session) = match outcome {
-                BringUpOutcome::Started(session) => (&mut applied.started, Some(session)),
-                BringUpOutcome::Restarted(session) => (&mut applied.restarted, Some(session)),
-                BringUpOutcome::Deployed(session) => (&mut applied.deployed, Some(session)),
-                BringUpOutcome::Unchanged(session) => (&mut applied.untouched, Some(session)),
-                BringUpOutcome::Faulty(session) => (&mut applied.refused, Some(session)),
-                BringUpOutcome::Refused => (&mut applied.refused, None),
+            let (names, session) = match outcome {
+                BringUpOutcome::Started(session) => (Some(&mut applied.started), Some(session)),
+                BringUpOutcome::Restarted(session) => (Some(&mut applied.restarted), Some(session)),
+                BringUpOutcome::Deployed(session) => (Some(&mut applied.deployed), Some(session)),
+                BringUpOutcome::Unchanged(session) => (None, Some(session)),
+                BringUpOutcome::Faulty(session) => (Some(&mut applied.refused), Some(session)),
+                BringUpOutcome::Refused => (Some(&mut applied.refused), None),
             };
-            *count += 1;
+            match names {
+                Some(names) => names.push(camera.id.clone()),
+                None => applied.untouched += 1,
+            }
             if let Some(session) = session {
                 self.by_name.insert(camera.id.clone(), ConfiguredCamera { camera, session });
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ocelli::api::ConfigControl;
 use ocelli::config::edit::{ChangeError, ConfigChange, ConfigEdit, ConfigEntry, EditError};
 use ocelli::config::{Config, Role, Token, TokenHash};
+use ocelli::deploy::ReloadReport;
 use serde_json::{Value, json};
 
 use super::Who::{Admin, Expired, Operator, Viewer};
@@ -13,6 +14,10 @@ use super::{Answer, Double, Host, Section, tokens};
 
 impl ConfigControl for Double {
     async fn camera_entry(&self, _: &str) -> Result<ConfigEntry, EditError> {
+        Err(EditError::Stopping)
+    }
+
+    async fn reload_config(&self, _: &str) -> Result<ReloadReport, EditError> {
         Err(EditError::Stopping)
     }
 

@@ -273,6 +273,13 @@ macro_rules! no_config {
             ) -> Result<(), ocelli::config::edit::EditError> {
                 Err(ocelli::config::edit::EditError::Stopping)
             }
+
+            async fn reload_config(
+                &self,
+                _: &str,
+            ) -> Result<ocelli::deploy::ReloadReport, ocelli::config::edit::EditError> {
+                Err(ocelli::config::edit::EditError::Stopping)
+            }
         }
     };
 }
