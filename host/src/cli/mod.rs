@@ -89,7 +89,7 @@ enum Command {
     Watch(watch::WatchCommand),
     /// Print what happened, the newest last, and with --follow what happens.
     Events(events::EventsCommand),
-    /// Print what a session logs.
+    /// Print what sessions log, by time.
     Logs(logs::LogsCommand),
     /// Try the webhooks of a config.
     #[command(subcommand)]

@@ -217,6 +217,38 @@ async fn pictures_are_analysed_file_by_file_and_pipelines_are_listed() {
     assert!(status == 1 && why.contains("did you mean \"object-detect\"?"), "{why}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_of_all_sessions_are_merged_by_time() {
+    let (_store, host) = host().await;
+    for session in ["gate", "yard"] {
+        host.wait_for_session_log(session, "session state").await;
+    }
+    let (status, said, why) = run(&host, &["logs", "--json"]).await;
+    assert_eq!(status, 0, "{why}");
+    let lines: Vec<Value> = said.lines().map(json).collect();
+    for session in ["gate", "yard"] {
+        assert!(lines.iter().any(|line| line["session"] == session), "{said}");
+    }
+    let times: Vec<&str> = lines.iter().filter_map(|line| line["time"].as_str()).collect();
+    assert!(times.is_sorted(), "{times:?}");
+    let (_, text, _) = run(&host, &["logs"]).await;
+    assert!(text.lines().all(|line| line.starts_with("gate  ") || line.starts_with("yard  ")));
+    let (_, few, _) = run(&host, &["logs", "--lines", "2", "yard", "gate"]).await;
+    assert_eq!(few.lines().count(), 2, "{few}");
+    let (_, grave, _) = run(&host, &["logs", "--level", "error", "--json"]).await;
+    assert!(grave.lines().map(json).all(|line| line["level"] == "error"), "{grave}");
+    let (status, alone, why) = run(&host, &["logs", "gate", "--level", "info"]).await;
+    assert!(status == 0 && alone.contains("session state"), "{alone}{why}");
+
+    let mut follow = command(&host, &["logs", "--follow", "--lines", "1"]);
+    let mut follower = ClientProcess::start(&mut follow);
+    for session in ["yard", "gate"] {
+        host.restart(session).await;
+        let starts = |line: &str| line.starts_with(session) && line.contains("state=starting");
+        follower.find(|line| starts(line).then_some(())).await;
+    }
+}
+
 #[test]
 fn a_host_that_is_not_there_has_a_status_of_its_own() {
     for arguments in [
@@ -224,6 +256,8 @@ fn a_host_that_is_not_there_has_a_status_of_its_own() {
         &["watch"],
         &["events"],
         &["logs", "gate"],
+        &["logs"],
+        &["reload"],
         &["restart", "gate"],
         &["deploy", "gate", "eye"],
         &["analyze", "eye", "/dev/null"],
