@@ -122,7 +122,10 @@ async fn a_wrong_file_of_cameras_changes_nothing_and_is_told_with_its_place() {
     let (_store, host, cameras) = host().await;
     std::fs::write(&cameras, playing("gate")).unwrap();
     let (status, report) = reload(&host).await;
-    assert_eq!((status, &report["cameras"]["started"]), (200, &json!(["gate"])), "{report}");
+    assert_eq!(status, 200, "{report}");
+    // The host may have seen the file by itself before it was asked.
+    let follows = &report["cameras"];
+    assert!(follows["started"] == json!(["gate"]) || follows["untouched"] == 2, "{report}");
     let (gate, steady) = (runs(&host, "gate").await, runs(&host, "steady").await);
 
     let in_both = playing("gate") + "\n" + &playing("steady");
@@ -149,7 +152,6 @@ async fn a_wrong_file_of_cameras_changes_nothing_and_is_told_with_its_place() {
     let Output { status, stdout, stderr } = timeout(DEADLINE, run).await.unwrap().unwrap().unwrap();
     let said = String::from_utf8_lossy(&stdout).into_owned();
     assert!(status.success(), "{said}{}", String::from_utf8_lossy(&stderr));
-    // The host may have seen the file by itself before it was asked.
     assert!(said.contains("started: yard") || said.contains("nothing has changed"), "{said}");
     runs(&host, "yard").await;
     host.metric_becomes("ocelli_config_refused", |value| value == 0.0).await;
