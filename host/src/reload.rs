@@ -1,6 +1,6 @@
-//! The config while the host runs: read again when SIGHUP or the API asks for it or one of its files
-//! was edited, and applied if it has no errors; changed where the API asks for it and the operator
-//! allows that.
+//! The config while the host runs: read again when SIGHUP or the API asks for it or one of its
+//! files was edited, and applied if it has no errors; changed where the API asks for it and the
+//! operator allows that.
 
 mod editor;
 
@@ -18,14 +18,14 @@ use crate::preflight::{self, Finding};
 use crate::util::watch::{FileStamp, Watch};
 use crate::worker::Programs;
 
-use editor::Asked;
 pub(crate) use editor::ConfigEditor;
+use editor::ConfigRequest;
 
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {
     files: ConfigFiles,
     hangup: Signal,
-    asked: mpsc::Receiver<Asked>,
+    asked: mpsc::Receiver<ConfigRequest>,
 }
 
 /// The files of a config.
@@ -92,9 +92,9 @@ impl ConfigReloader {
     }
 
     /// Does what the API asks for. The client may go away meanwhile.
-    async fn answer(&mut self, asked: Asked, deployer: &Deployer) {
+    async fn answer(&mut self, asked: ConfigRequest, deployer: &Deployer) {
         match asked {
-            Asked::Edit(edit, reply) => {
+            ConfigRequest::Edit(edit, reply) => {
                 let mut done = editor::write(&self.files.config, deployer, &edit).await;
                 if done.is_ok() {
                     let cause = format!("{} over the API", edit.by);
@@ -103,7 +103,7 @@ impl ConfigReloader {
                 }
                 let _ = reply.send(done);
             }
-            Asked::Reload(by, reply) => {
+            ConfigRequest::Reload(by, reply) => {
                 let cause = format!("{by} over the API");
                 let applied = reload(&mut self.files, deployer, &cause, false).await;
                 let _ = reply.send(applied.map_err(EditError::Refused));

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::follow::until_stopped;
 use super::host::{Asked, HostArgs, block_on};
 use super::table::printable;
-use merge::{Entry, EntryReader, Level, Tail};
+use merge::{EntryReader, Level, LoggedEntry, Tail};
 
 /// Between two looks at a log that has nothing new: soon enough for somebody who watches, and two
 /// small requests a second.
@@ -164,14 +164,14 @@ impl LogsCommand {
         }
     }
 
-    fn chosen(&self, mut entries: Vec<Entry>) -> Vec<Entry> {
+    fn chosen(&self, mut entries: Vec<LoggedEntry>) -> Vec<LoggedEntry> {
         if let Some(least) = self.level {
             entries.retain(|entry| entry.is_at_least(least));
         }
         entries
     }
 
-    fn print(&self, entries: &[Entry], logs: &[SessionLog<'_>]) -> anyhow::Result<()> {
+    fn print(&self, entries: &[LoggedEntry], logs: &[SessionLog<'_>]) -> anyhow::Result<()> {
         let names = logs.iter().map(|log| printable(&log.reader.session).chars().count());
         let columns = names.max().unwrap_or_default().min(MAX_COLUMN);
         let mut out = io::stdout().lock();
@@ -207,13 +207,12 @@ impl<'a> SessionLog<'a> {
     }
 
     /// What has come since the last look.
-    async fn look(&mut self) -> Result<Vec<Entry>, Error> {
+    async fn look(&mut self) -> Result<Vec<LoggedEntry>, Error> {
         let part = self.reader.next().await?;
         if part.missed {
             let session = printable(&self.reader.session);
-            eprintln!(
-                "ocelli: {session}: lines are missing here: the log was rotated or removed meanwhile"
-            );
+            let why = "the log was rotated or removed meanwhile";
+            eprintln!("ocelli: {session}: lines are missing here: {why}");
         }
         let mut entries = self.entries.read(&self.reader.session, part.lines);
         if !self.since.is_empty() {
@@ -226,7 +225,7 @@ impl<'a> SessionLog<'a> {
 /// Looks at all logs, some at the same time: each session's name and what it has logged.
 fn looks<'a>(
     logs: &'a mut [SessionLog<'_>],
-) -> impl StreamExt<Item = (String, Result<Vec<Entry>, Error>)> + Unpin + 'a {
+) -> impl StreamExt<Item = (String, Result<Vec<LoggedEntry>, Error>)> + Unpin + 'a {
     let looks = stream::iter(logs.iter_mut()).map(|log| async move {
         let part = log.look().await;
         (log.reader.session.clone(), part)

@@ -39,7 +39,7 @@ const PERMISSIONS: u32 = 0o7777;
 const PRIVATE: u32 = 0o600;
 
 /// What the API asks for, and where the outcome goes.
-pub(super) enum Asked {
+pub(super) enum ConfigRequest {
     Edit(ConfigEdit, oneshot::Sender<Result<(), EditError>>),
     /// The name of who wants the config read again.
     Reload(String, oneshot::Sender<Result<ReloadReport, EditError>>),
@@ -49,12 +49,12 @@ pub(super) enum Asked {
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigEditor {
     path: Arc<Path>,
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<ConfigRequest>,
 }
 
 impl ConfigEditor {
     /// With the end that the owner of the file takes requests from.
-    pub(super) fn new(path: &Path) -> (Self, mpsc::Receiver<Asked>) {
+    pub(super) fn new(path: &Path) -> (Self, mpsc::Receiver<ConfigRequest>) {
         let (requests, inbox) = mpsc::channel(WAITING);
         (Self { path: path.into(), requests }, inbox)
     }
@@ -62,14 +62,20 @@ impl ConfigEditor {
     /// Changes the file, and returns once the change is applied.
     pub(crate) async fn edit(&self, edit: ConfigEdit) -> Result<(), EditError> {
         let (reply, done) = oneshot::channel();
-        self.requests.send(Asked::Edit(edit, reply)).await.map_err(|_| EditError::Stopping)?;
+        self.requests
+            .send(ConfigRequest::Edit(edit, reply))
+            .await
+            .map_err(|_| EditError::Stopping)?;
         done.await.map_err(|_| EditError::Stopping)?
     }
 
     /// Has the config read again and applied.
     pub(crate) async fn reload(&self, by: String) -> Result<ReloadReport, EditError> {
         let (reply, done) = oneshot::channel();
-        self.requests.send(Asked::Reload(by, reply)).await.map_err(|_| EditError::Stopping)?;
+        self.requests
+            .send(ConfigRequest::Reload(by, reply))
+            .await
+            .map_err(|_| EditError::Stopping)?;
         done.await.map_err(|_| EditError::Stopping)?
     }
 

@@ -23,7 +23,7 @@ impl Level {
 
 /// When an entry was logged, and how grave it is. `None`: its beginning was not seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Head {
+struct EntryHead {
     /// As the log has it: times of one form, so that their order is that of the texts.
     time: String,
     level: Option<Level>,
@@ -31,9 +31,9 @@ struct Head {
 
 /// An entry of a session's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct LoggedEntry {
     session: String,
-    head: Head,
+    head: EntryHead,
     /// As they stand in the file.
     lines: Vec<String>,
 }
@@ -42,13 +42,13 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub(super) struct EntryReader {
     /// Of the last entry, which the next part may continue.
-    last: Head,
+    last: EntryHead,
 }
 
 impl EntryReader {
     /// The entries of the next lines.
-    pub(super) fn read(&mut self, session: &str, lines: Vec<String>) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
+    pub(super) fn read(&mut self, session: &str, lines: Vec<String>) -> Vec<LoggedEntry> {
+        let mut entries: Vec<LoggedEntry> = Vec::new();
         for line in lines {
             let begins = head(&line);
             match (begins, entries.last_mut()) {
@@ -56,7 +56,7 @@ impl EntryReader {
                 (begins, _) => {
                     self.last = begins.unwrap_or_else(|| self.last.clone());
                     let (session, head) = (session.to_owned(), self.last.clone());
-                    entries.push(Entry { session, head, lines: vec![line] });
+                    entries.push(LoggedEntry { session, head, lines: vec![line] });
                 }
             }
         }
@@ -65,20 +65,20 @@ impl EntryReader {
 }
 
 /// The head of the entry that a line begins, in either format of a log. `None`: it continues one.
-fn head(line: &str) -> Option<Head> {
+fn head(line: &str) -> Option<EntryHead> {
     if line.starts_with('{') {
         let entry: Value = serde_json::from_str(line).ok()?;
         let member = |name| entry.get(name).and_then(Value::as_str);
         let level = member("level").and_then(Level::named);
-        return Some(Head { time: member("time")?.to_owned(), level });
+        return Some(EntryHead { time: member("time")?.to_owned(), level });
     }
     let mut words = line.split(' ').filter(|word| !word.is_empty());
     let time = words.next().filter(|_| line.starts_with(|first: char| first.is_ascii_digit()))?;
     let time = Some(time).filter(|time| time.ends_with('Z') && time.contains('T'))?;
-    Some(Head { time: time.to_owned(), level: words.next().and_then(Level::named) })
+    Some(EntryHead { time: time.to_owned(), level: words.next().and_then(Level::named) })
 }
 
-impl Entry {
+impl LoggedEntry {
     /// Whether it is at least as grave. One whose level is not known may be.
     pub(super) fn is_at_least(&self, least: Level) -> bool {
         self.head.level.is_none_or(|level| level <= least)
@@ -103,7 +103,7 @@ impl Entry {
 
     /// The entry among those of others, with the session's name in front, in so many columns.
     pub(super) fn among_others(&self, columns: usize, json: bool) -> String {
-        let Head { time, level } = &self.head;
+        let EntryHead { time, level } = &self.head;
         let name = printable(&self.session);
         self.each_line(|line| match json {
             true => {
@@ -123,7 +123,7 @@ impl Entry {
 }
 
 /// Puts entries into the order of their times. Those of one session stay in theirs.
-pub(super) fn sort(entries: &mut [Entry]) {
+pub(super) fn sort(entries: &mut [LoggedEntry]) {
     entries.sort_by(|one, other| one.head.time.cmp(&other.head.time));
 }
 
@@ -131,7 +131,7 @@ pub(super) fn sort(entries: &mut [Entry]) {
 #[derive(Debug)]
 pub(super) struct Tail {
     most: usize,
-    entries: Vec<Entry>,
+    entries: Vec<LoggedEntry>,
 }
 
 impl Tail {
@@ -141,7 +141,7 @@ impl Tail {
     }
 
     /// Takes the entries of one more log.
-    pub(super) fn add(&mut self, entries: Vec<Entry>) {
+    pub(super) fn add(&mut self, entries: Vec<LoggedEntry>) {
         self.entries.extend(entries);
         sort(&mut self.entries);
         let mut room = self.most;
@@ -158,7 +158,7 @@ impl Tail {
         self.entries.drain(..first);
     }
 
-    pub(super) fn into_entries(self) -> Vec<Entry> {
+    pub(super) fn into_entries(self) -> Vec<LoggedEntry> {
         self.entries
     }
 }
@@ -167,11 +167,11 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn read(session: &str, text: &str) -> Vec<Entry> {
+    fn read(session: &str, text: &str) -> Vec<LoggedEntry> {
         EntryReader::default().read(session, text.lines().map(str::to_owned).collect())
     }
 
-    fn shown(entries: &[Entry]) -> String {
+    fn shown(entries: &[LoggedEntry]) -> String {
         entries.iter().map(|entry| entry.among_others(4, false)).collect()
     }
 
