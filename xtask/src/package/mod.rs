@@ -19,6 +19,7 @@ mod deb;
 mod ffmpeg;
 mod image;
 mod parts;
+mod sizes;
 mod stage;
 pub(crate) mod trial;
 mod wheel;
@@ -159,7 +160,7 @@ fn product(
             process::step("making the image", || image::make(&product, &parts, &ffmpeg))?;
         }
     }
-    Ok(())
+    sizes::tell(&product)
 }
 
 /// The time of the last commit, unless the usual variable says another.
