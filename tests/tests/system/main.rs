@@ -12,9 +12,11 @@
 mod analyze;
 mod attackers;
 mod author;
+mod backup;
 mod bad_sources;
 mod budget;
 mod cameras;
+mod chart;
 mod client;
 mod clients;
 mod compile;
