@@ -24,14 +24,20 @@ fail() {
 # A bare system, unpacked anew from what was made once; fails where it cannot be had: bare SUITE FOLDER
 bare() {
     if [ ! -f "$work/$1.tar" ]; then
+        script=
         case $1 in
-        noble) set -- "$1" "$2" http://archive.ubuntu.com/ubuntu --no-check-gpg --components=main,universe ;;
+        # An older debootstrap does not know the release, and has Ubuntu's script under another name.
+        noble)
+            script=/usr/share/debootstrap/scripts/gutsy
+            set -- "$1" "$2" http://archive.ubuntu.com/ubuntu --no-check-gpg --components=main,universe
+            ;;
         *) set -- "$1" "$2" http://deb.debian.org/debian ;;
         esac
         suite=$1 folder=$2 archive=$3
         shift 3
         rm -rf "$work/make"
-        debootstrap --variant=minbase "$@" "$suite" "$work/make" "$archive" >"$work/$suite.log" 2>&1 ||
+        # shellcheck disable=SC2086
+        debootstrap --variant=minbase "$@" "$suite" "$work/make" "$archive" $script >"$work/$suite.log" 2>&1 ||
             return 1
         tar -C "$work/make" -cf "$work/$suite.tar" .
         rm -rf "$work/make"
@@ -192,7 +198,7 @@ UNIT
     say 'systemd: started by the install, restarted once by the upgrade, stopped by the removal'
 }
 
-# The archive: in a bare system, without its package manager: try_tar SUITE
+# The archive, by tar and zstd, which a bare system lacks: try_tar SUITE
 try_tar() {
     root=$work/tar
     bare "$1" "$root" || {
@@ -200,11 +206,15 @@ try_tar() {
         return 0
     }
     archive=$(ls "$packages"/ocelli-*-x86_64.tar.zst)
-    mkdir -p "$root/opt"
+    cp "$archive" "$root/tmp/"
+    inside "$root" apt-get -q update >"$work/apt.log" 2>&1 || fail "apt-get update: see $work/apt.log"
     began=$(now)
-    zstd -dcq "$archive" | tar -C "$root/opt" -xf -
+    inside "$root" apt-get -qy install --no-install-recommends zstd >>"$work/apt.log" 2>&1 ||
+        fail "zstd: see $work/apt.log"
+    inside "$root" tar -C /opt -xf "/tmp/$(basename "$archive")" || fail 'tar does not unpack the archive'
     took=$(since "$began")
-    say "tar: $took s to unpack"
+    say "tar: $took s to install zstd and unpack"
+    rm "$root/tmp/$(basename "$archive")"
     folder=$(basename "$archive" .tar.zst)
     # A place that is none of its own, with a blank: it is relocatable.
     mkdir -p "$root/srv/a place"
@@ -280,17 +290,17 @@ try_podman() {
     began=$(now)
     image=$(engine pull -q "oci:$layout") || fail 'podman does not take the image'
     took=$(since "$began")
-    # The network and control groups of this machine may be none that podman can divide.
+    # Network, control groups and limits of this machine may be none that podman can divide.
     run() {
-        engine run --rm --read-only --tmpfs /tmp --network host --cgroups disabled "$@"
+        engine run --read-only --tmpfs /tmp --network host --cgroups disabled --ulimit host "$@"
     }
-    if ! run "$image" --version >"$work/podman.log" 2>&1; then
+    if ! run --rm "$image" --version >"$work/podman.log" 2>&1; then
         say "SKIPPED: the image under podman: it starts no container here: $(tail -n 1 "$work/podman.log")"
         return 0
     fi
     : >"$work/demo.out"
     began=$(now)
-    run "$image" demo --seconds 3 >"$work/demo.out" 2>"$work/demo.err" &
+    run --rm "$image" demo --seconds 3 >"$work/demo.out" 2>"$work/demo.err" &
     pid=$!
     while ! grep -q 'results/s' "$work/demo.out" 2>/dev/null; do
         kill -0 $pid 2>/dev/null || fail "podman: the demo ended without a result: $(cat "$work/demo.out" "$work/demo.err")"
@@ -301,7 +311,7 @@ try_podman() {
     first_result 'image under podman' "$took"
     # As a service: its user, its volumes, its own health check.
     name=ocelli-trial-$$
-    engine run -d --name "$name" --read-only --tmpfs /tmp --network host --cgroups disabled "$image" >/dev/null
+    run -d --name "$name" "$image" >/dev/null
     tries=0
     while ! engine healthcheck run "$name" >/dev/null 2>&1; do
         tries=$((tries + 1))

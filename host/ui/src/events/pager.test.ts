@@ -93,7 +93,10 @@ describe("a pager", () => {
     // And where the numbers go on beyond the last event.
     journal.next = 1_800_000_000_000;
     const again = new Pager("gate", { ...ALL, kind: "alert" }, journal.fetch);
-    expect(await readAll(again)).toEqual([1_790_000_000_000, ...down(130, 1).filter(n => n % 10 === 0)]);
+    expect(await readAll(again)).toEqual([
+      1_790_000_000_000,
+      ...down(130, 1).filter(n => n % 10 === 0),
+    ]);
   });
 
   it("follows the cursor where pages end before their window", async () => {
