@@ -48,7 +48,7 @@ pub(super) fn open(
         .and_then(|connection| Ok((damage(&connection)?, connection)))
     {
         Ok((None, connection)) => {
-            check_schema(&path, schema(&connection)?, kind)?;
+            check_schema(path, schema(&connection)?, kind)?;
             let connection =
                 migrate(connection, kind).with_context(|| format!("{}", path.display()))?;
             return Ok((connection, None));
