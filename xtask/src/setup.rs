@@ -97,6 +97,7 @@ const TO_TRY_PACKAGES: &[Need] = &[
     need("debootstrap", &["debootstrap", "--version"]),
     need("lintian", &["lintian", "--version"]),
     need("podman", &["podman", "--version"]),
+    need("runc", &["runc", "--version"]),
     need("python3-venv", &[SYSTEM_PYTHON, "-c", "import ensurepip"]),
     need("skopeo", &["skopeo", "--version"]),
 ];

@@ -23,7 +23,7 @@ const PAGES: usize = 50;
 
 /// An answer of `GET /v1/events`.
 #[derive(Deserialize)]
-struct FoundPage {
+struct EventList {
     events: Vec<Event>,
     next: Option<String>,
 }
@@ -155,7 +155,7 @@ impl EventsCommand {
                 request = request.query("cursor", cursor);
             }
             let page = match client.ask(&request).await {
-                Ok(answer) => FoundPage::deserialize(answer)
+                Ok(answer) => EventList::deserialize(answer)
                     .map_err(|error| Error::InvalidAnswer(error.to_string())),
                 Err(error) => Err(error),
             };
