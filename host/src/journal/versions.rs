@@ -24,11 +24,14 @@ const WRITE: &str = "OCELLI_WRITE_JOURNAL";
 /// What is said of a journal beside it.
 const CONTENTS: &str = "contents.json";
 
+/// An event: its number, kind and body.
+type Told = (u64, String, Value);
+
 /// What a journal holds, as its own version read it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Contents {
-    /// By session: the number of the last event, and each event with its number, kind and body.
-    events: BTreeMap<String, (u64, Vec<(u64, String, Value)>)>,
+    /// By session: the number of the last event, and each event.
+    events: BTreeMap<String, (u64, Vec<Told>)>,
     /// Session and number of each event in the order in which they were kept, by their numbers
     /// among those of all sessions.
     all: BTreeMap<u64, (String, u64)>,
@@ -303,7 +306,7 @@ async fn a_journal_of_every_version_is_read_whole_and_goes_on() {
             ..EventSearch::default()
         };
         let found = journal.events().search(search).await.unwrap().events;
-        let in_zone = |(_, _, body): &&(u64, String, Value)| body["data"]["zone"] == "door";
+        let in_zone = |(_, _, body): &&Told| body["data"]["zone"] == "door";
         let expected = contents.events.values().flat_map(|(_, events)| events).filter(in_zone);
         assert_eq!(found.len(), expected.count());
 

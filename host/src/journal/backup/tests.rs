@@ -10,7 +10,7 @@ use crate::journal::events::{Attachment, EventDraft, EventQuery, SequenceRange};
 fn draft(number: u64, picture: Option<u8>) -> EventDraft {
     let bytes = |picture| bytes::Bytes::from(vec![picture; 100]);
     let attachments = picture
-        .map(|picture| Attachment { digest: Digest::of(&bytes(picture)), bytes: bytes(picture) });
+        .map(|picture| Attachment { digest: Digest::of(bytes(picture)), bytes: bytes(picture) });
     EventDraft {
         kind: "seen".into(),
         time_ms: 1_700_000_000_000,
@@ -74,7 +74,7 @@ async fn a_copy_of_a_running_journal_goes_on_above_all_numbers_of_the_original()
     journal.events().flush().await.unwrap();
     let copied = site.path().join("backup");
     copy(&backup, &copied).unwrap();
-    let picture = Digest::of(&[1; 100]);
+    let picture = Digest::of([1; 100]);
     assert_eq!(
         files(&copied),
         [
