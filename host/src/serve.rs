@@ -29,7 +29,7 @@ use crate::deploy::{
 use crate::event::Hub;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
-use crate::journal::Journal;
+use crate::journal::{Backup, Journal, JournalError};
 use crate::monitor::{Monitor, Monitored, SessionStats, SystemStatus};
 use crate::preflight::{self, Finding};
 use crate::probe::{self, ProbeError, ProbeReport, Prober};
@@ -184,6 +184,7 @@ impl RunningHost {
             models: ModelSources { offer, inference },
             prober,
             editor,
+            journal: journal.clone(),
             logs: config.logs.directory.clone(),
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
@@ -283,6 +284,7 @@ struct HostControl {
     models: ModelSources,
     prober: Prober,
     editor: ConfigEditor,
+    journal: Journal,
     /// The folder of the logs.
     logs: PathBuf,
 }
@@ -373,6 +375,12 @@ impl InsightControl for HostControl {
 
     async fn system(&self) -> Option<SystemStatus> {
         self.monitor.system().await
+    }
+
+    async fn backup(&self) -> Result<Backup, JournalError> {
+        let journal = self.journal.clone();
+        let made = tokio::spawn(async move { journal.backup().await }).await;
+        made.map_err(|_| JournalError::Ended)?
     }
 
     fn source(&self, session: &str) -> Option<Source> {

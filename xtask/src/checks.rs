@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 use crate::{
-    features, fuzz, package, process, programs, promtool, sdks, setup, skips, structure, ui,
+    features, fuzz, helm, package, process, programs, promtool, sdks, setup, skips, structure, ui,
 };
 
 /// Tells the tests that they are to run their long loops whole.
@@ -40,6 +40,9 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     system_environment(&mut runner, workspace);
     if let Some(tool) = promtool::find() {
         runner.env(promtool::VARIABLE, tool);
+    }
+    if let Some(tool) = helm::find() {
+        runner.env(helm::VARIABLE, tool);
     }
     if full {
         runner.env(DEPTH.0, DEPTH.1);

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::package::{EPOCH, commit_time};
 use crate::workspace::Workspace;
 use crate::{process, setup, ui};
 
@@ -27,6 +28,7 @@ fn python(workspace: &Workspace, packages: &Path, stage: &Path) -> Result<()> {
     let wheels = stage.join("wheels");
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-input"]);
+    pip.env(EPOCH, commit_time(workspace)?.to_string());
     pip.arg("--disable-pip-version-check").arg("--wheel-dir").arg(&wheels).arg(source);
     process::run(&mut pip).context("cannot make the wheel; it takes a network")?;
     let tools = workspace.target().join("twine");

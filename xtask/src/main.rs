@@ -8,6 +8,7 @@ mod clients;
 mod demo;
 mod features;
 mod fuzz;
+mod helm;
 mod onnxruntime;
 mod package;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::package::cleared;
+use crate::package::{EPOCH, cleared, commit_time};
 use crate::workspace::Workspace;
 use crate::{client_packages, process, setup};
 
@@ -72,10 +72,12 @@ pub(crate) fn package(workspace: &Workspace, packages: &Path) -> Result<()> {
     let python = setup::python_with_pip()?;
     let stage = packages.join("stage/sdks");
     cleared(&stage)?;
+    let epoch = commit_time(workspace)?;
     process::step("packing the SDK for Python", || {
         let source = copied(&workspace.root().join(PYTHON), &stage.join("python"))?;
         let mut pip = Command::new(python);
         pip.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-input"]);
+        pip.env(EPOCH, epoch.to_string());
         pip.arg("--disable-pip-version-check").arg("--wheel-dir").arg(packages).arg(source);
         process::run(&mut pip).context("cannot make the wheel; it takes a network")?;
         let wheel = packed(packages, "ocelli_sdk", "whl")?;

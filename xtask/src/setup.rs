@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::programs::GUEST_TARGET;
 use crate::workspace::Workspace;
-use crate::{clients, onnxruntime, process, promtool};
+use crate::{clients, helm, onnxruntime, process, promtool};
 
 /// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH
 /// does not see.
@@ -96,6 +96,8 @@ pub(crate) fn for_packaging() -> Result<()> {
 const TO_TRY_PACKAGES: &[Need] = &[
     need("debootstrap", &["debootstrap", "--version"]),
     need("lintian", &["lintian", "--version"]),
+    need("podman", &["podman", "--version"]),
+    need("runc", &["runc", "--version"]),
     need("python3-venv", &[SYSTEM_PYTHON, "-c", "import ensurepip"]),
     need("skopeo", &["skopeo", "--version"]),
 ];
@@ -128,6 +130,7 @@ pub(crate) fn for_testing(workspace: &Workspace) -> Result<()> {
     everything()?;
     packages(TO_TEST.iter())?;
     promtool::install()?;
+    helm::install()?;
     clients::install(workspace)
 }
 

@@ -25,6 +25,7 @@ use crate::config::edit::ConfigEntry;
 use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record, ReloadReport};
 use crate::event::{JournalledEvent, ServerMessage};
 use crate::inference::catalog::ModelList;
+use crate::journal::Backup;
 use crate::monitor::SessionStats;
 use crate::session::{SessionSettings, SessionStatus};
 use crate::shape;
@@ -102,6 +103,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ConfigEntry>,
         SchemaGenerator::subschema_for::<ReloadReport>,
         SchemaGenerator::subschema_for::<SystemAnswer>,
+        SchemaGenerator::subschema_for::<Backup>,
     ];
     for root in roots {
         root(&mut types);

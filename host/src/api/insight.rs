@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::source::Source;
 use crate::deploy::ConfigStatus;
+use crate::journal::{Backup, JournalError};
 use crate::monitor::SystemStatus;
 use crate::probe::{ProbeError, ProbeReport};
 use crate::telemetry::{LogPart, LogPosition, MAX_TAIL_LINES};
@@ -32,6 +33,9 @@ pub trait InsightControl: Clone + Send + Sync + 'static {
 
     /// The host and its machine, as they are now; `None` if that cannot be found out.
     fn system(&self) -> impl Future<Output = Option<SystemStatus>> + Send;
+
+    /// Makes a backup of the data directory. Runs to its end even if the caller stops waiting.
+    fn backup(&self) -> impl Future<Output = Result<Backup, JournalError>> + Send;
 
     /// The source of a session; `None` if there is none of this name.
     fn source(&self, session: &str) -> Option<Source>;

@@ -8,6 +8,7 @@ pub mod access;
 mod analyze;
 mod ask;
 mod audit;
+mod backup;
 mod body;
 mod config;
 mod connections;

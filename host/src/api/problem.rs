@@ -87,6 +87,11 @@ impl Problem {
         Self { status, code, detail, limit: None, more: Box::default(), retry_after: None }
     }
 
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// A request that is not valid.
     pub(super) fn bad(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)

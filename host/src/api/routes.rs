@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, ask, audit, deployments, discover, documents, events, jobs, login, origin, pictures,
-    probe, rest, socket, stream, tokens, ui,
+    analyze, ask, audit, backup, deployments, discover, documents, events, jobs, login, origin,
+    pictures, probe, rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -65,6 +65,7 @@ routes! { |uploaded|
     "camera_config", GET, "/v1/config/cameras/{id}", May(Operate), config::camera;
     "edit_camera", PUT, "/v1/config/cameras/{id}", May(Administer), config::put_camera;
     "remove_camera", DELETE, "/v1/config/cameras/{id}", May(Administer), config::delete_camera;
+    "backup", POST, "/v1/backup", May(Administer), backup::make;
     "system", GET, "/v1/system", May(Operate), insight::system;
     "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
     "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;

@@ -1,12 +1,12 @@
 //! `ocelli events`: what happened, and what happens.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use anyhow::Context;
 use anyhow::anyhow;
 use clap::Args;
-use ocelli_client::{Client, Error, Event, EventPage, Message, Request};
+use ocelli_client::{Client, Error, Event, EventPage, Message, Request, Session};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,10 +16,17 @@ use super::table::{FAINT, HEADING, Look, of_state, printable};
 use super::words::what;
 
 /// Events that are asked for at a time: the most that a host gives.
-const PAGE: u64 = 1000;
+const PAGE: usize = 1000;
 
-/// Pages of the past that are searched for the last events of a kind: a second or two.
+/// Pages of the past that are searched for the last events: a host looks for some 100 ms for each.
 const PAGES: usize = 50;
+
+/// An answer of `GET /v1/events`.
+#[derive(Deserialize)]
+struct EventList {
+    events: Vec<Event>,
+    next: Option<String>,
+}
 
 #[derive(Args)]
 pub(super) struct EventsCommand {
@@ -57,27 +64,29 @@ impl EventsCommand {
                 let last = self.print_after(&client, session, after).await?;
                 newest.insert(session.clone(), last);
             }
-            (Some(session), None) => {
-                let events = self.last_events(&client, session, &mut newest).await?;
-                self.print_each(&events)?;
-            }
-            (None, _) => {
-                let sessions = client.sessions().await;
-                let sessions = match sessions {
-                    Ok(sessions) => sessions,
-                    Err(error) => {
-                        return Err(self.host.explained(&client, error, Asked::nothing()).await);
+            (session, None) => {
+                let sessions = match session {
+                    Some(session) => vec![session.clone()],
+                    None => {
+                        let sessions = client.sessions().await;
+                        let ids = |list: Vec<_>| list.into_iter().map(|one: Session| one.id);
+                        match sessions {
+                            Ok(sessions) => ids(sessions).collect(),
+                            Err(error) => {
+                                let nothing = Asked::nothing();
+                                return Err(self.host.explained(&client, error, nothing).await);
+                            }
+                        }
                     }
                 };
-                let mut events = Vec::new();
+                // First how far each has come: what happens meanwhile is followed.
                 for session in sessions {
-                    events.extend(self.last_events(&client, &session.id, &mut newest).await?);
+                    let page = self.page(&client, &session, 0, 1).await?;
+                    newest.insert(session, page.newest);
                 }
-                // RFC 3339 in UTC, all of one length: the order of the text is that of time.
-                events.sort_by(|one, other| one.time.cmp(&other.time));
-                let first = events.len().saturating_sub(self.lines);
-                self.print_each(events.get(first..).unwrap_or_default())?;
+                self.print_each(&self.last_events(&client, &newest).await?)?;
             }
+            (None, Some(_)) => {}
         }
         if self.follow { self.follow(newest).await } else { Ok(()) }
     }
@@ -122,39 +131,53 @@ impl EventsCommand {
         Ok(last)
     }
 
-    /// The last events of a session that are wanted, and into `newest` the number of the last that
-    /// it has.
+    /// The last events that are wanted, up to these numbers, the newest last.
     async fn last_events(
         &self,
         client: &Client,
-        session: &str,
-        newest: &mut BTreeMap<String, u64>,
-    ) -> anyhow::Result<VecDeque<Event>> {
-        let mut found = VecDeque::new();
-        let first = self.page(client, session, 0, 1).await?;
-        newest.insert(session.to_owned(), first.newest);
-        let mut end = first.newest;
+        newest: &BTreeMap<String, u64>,
+    ) -> anyhow::Result<Vec<Event>> {
+        let mut found: Vec<Event> = Vec::new();
+        let mut cursor = None;
         for _ in 0..PAGES {
-            if found.len() >= self.lines || end < first.oldest || end == 0 {
+            let limit = (self.lines - found.len()).min(PAGE);
+            if limit == 0 {
                 break;
             }
-            let start = end.saturating_sub(PAGE).max(first.oldest.saturating_sub(1));
-            let mut part = Vec::new();
-            let mut place = Some(start);
-            while let Some(after) = place.filter(|after| *after < end) {
-                let page = self.page(client, session, after, end - after).await?;
-                place = page.next;
-                // With a kind, the limit is of those that pass: a page may go beyond the window.
-                let inside = page.events.into_iter().filter(|event| event.seq <= end);
-                part.extend(inside.filter(|event| self.wants(event)));
+            let mut request = Request::get(&["events"]).query("limit", limit.to_string());
+            let words = [("kind", &self.kinds), ("label", &self.labels)];
+            let words =
+                words.into_iter().flat_map(|(key, words)| words.iter().map(move |w| (key, w)));
+            for (key, word) in self.session.iter().map(|name| ("session", name)).chain(words) {
+                request = request.query(key, word.clone());
             }
-            for event in part.into_iter().rev() {
-                found.push_front(event);
+            if let Some(cursor) = cursor {
+                request = request.query("cursor", cursor);
             }
-            end = start;
+            let page = match client.ask(&request).await {
+                Ok(answer) => EventList::deserialize(answer)
+                    .map_err(|error| Error::InvalidAnswer(error.to_string())),
+                Err(error) => Err(error),
+            };
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => {
+                    return Err(self.host.explained(client, error, Asked::nothing()).await);
+                }
+            };
+            // Later ones are followed.
+            let known = |event: &Event| newest.get(&event.session).is_none_or(|n| event.seq <= *n);
+            found.extend(page.events.into_iter().filter(known));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
         }
-        let beyond = found.len().saturating_sub(self.lines);
-        found.drain(..beyond);
+        found.reverse();
+        if self.session.is_some() {
+            // A camera's clock may have been set back.
+            found.sort_by_key(|event| event.seq);
+        }
         Ok(found)
     }
 
@@ -163,7 +186,7 @@ impl EventsCommand {
         client: &Client,
         session: &str,
         after: u64,
-        limit: u64,
+        limit: usize,
     ) -> anyhow::Result<EventPage> {
         let mut request = Request::get(&["sessions", session, "events"])
             .query("after", after.to_string())

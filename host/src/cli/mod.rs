@@ -2,6 +2,7 @@
 
 mod analyze;
 mod asking;
+mod backup;
 mod check;
 mod config;
 mod demo;
@@ -91,6 +92,9 @@ enum Command {
     Events(events::EventsCommand),
     /// Print what sessions log, by time.
     Logs(logs::LogsCommand),
+    /// Copy the data directory of a running host on this machine, as of one moment. Needs an
+    /// admin's token, where there are tokens, and the host's user or root.
+    Backup(backup::BackupCommand),
     /// Try the webhooks of a config.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -138,6 +142,7 @@ pub fn run() -> ExitCode {
         Command::Watch(watch) => watch.run(),
         Command::Events(events) => events.run(),
         Command::Logs(logs) => logs.run(),
+        Command::Backup(backup) => backup.run(),
         Command::Webhook(webhooks) => webhooks.run(),
         Command::Query(query) => query.query(),
         Command::Tell(command) => command.command(),

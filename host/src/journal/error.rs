@@ -1,6 +1,7 @@
 //! Why the journal did not do what it was asked.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// An error of the journal. The API answers with `internal`, whichever it is: the reason is the
@@ -22,4 +23,23 @@ pub enum JournalError {
     /// Commits of events fail: the events that wait are lost if the host ends now.
     #[error("events cannot be kept: those that wait are lost")]
     Failing,
+    /// The file's schema is one of a version to come. Nothing was changed in its folder.
+    #[error(
+        "newer_store: {} was written by a newer version of ocelli (schema {found}, this version \
+         knows {known}): run that version, or restore a backup from before it", .path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: usize,
+        /// The schema of this version.
+        known: usize,
+    },
+    /// Another backup is being made.
+    #[error("a backup is being made")]
+    BackupUnderWay,
+    /// The backup could not be made. Nothing of it is left.
+    #[error("making a backup: {0:#}")]
+    Backup(anyhow::Error),
 }

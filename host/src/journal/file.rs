@@ -1,19 +1,23 @@
 //! The journal's files: opened, looked through, and brought to the schema of this version.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, bail, ensure};
-use rusqlite::{Connection, ErrorCode};
+use anyhow::{Context, bail};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::DatabaseSpec;
+use super::{DatabaseSpec, JournalError};
 use crate::util::folder::Folder;
 
 /// How long a host that is just ending may still have the file.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// The ending of the log of a file of SQLite.
+const LOG: &str = "-wal";
+
 /// What belongs to a file of SQLite beside it.
-const BESIDE: [&str; 2] = ["-wal", "-shm"];
+const BESIDE: [&str; 2] = [LOG, "-shm"];
 
 /// Opens the folder of the journal, which is made where it is missing.
 pub(super) fn folder(path: &Path) -> anyhow::Result<Folder> {
@@ -44,6 +48,7 @@ pub(super) fn open(
         .and_then(|connection| Ok((damage(&connection)?, connection)))
     {
         Ok((None, connection)) => {
+            check_schema(path, schema(&connection)?, kind)?;
             let connection =
                 migrate(connection, kind).with_context(|| format!("{}", path.display()))?;
             return Ok((connection, None));
@@ -75,6 +80,52 @@ pub(super) fn open(
     Ok((connection, Some(aside)))
 }
 
+/// An error where the file of this name has a schema of a version to come. To be asked of all files
+/// before the first is opened: [`open`] may change what an older version could still have read. A
+/// file that another host has, or that is damaged, is for [`open`] to tell of.
+pub(super) fn refuse_newer(
+    folder: &Folder,
+    name: &str,
+    kind: &DatabaseSpec,
+) -> Result<(), JournalError> {
+    let path = folder.path().join(name);
+    let log = folder.size(&format!("{name}{LOG}")).unwrap_or(0);
+    let found = match log {
+        0 => schema_of_header(folder, name),
+        // The log may have the newer header. A connection that only reads leaves both as they are.
+        _ => Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok().and_then(
+            |connection| {
+                connection.busy_timeout(Duration::ZERO).ok()?;
+                schema(&connection).ok()
+            },
+        ),
+    };
+    found.map_or(Ok(()), |found| check_schema(&path, found, kind))
+}
+
+/// The version of the schema by the header of a file that has no log: SQLite itself would make
+/// files beside it. None where there is no header.
+fn schema_of_header(folder: &Folder, name: &str) -> Option<usize> {
+    // https://www.sqlite.org/fileformat.html#the_database_header
+    let mut header = [0; 64];
+    folder.read(name).ok()?.read_exact(&mut header).ok()?;
+    let version = header.strip_prefix(b"SQLite format 3\0")?.last_chunk::<4>()?;
+    usize::try_from(u32::from_be_bytes(*version)).ok()
+}
+
+/// The version of a file's schema.
+fn schema(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+fn check_schema(path: &Path, found: usize, kind: &DatabaseSpec) -> Result<(), JournalError> {
+    let known = kind.migrations.len();
+    if found <= known {
+        return Ok(());
+    }
+    Err(JournalError::Newer { path: path.to_owned(), found, known })
+}
+
 /// The file, whose lock was free.
 fn taken(path: &Path, kind: &DatabaseSpec) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
@@ -98,11 +149,7 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Brings the schema to this version's.
 fn migrate(mut connection: Connection, kind: &DatabaseSpec) -> anyhow::Result<Connection> {
-    let had: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    ensure!(
-        had <= kind.migrations.len(),
-        "a newer version of ocelli has written it (schema {had})"
-    );
+    let had = schema(&connection)?;
     let change = connection.transaction()?;
     for step in kind.migrations.iter().skip(had) {
         change.execute_batch(step)?;

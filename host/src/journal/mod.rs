@@ -21,6 +21,7 @@
 //! a new one is begun, which the log says as an error. While a host has the file no other process
 //! can open it.
 
+mod backup;
 mod deployments;
 mod error;
 pub mod events;
@@ -35,6 +36,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::util::folder::Folder;
+pub use backup::{Backup, copy as copy_backup};
 pub use deployments::DeploymentRow;
 pub use error::JournalError;
 use events::EventJournal;
@@ -116,18 +119,27 @@ pub struct Journal {
     jobs: mpsc::Sender<JournalJob>,
     events: EventJournal,
     failing: FailingReason,
+    /// The data directory.
+    folder: Folder,
+    /// Held while a backup is made.
+    backups: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Journal {
-    /// Opens the journal in this folder, or begins one.
+    /// Opens the journal in this folder, or begins one. One of a version to come is refused as
+    /// [`JournalError::Newer`] before anything is written.
     pub fn open(folder: &Path) -> anyhow::Result<Self> {
-        // First the file that no second host can open.
         let folder = file::folder(folder)?;
+        file::refuse_newer(&folder, FILE, &KIND)?;
+        events::refuse_newer(&folder)?;
+        // First the file that no second host can open.
         let (connection, _) = file::open(&folder, FILE, &KIND)?;
+        backup::remove(&folder);
         let (jobs, queue) = mpsc::channel(QUEUE);
         let failing = FailingReason::default();
         writer::start(connection, queue, Arc::clone(&failing))?;
-        Ok(Self { jobs, events: EventJournal::open(&folder)?, failing })
+        let events = EventJournal::open(&folder)?;
+        Ok(Self { jobs, events, failing, folder, backups: Arc::default() })
     }
 
     /// A journal for tests and for `ocelli probe`, in a folder that goes with the last clone of its events.
@@ -191,6 +203,20 @@ impl Journal {
         value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
     }
 
+    /// Reads as a command of its own, which no transaction may be around. Sees every write that was
+    /// asked for before.
+    async fn read_outside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (give, value) = oneshot::channel();
+        let work = move |connection: &Connection| {
+            let _ = give.send(work(connection));
+        };
+        self.send(JournalJob::ReadOutside(Box::new(work))).await?;
+        value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
+    }
+
     async fn send(&self, job: JournalJob) -> Result<(), JournalError> {
         self.jobs.send(job).await.map_err(|_| JournalError::Ended)
     }
@@ -198,3 +224,5 @@ impl Journal {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod versions;

@@ -155,7 +155,7 @@ async fn a_damaged_file_is_put_aside_and_nothing_of_it_is_deleted() {
 }
 
 /// Waits until another may open the file.
-async fn close(journal: Journal, folder: &Path) {
+pub(super) async fn close(journal: Journal, folder: &Path) {
     journal.flush().await.unwrap();
     drop(journal);
     // Waits for the lock.

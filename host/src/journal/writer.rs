@@ -35,6 +35,8 @@ pub(super) enum JournalJob {
         done: Option<oneshot::Sender<Committed>>,
     },
     Read(Read),
+    /// As `Read`, after a commit: it cannot be done within a transaction.
+    ReadOutside(Read),
 }
 
 /// Starts the thread. It ends, with everything committed, when the last sender is gone.
@@ -118,6 +120,10 @@ impl JournalWriter {
     fn take(&mut self, job: JournalJob) {
         match job {
             JournalJob::Read(work) => work(&self.connection),
+            JournalJob::ReadOutside(work) => {
+                self.commit();
+                work(&self.connection);
+            }
             JournalJob::Write { work, done } => match self.write(work) {
                 Ok(()) => {
                     if let Some(batch) = &mut self.batch {

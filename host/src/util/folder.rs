@@ -196,6 +196,25 @@ impl Folder {
         }
     }
 
+    /// Gives a file of this folder a second name in a folder of the same disk; where the file system
+    /// knows no second names, the file is copied. One that has the name is left as it is.
+    pub(crate) fn link(&self, name: &str, to: &Self, second: &str) -> io::Result<()> {
+        match self.dir.hard_link(name, &to.dir, second) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
+            Err(_) => self.dir.copy(name, &to.dir, second).map(drop),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Removes a folder of this one with all that is in it. One that is not there is no error.
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        match self.dir.remove_dir_all(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes the drafts of a host that was killed.
     pub(crate) fn remove_drafts(&self) -> io::Result<()> {
         let names = self.names()?;

@@ -301,6 +301,7 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/config/cameras/{id}", who: OPERATE, seen: false },
     Rule { request: "PUT /v1/config/cameras/{id}", who: ADMINISTER, seen: false },
     Rule { request: "DELETE /v1/config/cameras/{id}", who: ADMINISTER, seen: false },
+    Rule { request: "POST /v1/backup", who: ADMINISTER, seen: false },
     Rule { request: "GET /v1/system", who: OPERATE, seen: false },
     Rule { request: "GET /v1/sessions", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}", who: LOOK, seen: true },

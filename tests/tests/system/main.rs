@@ -12,10 +12,12 @@
 mod analyze;
 mod attackers;
 mod author;
+mod backup;
 mod bad_sources;
 mod budget;
 mod cameras;
 mod cameras_file;
+mod chart;
 mod client;
 mod clients;
 mod compile;

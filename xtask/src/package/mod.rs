@@ -19,6 +19,7 @@ mod deb;
 mod ffmpeg;
 mod image;
 mod parts;
+mod sizes;
 mod stage;
 pub(crate) mod trial;
 mod wheel;
@@ -47,12 +48,12 @@ pub(crate) struct Packages {
 }
 
 impl Packages {
-    /// All packages of what was built, but for those of the SDKs.
+    /// All packages of what was built.
     fn of_build(workspace: &Workspace, out: &Path) -> Self {
         Self {
             built: Some(workspace.target().to_owned()),
             out: Some(out.to_owned()),
-            which: vec![Kind::Deb, Kind::Tar, Kind::Wheel, Kind::Image],
+            which: Vec::new(),
         }
     }
 }
@@ -90,7 +91,7 @@ impl Product<'_> {
     /// A command that knows the time of all files.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.env("SOURCE_DATE_EPOCH", self.epoch.to_string()).env("TZ", "UTC");
+        command.env(EPOCH, self.epoch.to_string()).env("TZ", "UTC");
         command.env("LC_ALL", "C.UTF-8");
         command
     }
@@ -159,12 +160,15 @@ fn product(
             process::step("making the image", || image::make(&product, &parts, &ffmpeg))?;
         }
     }
-    Ok(())
+    sizes::tell(&product)
 }
 
+/// By which packers know the time of all files.
+pub(crate) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// The time of the last commit, unless the usual variable says another.
-fn commit_time(workspace: &Workspace) -> Result<u64> {
-    let text = match std::env::var("SOURCE_DATE_EPOCH") {
+pub(crate) fn commit_time(workspace: &Workspace) -> Result<u64> {
+    let text = match std::env::var(EPOCH) {
         Ok(set) => set,
         Err(_) => process::output(Command::new("git").current_dir(workspace.root()).args([
             "log",

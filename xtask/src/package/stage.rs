@@ -37,8 +37,7 @@ pub(crate) fn installation(
     for name in programs::names() {
         let program = root.join("bin").join(name);
         copy(&product.built.join("release").join(name), &program, PROGRAM)?;
-        // Names of functions, which only a debugger reads.
-        process::run(Command::new("strip").arg("--strip-unneeded").arg(&program))?;
+        strip(&program)?;
     }
     for (name, path) in files(&product.built.join("pipelines"))? {
         if name.ends_with(".wasm") {
@@ -56,6 +55,11 @@ pub(crate) fn installation(
     }
 }
 
+/// Takes away the names of functions, which only a debugger reads.
+fn strip(file: &Path) -> Result<()> {
+    process::run(Command::new("strip").arg("--strip-unneeded").arg(file))
+}
+
 /// The stand-ins for libraries that the system's FFmpeg would load; an older build has none.
 fn stand_ins(programs: &Path, root: &Path) -> Result<()> {
     let folder = programs.join("stand-ins");
@@ -63,7 +67,9 @@ fn stand_ins(programs: &Path, root: &Path) -> Result<()> {
         return Ok(());
     }
     files(&folder)?.into_iter().try_for_each(|(name, library)| {
-        copy(&library, &root.join("bin/stand-ins").join(name), FILE)
+        let copied = root.join("bin/stand-ins").join(name);
+        copy(&library, &copied, FILE)?;
+        strip(&copied)
     })
 }
 

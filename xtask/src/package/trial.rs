@@ -84,7 +84,7 @@ fn formats(packages: &Path, folder: &Path) -> Result<()> {
     }
     for (name, file) in stage::files(packages)? {
         if name.ends_with(".deb") {
-            let options = ["--fail-on", "error,warning", "--no-tag-display-limit"];
+            let options = ["--fail-on", "error,warning", "--tag-display-limit", "0"];
             process::run(Command::new("lintian").args(options).arg(&file))?;
         } else if name.ends_with(".whl") {
             let mut twine = Command::new(environment.join("bin/twine"));

@@ -33,7 +33,8 @@
 //! The numbers of a session never go back. The file knows the last of each stream. Where a stream
 //! has to be forgotten, its last number becomes the floor above which new streams begin; where the
 //! file was damaged and begun anew the floor is the milliseconds since 1970, as no session has had
-//! that many events.
+//! that many events. So they are in a journal that begins with a copy, whose original may have given
+//! further numbers (`store/copy.rs`).
 //!
 //! Beside it each event has a number among those of all sessions, in the order in which they were
 //! kept ([`EventJournal::kept_after`]). Events that were kept before there were such numbers have
@@ -52,6 +53,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -73,11 +75,17 @@ use pictures::AttachmentFiles;
 use reader::EventRead;
 pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
+pub(super) use store::FILE;
 pub use types::{
     ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
     JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent, NumberedPage, REDIS_SINK,
     RetentionLimits, SequenceRange, StoredEvent,
 };
+
+/// An error where a version to come has written the file of this folder.
+pub(super) fn refuse_newer(folder: &Folder) -> Result<(), JournalError> {
+    store::refuse_newer(folder)
+}
 
 /// How long [`EventJournal::wait_for_capacity`] waits: several commits of a disk that works, and no
 /// time in which a camera misses much.
@@ -157,6 +165,12 @@ impl fmt::Debug for EventJournal {
 }
 
 impl EventJournal {
+    /// Writes a copy of the file, as of one moment, which a journal that begins with it knows for
+    /// one. Beside a running journal; takes as long as writing the file does.
+    pub(super) fn copy(folder: &Folder, to: &Path, now_ms: i64) -> rusqlite::Result<()> {
+        store::copy::write(folder, to, now_ms)
+    }
+
     /// Opens the journal in this folder, or begins one.
     pub(super) fn open(folder: &Folder) -> anyhow::Result<Self> {
         let (store, reader) = store::open(folder, ClockReading::now().wall)?;

@@ -1,6 +1,7 @@
 //! What the file holds: the streams with their last numbers, their events, and how far sinks have
 //! come.
 
+pub(super) mod copy;
 mod relief;
 mod retention;
 
@@ -20,11 +21,11 @@ use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
 use super::room::{Room, Shortage};
 use super::{ALERT_KIND, Attachment, Cursors, EventDraft, reader, search};
-use crate::journal::{DatabaseSpec, file};
+use crate::journal::{DatabaseSpec, JournalError, file};
 use crate::util::folder::Folder;
 
 /// The name of the file in the store's folder.
-const FILE: &str = "events.db";
+pub(in crate::journal) const FILE: &str = "events.db";
 
 /// Greater numbers are not taken from a damaged file: JSON's readers have no whole numbers beyond.
 const GREATEST: u64 = 1 << 53;
@@ -177,6 +178,11 @@ pub(super) struct EventStore {
     unswept: u16,
 }
 
+/// An error where a version to come has written the file of this folder.
+pub(super) fn refuse_newer(folder: &Folder) -> Result<(), JournalError> {
+    file::refuse_newer(folder, FILE, &KIND)
+}
+
 /// Opens the journal in this folder, or begins one; the second connection is for readers. A file
 /// that is damaged is put aside, and numbering goes on above all that it may have given.
 pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, Connection)> {
@@ -189,6 +195,7 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
             .execute("UPDATE numbering SET floor = ?1, deleted = ?1", [floor])
             .context("writing the floor")?;
     }
+    copy::take_over(&connection, now_ms).context("going on with a copy")?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reading = || format!("{}", path.display());
     let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;

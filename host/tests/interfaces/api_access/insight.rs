@@ -2,6 +2,7 @@
 
 use ocelli::api::{Control, InsightControl};
 use ocelli::config::source::Source;
+use ocelli::journal::{Backup, JournalError};
 use ocelli::monitor::SystemStatus;
 use ocelli::probe::{ProbeError, ProbeReport};
 use ocelli::telemetry::{LogPart, LogPosition};
@@ -18,6 +19,10 @@ impl InsightControl for Double {
 
     async fn system(&self) -> Option<SystemStatus> {
         None
+    }
+
+    async fn backup(&self) -> Result<Backup, JournalError> {
+        Err(JournalError::BackupUnderWay)
     }
 
     fn source(&self, _: &str) -> Option<Source> {

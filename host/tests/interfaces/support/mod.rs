@@ -298,6 +298,12 @@ macro_rules! no_insight {
                 None
             }
 
+            async fn backup(
+                &self,
+            ) -> Result<ocelli::journal::Backup, ocelli::journal::JournalError> {
+                Err(ocelli::journal::JournalError::Ended)
+            }
+
             fn source(&self, _: &str) -> Option<ocelli::config::source::Source> {
                 None
             }

@@ -8,6 +8,8 @@ const ALL = { kind: null, from: -Infinity, to: Infinity };
 class Journal {
   readonly events: StoredEvent[] = [];
   oldest = 1;
+  /** The number of the next event. */
+  next = 1;
   requests: PageQuery[] = [];
   /** Events of a page, though the client asks for more: the host ends pages by their size, too. */
   most = 1000;
@@ -22,7 +24,7 @@ class Journal {
   }
 
   add(): StoredEvent {
-    const seq = this.events.length + 1;
+    const seq = this.next++;
     const event: StoredEvent = {
       type: "event",
       session: this.session,
@@ -53,7 +55,7 @@ class Journal {
       session: this.session,
       events,
       oldest: this.oldest,
-      newest: this.events.length,
+      newest: this.next - 1,
       next: events.length < wanted.length ? (events.at(-1)?.seq ?? null) : null,
     };
     if (after + 1 < this.oldest) page.gone = { from: after + 1, to: this.oldest - 1 };
@@ -79,6 +81,22 @@ describe("a pager", () => {
     await pager.older();
     expect(pager.events.map(event => event.seq)).toEqual(down(250, 151));
     expect(await readAll(pager)).toEqual(down(250, 1));
+  });
+
+  it("crosses numbers that no event has, however many", async () => {
+    const journal = new Journal("gate", 130);
+    journal.next = 1_790_000_000_000;
+    for (let n = 0; n < 5; n++) journal.add();
+    const after = down(1_790_000_000_004, 1_790_000_000_000);
+    const pager = new Pager("gate", ALL, journal.fetch);
+    expect(await readAll(pager)).toEqual([...after, ...down(130, 1)]);
+    // And where the numbers go on beyond the last event.
+    journal.next = 1_800_000_000_000;
+    const again = new Pager("gate", { ...ALL, kind: "alert" }, journal.fetch);
+    expect(await readAll(again)).toEqual([
+      1_790_000_000_000,
+      ...down(130, 1).filter(n => n % 10 === 0),
+    ]);
   });
 
   it("follows the cursor where pages end before their window", async () => {

@@ -81,9 +81,10 @@ export class Pager {
       if (page.next === null) break;
       after = page.next;
     }
-    const at = found[0]?.seq === bottom ? found[0].time : await this.#timeOf(bottom);
-    this.#top = bottom - 1;
-    if (at !== null) this.frontier = Date.parse(at);
+    const first = found[0]?.seq === bottom ? found[0] : await this.#firstFrom(bottom);
+    const empty = first === null || first.seq > top;
+    this.#top = empty ? await this.#lastBefore(bottom) : bottom - 1;
+    if (first !== null) this.frontier = Date.parse(first.time);
     if (this.frontier < this.wanted.from - SLACK_MS) this.#top = 0;
     this.#window = Math.min(LARGEST_WINDOW, found.length > 0 ? FIRST_WINDOW : this.#window * 2);
     this.events = [...this.events, ...found.reverse()];
@@ -150,10 +151,22 @@ export class Pager {
     };
   }
 
-  /** When a number was; null if it is gone. */
-  async #timeOf(seq: number): Promise<string | null> {
+  /** The first event from a number on; null if there is none. */
+  async #firstFrom(seq: number): Promise<StoredEvent | null> {
     const page = await this.fetch(this.session, { after: seq - 1, limit: 1 });
-    return page.events[0]?.time ?? null;
+    return page.events[0] ?? null;
+  }
+
+  /** The last number that an event has before this one: after a restored backup many have none. */
+  async #lastBefore(end: number): Promise<number> {
+    let [low, high] = [this.#oldest, end];
+    while (high - low > 1) {
+      const middle = Math.floor((low + high) / 2);
+      const first = await this.#firstFrom(middle);
+      if (first !== null && first.seq < end) low = first.seq;
+      else high = middle;
+    }
+    return low;
   }
 }
 

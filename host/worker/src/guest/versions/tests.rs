@@ -62,6 +62,32 @@ const FROZEN: &[(&str, &[(&str, &str)])] = &[
             ("pipeline.wit", "9b9d650f26c8890befbc3faa981372069c2fc91f940c9daa02128ce19a99eeee"),
         ],
     ),
+    (
+        "0.3",
+        &[
+            ("boxes.wit", "8808216ba92d296cc98e9f24feeb4c19333b04b4420309b9df5cd279c9bf0484"),
+            ("budget.wit", "330e5f4db078f9c5fd3255b4e1cd0ed1553432a878136f65e873ef4b79bb0834"),
+            (
+                "deps/wasi-config/store.wit",
+                "ec9fa62c0329d9d47b062226c3628c18c82a092510a8edc30669e078de3237d1",
+            ),
+            (
+                "deps/wasi-keyvalue/keyvalue.wit",
+                "762e4008c575c75ae84d81f4a2ac068a832ad377710c8b47c030578ca7dd4960",
+            ),
+            (
+                "deps/wasi-logging/logging.wit",
+                "8ee5037a67734f0a51743def0a10c5ed5664f24246e07b445565c07fe53cb5e2",
+            ),
+            (
+                "deps/wasi-nn/wasi-nn.wit",
+                "362c214e8192a7b4754575c6c22813409323690d089742504e661f3e5f5d2fe2",
+            ),
+            ("frames.wit", "2df02ee4307f1fc6c6fa84672067a54e2eba660754962ddfb75ba976ffc4692d"),
+            ("models.wit", "57ce873ab587d2402c9faa81bde7c4dc9aa1d01dafef4c98e7345cca85e71023"),
+            ("pipeline.wit", "42542e4b91a04aa202839092b4bf04b8424b54f50029789f1b62e9cd7af5bdf9"),
+        ],
+    ),
 ];
 
 /// The files beneath a folder, by their names in it, with their SHA-256.
