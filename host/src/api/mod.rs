@@ -9,6 +9,7 @@ mod analyze;
 mod ask;
 mod audit;
 mod body;
+mod clips;
 mod config;
 mod connections;
 mod control;

@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, ask, audit, deployments, discover, documents, events, jobs, login, origin, pictures,
-    probe, rest, socket, stream, tokens, ui,
+    analyze, ask, audit, clips, deployments, discover, documents, events, jobs, login, origin,
+    pictures, probe, rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -81,6 +81,7 @@ routes! { |uploaded|
     "search_events", GET, "/v1/events", May(View), events::search;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "stream_all", GET, "/v1/stream", May(View), stream::all::open;
+    "clip", GET, "/v1/events/{id}/clip.mp4", May(View), clips::clip;
     "frame", GET, "/v1/sessions/{id}/frame.jpg", OfSession(View), pictures::frame;
     "mjpeg", GET, "/v1/sessions/{id}/mjpeg", OfSession(View), pictures::mjpeg;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;

@@ -17,6 +17,7 @@ mod budget;
 mod cameras;
 mod client;
 mod clients;
+mod clips;
 mod compile;
 mod contamination;
 mod damaged;
