@@ -3,6 +3,7 @@
 mod analyze;
 mod asking;
 mod check;
+mod clip;
 mod config;
 mod demo;
 mod deployments;
@@ -86,6 +87,8 @@ enum Command {
     Watch(watch::WatchCommand),
     /// Print what happened, the newest last, and with --follow what happens.
     Events(events::EventsCommand),
+    /// Write the seconds of video around an event to a file.
+    Clip(clip::ClipCommand),
     /// Print what a session logs.
     Logs(logs::LogsCommand),
     /// Try the webhooks of a config.
@@ -133,6 +136,7 @@ pub fn run() -> ExitCode {
         Command::Deployments(deployments) => deployments.run(),
         Command::Watch(watch) => watch.run(),
         Command::Events(events) => events.run(),
+        Command::Clip(clip) => clip.run(),
         Command::Logs(logs) => logs.run(),
         Command::Webhook(webhooks) => webhooks.run(),
         Command::Query(query) => query.query(),
