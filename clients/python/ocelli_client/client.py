@@ -286,6 +286,12 @@ class Client:
         """The picture of an event, a JPEG."""
         return await self._ask("GET", "attachments", digest)
 
+    async def clip(self, session: str, seq: int) -> bytes:
+        """The seconds of video around an event, an MP4 file. `clip_pending` is the code of the
+        refusal while it is being recorded.
+        """
+        return await self._ask("GET", "events", f"{session}:{seq}", "clip.mp4")
+
     async def analyze(
         self, pipeline: str, image: bytes, *, settings: Mapping[str, Json] | None = None
     ) -> Analysis:

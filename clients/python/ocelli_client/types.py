@@ -72,6 +72,8 @@ class Event(TypedDict):
     detections: list[Detection]
     data: dict[str, Json]
     attachments: NotRequired[list[Attachment]]
+    clip: NotRequired[Literal[True]]
+    """A clip of it was begun: `Client.clip` has it, soon and until it is deleted."""
 
 
 class Detections(TypedDict):

@@ -271,6 +271,14 @@ export class Client {
     return this.#bytes("GET", ["attachments", digest]);
   }
 
+  /**
+   * The seconds of video around an event, an MP4 file. `clip_pending` is the code of the refusal
+   * while it is being recorded.
+   */
+  clip(session: string, seq: number): Promise<Blob> {
+    return this.#bytes("GET", ["events", `${session}:${seq}`, "clip.mp4"]);
+  }
+
   /** What a pipeline finds in one picture, the content of a JPEG or PNG file. */
   analyze(
     pipeline: string,

@@ -51,6 +51,8 @@ export interface Event extends PipelineEvent {
   deployment: string;
   /** Left out of the host's own events. */
   frame?: number;
+  /** A clip of it was begun: `Client.clip` has it, soon and until it is deleted. */
+  clip?: true;
 }
 
 /** What a frame shows; the list may be empty. */

@@ -1,5 +1,6 @@
 //! Requests to a host over HTTP.
 
+use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::answer::{Deployment, EventPage, Models, Session};
 use crate::error::Error;
-use crate::http::{Endpoint, PATIENCE, WHO, read};
+use crate::http::{Endpoint, PATIENCE, WHO, read, read_file};
 use crate::request::{Deploy, Request};
 use crate::subscriber::Subscriber;
 
@@ -124,6 +125,15 @@ impl Client {
     /// Sends any request. Returns the answer's JSON, or null if it has none.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Value, Error> {
         let asked = async { read(request.send(&self.host, HeaderMap::new()).await?).await };
+        if request.is_patient() {
+            return asked.await;
+        }
+        timeout(PATIENCE, asked).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+    }
+
+    /// Sends any request. Returns the answer's content, of at most 64 MiB: a picture, a clip.
+    pub async fn download(&self, request: &Request<'_>) -> Result<Bytes, Error> {
+        let asked = async { read_file(request.send(&self.host, HeaderMap::new()).await?).await };
         if request.is_patient() {
             return asked.await;
         }

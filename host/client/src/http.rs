@@ -181,6 +181,14 @@ fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, Error> {
 /// The header with the client's name.
 pub(crate) const WHO: HeaderName = USER_AGENT;
 
+/// Reads an answer to its end, whatever it is.
+pub(crate) async fn read_file(answer: Response<Incoming>) -> Result<Bytes, Error> {
+    if !answer.status().is_success() {
+        return Err(read_problem(answer).await);
+    }
+    read_bytes(answer).await
+}
+
 /// Reads an answer to its end. Returns its JSON, null if it has none.
 pub(crate) async fn read(answer: Response<Incoming>) -> Result<Value, Error> {
     let status = answer.status();

@@ -10,6 +10,7 @@ mod ask;
 mod audit;
 mod backup;
 mod body;
+mod clips;
 mod config;
 mod connections;
 mod control;

@@ -18,7 +18,7 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, ask, audit, backup, deployments, discover, documents, events, jobs, login, origin,
+    analyze, ask, audit, backup, clips, deployments, discover, documents, events, jobs, login, origin,
     pictures, probe, rest, socket, stream, tokens, ui,
 };
 
@@ -83,6 +83,7 @@ routes! { |uploaded|
     "search_events", GET, "/v1/events", May(View), events::search;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "stream_all", GET, "/v1/stream", May(View), stream::all::open;
+    "clip", GET, "/v1/events/{id}/clip.mp4", May(View), clips::clip;
     "frame", GET, "/v1/sessions/{id}/frame.jpg", OfSession(View), pictures::frame;
     "mjpeg", GET, "/v1/sessions/{id}/mjpeg", OfSession(View), pictures::mjpeg;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;

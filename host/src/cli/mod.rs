@@ -4,6 +4,7 @@ mod analyze;
 mod asking;
 mod backup;
 mod check;
+mod clip;
 mod config;
 mod demo;
 mod deployments;
@@ -90,6 +91,8 @@ enum Command {
     Watch(watch::WatchCommand),
     /// Print what happened, the newest last, and with --follow what happens.
     Events(events::EventsCommand),
+    /// Write the seconds of video around an event to a file.
+    Clip(clip::ClipCommand),
     /// Print what sessions log, by time.
     Logs(logs::LogsCommand),
     /// Copy the data directory of a running host on this machine, as of one moment. Needs an
@@ -141,6 +144,7 @@ pub fn run() -> ExitCode {
         Command::Deployments(deployments) => deployments.run(),
         Command::Watch(watch) => watch.run(),
         Command::Events(events) => events.run(),
+        Command::Clip(clip) => clip.run(),
         Command::Logs(logs) => logs.run(),
         Command::Backup(backup) => backup.run(),
         Command::Webhook(webhooks) => webhooks.run(),

@@ -264,7 +264,7 @@ impl StoreConfig {
     }
 }
 
-/// Retention of events. 0: no bound.
+/// Retention of events, their pictures and their clips. 0: no bound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventsConfig {
@@ -282,8 +282,27 @@ pub struct EventsConfig {
     /// most.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub attachments_mb: u64,
-    /// Free space in MiB on the disk of store.directory, at most 3 % of it, below which attachments
-    /// are deleted, the oldest first; below an eighth of it old events make way for new ones. 0:
+    /// Whether the seconds of video around each event of a pipeline are kept, as they came from the
+    /// camera.
+    pub clips: bool,
+    /// The sessions whose events have clips. Empty: every session.
+    #[schemars(inner(length(min = 1)))]
+    pub clip_cameras: Vec<String>,
+    /// Seconds before the event with which a clip begins; it begins at the key frame before them.
+    /// They are kept in memory for each session with clips.
+    #[schemars(range(min = 0, max = 60))]
+    pub clip_before_s: u64,
+    /// Seconds after the event with which a clip ends.
+    #[schemars(range(min = 1, max = 60))]
+    pub clip_after_s: u64,
+    /// Hours after which a clip is deleted.
+    #[schemars(range(min = 0, max = 876_000))]
+    pub clips_hours: u64,
+    /// Size of all clips in MiB at which the oldest are deleted, of the sessions that have most.
+    #[schemars(range(min = 0, max = 1_048_576))]
+    pub clips_mb: u64,
+    /// Free space in MiB on the disk of store.directory, at most 3 % of it, below which clips are
+    /// deleted and then attachments, the oldest first; below an eighth of it old events make way for new ones. 0:
     /// nothing is deleted for want of space.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub reserve_mb: u64,
@@ -298,6 +317,13 @@ impl Default for EventsConfig {
             attachments_hours: 168,
             // Some hundred thousand crops of persons.
             attachments_mb: 2048,
+            clips: false,
+            clip_cameras: Vec::new(),
+            clip_before_s: 5,
+            clip_after_s: 5,
+            clips_hours: 168,
+            // Two thousand clips of ten seconds of 4 Mbit/s.
+            clips_mb: 10_240,
             // A day of crops of twenty cameras, which is a night and a morning to make room in.
             reserve_mb: 512,
         }

@@ -121,6 +121,7 @@ pub(super) fn event(record: &Record) -> Event {
         detections: Vec::new(),
         data,
         attachments: Vec::new(),
+        clip: false,
     }
 }
 

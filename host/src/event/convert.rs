@@ -81,11 +81,13 @@ pub fn event(
         detections: all(&event.detections, result.frame)?,
         data,
         attachments: Vec::new(),
+        clip: false,
     })
 }
 
-/// A journal's draft of an event, with these pictures.
-pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> EventDraft {
+/// A journal's draft of an event, with these pictures and the clip of this number.
+pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>, clip: Option<u64>) -> EventDraft {
+    event.clip = clip.is_some();
     let attachments: Vec<Attachment> = pictures
         .into_iter()
         .map(|bytes| Attachment { digest: Digest::of(&bytes), bytes: bytes.into() })
@@ -101,7 +103,7 @@ pub(super) fn draft(mut event: Event, pictures: Vec<Vec<u8>>) -> EventDraft {
     // Strings, finite numbers and JSON itself: nothing to refuse.
     let body = serde_json::to_string(&event).unwrap_or_default().into_boxed_str();
     let time_ms = i64::try_from(event.time_ns / 1_000_000).unwrap_or(i64::MAX);
-    EventDraft { kind: event.kind, time_ms, body, attachments }
+    EventDraft { kind: event.kind, time_ms, body, attachments, clip }
 }
 
 fn all(found: &[protocol::Detection], frame: u64) -> Result<Vec<Detection>, InvalidResult> {

@@ -114,11 +114,13 @@ impl Hub {
     /// Publishes all that came of a frame: its detections at once, its events when they are on the
     /// disk. `deployment` says which one it was. What cannot be told is an error, and nothing of
     /// the frame is published then. Waits where the session has more events than the disk takes.
+    /// `clip` is the number of the clip that its events have.
     pub async fn publish_result(
         &self,
         session: &str,
         deployment: &str,
         mut result: FrameResult,
+        clip: Option<u64>,
     ) -> Result<(), InvalidResult> {
         let detections = if self.wants_detections(session) {
             convert::detections(&result, deployment)?
@@ -136,7 +138,8 @@ impl Hub {
             self.shared.events.wait_for_capacity(session).await;
         }
         for (event, told) in events.into_iter().zip(&mut result.events) {
-            self.append(session, convert::draft(event, std::mem::take(&mut told.attachments)));
+            let pictures = std::mem::take(&mut told.attachments);
+            self.append(session, convert::draft(event, pictures, clip));
         }
         Ok(())
     }
@@ -164,7 +167,7 @@ impl Hub {
     /// Publishes an event of the host in the session's numbering, once it is on the disk.
     pub fn publish_event(&self, session: &str, event: Event) {
         self.live_topic(session);
-        self.append(session, convert::draft(event, Vec::new()));
+        self.append(session, convert::draft(event, Vec::new(), None));
     }
 
     /// As [`publish_event`](Self::publish_event), of a session that may have ended meanwhile: then
@@ -173,7 +176,7 @@ impl Hub {
         let topic = self.topics().sessions.get(session).cloned();
         let lives = topic.is_some_and(|topic| topic.inner.lock().exists);
         if lives {
-            self.append(session, convert::draft(event, Vec::new()));
+            self.append(session, convert::draft(event, Vec::new(), None));
         }
         lives
     }
@@ -181,7 +184,7 @@ impl Hub {
     /// As [`publish_event`](Self::publish_event), of a session that may have ended or never was:
     /// none is made by it.
     pub fn record_event(&self, session: &str, event: Event) {
-        self.append(session, convert::draft(event, Vec::new()));
+        self.append(session, convert::draft(event, Vec::new(), None));
     }
 
     /// Notes what the session is doing and tells all subscribers, behind the events that were

@@ -427,6 +427,11 @@ pub struct Event {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1))]
     pub attachments: Vec<AttachmentRef>,
+    /// True where a clip of the seconds around it was begun: `GET /v1/events/{id}/clip.mp4` has it,
+    /// from some seconds after the event until it is deleted. Left out otherwise.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(extend("const" = true))]
+    pub clip: bool,
 }
 
 /// A picture of an event, by name.

@@ -205,6 +205,7 @@ impl AlertChange {
             detections: Vec::new(),
             data: Map::from_iter(data.map(|(key, value)| (key.to_owned(), value))),
             attachments: Vec::new(),
+            clip: false,
         }
     }
 }

@@ -109,7 +109,7 @@ pub struct DiskStatus {
     pub size: u64,
 }
 
-/// What is kept of events and pictures.
+/// What is kept of events, pictures and clips.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
 pub struct StoreStatus {
@@ -117,6 +117,8 @@ pub struct StoreStatus {
     pub events: KeptData,
     /// Pictures of events.
     pub attachments: KeptData,
+    /// Clips of events.
+    pub clips: KeptData,
 }
 
 /// How much is kept, and for how long.
@@ -250,6 +252,12 @@ impl SystemStatus {
                 |journal| journal.attachment_bytes,
                 &journal,
                 (keep.attachments_mb, keep.attachments_hours),
+                now,
+            ),
+            clips: seen.growth.kept(
+                |journal| journal.clips.bytes,
+                &journal,
+                (keep.clips_mb, keep.clips_hours),
                 now,
             ),
         };

@@ -9,7 +9,7 @@ use super::rollout::RolloutTerms;
 use crate::config::Config;
 use crate::event::Hub;
 use crate::journal::Journal;
-use crate::source::Sources;
+use crate::source::{Clips, Sources};
 use crate::worker::WorkerLauncher;
 
 /// The services that every session needs.
@@ -18,6 +18,7 @@ pub(super) struct Environment {
     pub(super) sources: Sources,
     pub(super) hub: Hub,
     pub(super) journal: Journal,
+    pub(super) clips: Clips,
     limits: Mutex<SessionLimits>,
 }
 
@@ -29,7 +30,9 @@ impl Environment {
         journal: Journal,
         config: &Config,
     ) -> Self {
-        Self { workers, sources, hub, journal, limits: Mutex::new(SessionLimits::new(config)) }
+        let clips = Clips::start(journal.events().clone(), config);
+        let limits = Mutex::new(SessionLimits::new(config));
+        Self { workers, sources, hub, journal, clips, limits }
     }
 
     /// See [`Sessions::apply_config`](super::Sessions::apply_config).
@@ -37,6 +40,7 @@ impl Environment {
         *self.limits.lock() = SessionLimits::new(config);
         self.workers.apply_config(config);
         self.sources.apply_config(config);
+        self.clips.apply_config(config);
     }
 
     /// The bounds of the config in force.

@@ -1,8 +1,8 @@
 //! The main stream of a camera whose substream is analysed: what viewers get.
 //!
-//! It is read while somebody views, and for a while after. Its pictures get the presentation times
-//! of the substream, so that results and pictures have one time. What becomes of it concerns viewers
-//! alone: the session goes by the substream.
+//! It is read while somebody views or clips of its events are recorded, and for a while after. Its
+//! pictures get the presentation times of the substream, so that results and pictures have one time.
+//! What becomes of it concerns viewers and clips alone: the session goes by the substream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,10 +38,10 @@ pub struct MainStreamStatus {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum MainStreamState {
-    /// Nobody views: it is not read.
+    /// Nobody views, and there are no clips of its events: it is not read.
     #[default]
     Idle,
-    /// Somebody views, and its first picture has not come.
+    /// It is to be read, and its first picture has not come.
     Connecting,
     /// It delivers.
     Up,
@@ -59,7 +59,7 @@ pub(super) struct MainStream {
 }
 
 impl MainStream {
-    /// Reads the source while `feed` has viewers.
+    /// Reads the source while `feed` has viewers, or a recorder of clips.
     pub(super) fn start(
         source: Source,
         sources: Sources,
@@ -74,7 +74,7 @@ impl MainStream {
             pictures: pictures.clone(),
             analysed: Arc::clone(&analysed),
         };
-        let task = tokio::spawn(task.run(feed.counts().watch_viewers()));
+        let task = tokio::spawn(task.run(feed.counts().watch()));
         Self { source, pictures, analysed, _task: AbortOnDropHandle::new(task) }
     }
 

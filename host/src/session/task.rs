@@ -29,7 +29,7 @@ use super::spec::Spec;
 use super::stream_worker::StreamWorker;
 use super::totals::Frames;
 use crate::event::{SessionState, rfc3339, unix_ns};
-use crate::source::{PictureFeedOwner, PictureTap, Subscription};
+use crate::source::{ClipRecorder, PictureFeedOwner, PictureTap, Subscription};
 use crate::util::backoff::BackoffPolicy;
 use crate::util::line;
 use crate::util::shown::without_folders;
@@ -237,6 +237,8 @@ pub(super) struct SessionTask {
     ending: Option<JoinHandle<()>>,
     /// What viewers get of a session with a substream.
     main_stream: Option<MainStream>,
+    /// Of what viewers get.
+    clips: ClipRecorder,
     /// Dropped when the session has ended, as is `_alive`.
     pictures: PictureFeedOwner,
     _alive: watch::Sender<()>,
@@ -251,6 +253,7 @@ impl SessionTask {
         let TaskEnd { shared, requests, alive, pictures } = end;
         let spec = shared.spec();
         let terms = environment.limits().rollout;
+        let clips = environment.clips.recorder(&spec.id, Arc::clone(pictures.feed().counts()));
         Self {
             environment,
             shared,
@@ -267,6 +270,7 @@ impl SessionTask {
             settings_of: None,
             ending: None,
             main_stream: None,
+            clips,
             pictures,
             _alive: alive,
         }

@@ -71,6 +71,7 @@ async fn append(journal: &Journal, session: &str, events: usize) {
             time_ms: 0,
             body: body.as_str().into(),
             attachments: Vec::new(),
+            clip: None,
         };
         assert!(journal.events().append(session, draft));
         // So many have room.

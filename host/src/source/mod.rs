@@ -20,11 +20,12 @@
 //!
 //! A reader's units also go to the [`viewers`] of its sessions, for whom they are not decoded. Where
 //! a session analyses another stream of its camera, [`timeline`] brings the times of both together.
+//! Where the config has it, [`clips`] of events are made of the same units.
 //!
 //! ```text
 //! rtsp | ingest::camera --picture--> delivery: gate, timing --unit--> fanout --> Subscription
 //! ingest::pictures --picture--> file: pace, bounded channel --unit-------------> Subscription
-//!                                                  fanout | file --unit--> PictureTap --> Viewer
+//!                                                  fanout | file --unit--> PictureTap --> Viewer, clip
 //! ```
 
 use std::collections::HashMap;
@@ -45,6 +46,7 @@ use crate::journal::Journal;
 
 mod camera;
 mod choice;
+mod clips;
 mod delivery;
 mod fanout;
 mod fault;
@@ -63,6 +65,7 @@ mod timing;
 mod viewers;
 
 pub use choice::{ReaderKind, ReaderStatus, ReaderView};
+pub use clips::{ClipRecorder, Clips};
 pub use fault::{SourceFault, SourceFaultKind, SourceStep};
 pub use timeline::{Alignment, StreamTimeline};
 pub use viewers::{

@@ -80,7 +80,7 @@ impl From<NalCodec> for Codec {
 }
 
 impl NalCodec {
-    fn nal_type(self, nal: &[u8]) -> Option<u8> {
+    pub(super) fn nal_type(self, nal: &[u8]) -> Option<u8> {
         let header = *nal.first()?;
         Some(match self {
             Self::H264 => header & 0x1f,
@@ -236,7 +236,7 @@ fn recovery_point(codec: NalCodec, nal: &[u8]) -> Option<u32> {
         NalCodec::H264 => 1,
         NalCodec::H265 => 2,
     };
-    let mut payload = Unescaped { bytes: nal.get(header..)?, zeros: 0 };
+    let mut payload = Unescaped::new(nal.get(header..)?);
     loop {
         let (kind, size) = (payload.sei_number()?, payload.sei_number()?);
         if kind != RECOVERY_POINT {
@@ -273,7 +273,7 @@ fn is_intra_h264<'a>(slice: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> bool
 }
 
 /// The bytes of a NAL unit without those that keep start codes out of it (H.264 7.4.1).
-struct Unescaped<'a> {
+pub(super) struct Unescaped<'a> {
     bytes: &'a [u8],
     zeros: u8,
 }
@@ -293,7 +293,11 @@ impl Iterator for Unescaped<'_> {
     }
 }
 
-impl Unescaped<'_> {
+impl<'a> Unescaped<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, zeros: 0 }
+    }
+
     /// A payload type or size: 255 for each full byte, then the rest.
     fn sei_number(&mut self) -> Option<u32> {
         let mut number = 0_u32;
@@ -308,7 +312,7 @@ impl Unescaped<'_> {
 }
 
 /// Reads bits, the highest of each byte first.
-struct Bits<I> {
+pub(super) struct Bits<I> {
     bytes: I,
     byte: u8,
     /// Bits of `byte` that are not read yet.
@@ -316,11 +320,11 @@ struct Bits<I> {
 }
 
 impl<I: Iterator<Item = u8>> Bits<I> {
-    fn new(bytes: I) -> Self {
+    pub(super) fn new(bytes: I) -> Self {
         Self { bytes, byte: 0, left: 0 }
     }
 
-    fn bit(&mut self) -> Option<u32> {
+    pub(super) fn bit(&mut self) -> Option<u32> {
         if self.left == 0 {
             (self.byte, self.left) = (self.bytes.next()?, 8);
         }
@@ -328,8 +332,13 @@ impl<I: Iterator<Item = u8>> Bits<I> {
         Some(u32::from(self.byte >> self.left & 1))
     }
 
+    /// u(n): at most 32 bits.
+    pub(super) fn bits(&mut self, count: u32) -> Option<u32> {
+        (0..count).try_fold(0, |value, _| Some(value << 1 | self.bit()?))
+    }
+
     /// ue(v). `None` for one of more than 31 bits behind its prefix.
-    fn exp_golomb(&mut self) -> Option<u32> {
+    pub(super) fn exp_golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
         while self.bit()? == 0 {
             zeros += 1;
@@ -337,7 +346,7 @@ impl<I: Iterator<Item = u8>> Bits<I> {
                 return None;
             }
         }
-        let rest = (0..zeros).try_fold(0, |value, _| Some(value << 1 | self.bit()?))?;
+        let rest = self.bits(zeros)?;
         Some((1_u32 << zeros) - 1 + rest)
     }
 }

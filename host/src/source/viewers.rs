@@ -11,13 +11,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use ocelli_protocol::worker::Codec;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::AccessUnit;
+use super::clips::RecorderInner;
 use super::gop::GopCache;
 use super::timeline::StreamTimeline;
 
@@ -57,19 +58,40 @@ pub enum ViewerChoice {
 /// The viewers of a session.
 #[derive(Debug, Default)]
 pub struct ViewerCounts {
-    viewers: watch::Sender<u64>,
+    /// Viewers, and the recorder of clips.
+    watching: watch::Sender<u64>,
+    recorded: AtomicBool,
     dropped: AtomicU64,
+    clip_bytes: AtomicUsize,
 }
 
 impl ViewerCounts {
     /// Viewers now.
     pub fn viewers(&self) -> u64 {
-        *self.viewers.borrow()
+        self.watching.borrow().saturating_sub(self.recorded.load(Ordering::Relaxed).into())
     }
 
-    /// The number of viewers, as it changes.
-    pub fn watch_viewers(&self) -> watch::Receiver<u64> {
-        self.viewers.subscribe()
+    /// How many the pictures are for: the viewers, and one more where clips are recorded. As it
+    /// changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.watching.subscribe()
+    }
+
+    /// Notes whether clips are recorded.
+    pub(super) fn set_recorded(&self, recorded: bool) {
+        self.watching.send_modify(|watching| {
+            let before = u64::from(self.recorded.swap(recorded, Ordering::Relaxed));
+            *watching = (*watching + u64::from(recorded)).saturating_sub(before);
+        });
+    }
+
+    /// Bytes of pictures that are kept for clips of events to come.
+    pub fn clip_bytes(&self) -> u64 {
+        self.clip_bytes.load(Ordering::Relaxed) as u64
+    }
+
+    pub(super) fn set_clip_bytes(&self, bytes: usize) {
+        self.clip_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// Pictures that viewers were too slow for, so far.
@@ -89,6 +111,7 @@ struct TapState {
     gop: GopCache,
     codec: Option<Codec>,
     queues: Vec<Arc<ViewerQueue>>,
+    recorders: Vec<Arc<RecorderInner>>,
     timeline: StreamTimeline,
 }
 
@@ -100,11 +123,14 @@ impl PictureTap {
         state.gop.push(unit);
         state.timeline.unit(&unit.header);
         state.queues.iter().for_each(|queue| queue.push(unit));
+        state.recorders.iter().for_each(|recorder| recorder.unit(unit));
     }
 
     /// The next unit does not continue those before.
     pub fn clear(&self) {
-        self.state.lock().gop.clear();
+        let mut state = self.state.lock();
+        state.gop.clear();
+        state.recorders.iter().for_each(|recorder| recorder.end());
     }
 
     /// Where the times of its units lie.
@@ -128,7 +154,18 @@ impl PictureTap {
         self.state.lock().queues.retain(|other| !Arc::ptr_eq(other, queue));
     }
 
-    fn is_same(&self, other: &Self) -> bool {
+    /// Adds a recorder of clips: it gets the kept GOP and then all further units.
+    pub(super) fn join_recorder(&self, recorder: &Arc<RecorderInner>) {
+        let mut state = self.state.lock();
+        state.gop.units().iter().for_each(|unit| recorder.unit(unit));
+        state.recorders.push(Arc::clone(recorder));
+    }
+
+    pub(super) fn leave_recorder(&self, recorder: &Arc<RecorderInner>) {
+        self.state.lock().recorders.retain(|other| !Arc::ptr_eq(other, recorder));
+    }
+
+    pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
     }
 }
@@ -181,7 +218,7 @@ impl PictureFeed {
 
     /// A viewer, which `group` calls by `number`.
     pub fn view(&self, group: &Arc<ViewerGroup>, number: u32, choice: ViewerChoice) -> Viewer {
-        self.counts.viewers.send_modify(|viewers| *viewers += 1);
+        self.counts.watching.send_modify(|viewers| *viewers += 1);
         let queue = Arc::new(ViewerQueue {
             number,
             group: Arc::clone(group),
@@ -294,7 +331,7 @@ impl Drop for Viewer {
     fn drop(&mut self) {
         self.tap.leave(&self.queue);
         self.queue.restart(self.queue.choice());
-        self.queue.counts.viewers.send_modify(|viewers| *viewers = viewers.saturating_sub(1));
+        self.queue.counts.watching.send_modify(|viewers| *viewers = viewers.saturating_sub(1));
     }
 }
 

@@ -204,6 +204,7 @@ fn happened(size: usize) -> Event {
         detections: vec![],
         data: Map::new(),
         attachments: vec![],
+        clip: false,
     }
 }
 

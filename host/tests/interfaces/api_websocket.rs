@@ -225,6 +225,7 @@ fn happened() -> Event {
         detections: vec![],
         data: Map::new(),
         attachments: vec![],
+        clip: false,
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod access;
 mod adding;
+mod clips;
 mod deploy;
 mod harness;
 mod jpeg;

@@ -87,6 +87,8 @@ async fn answers_are_as_the_http_document_says() {
         ("/v1/sessions/{id}/events", "/v1/sessions/nobody/events", 404),
         ("/v1/sessions/{id}/stream", "/v1/sessions/nobody/stream", 404),
         ("/v1/attachments/{digest}", "/v1/attachments/none", 400),
+        ("/v1/events/{id}/clip.mp4", "/v1/events/gate/clip.mp4", 400),
+        ("/v1/events/{id}/clip.mp4", "/v1/events/gate:1/clip.mp4", 404),
         ("/v1/sessions/{id}/deployments", "/v1/sessions/gate/deployments", 200),
         ("/v1/sessions/{id}/deployments", "/v1/sessions/gate/deployments?limit=x", 400),
         ("/v1/sessions/{id}/settings", "/v1/sessions/gate/settings", 200),

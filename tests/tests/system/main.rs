@@ -20,6 +20,7 @@ mod cameras_file;
 mod chart;
 mod client;
 mod clients;
+mod clips;
 mod compile;
 mod contamination;
 mod damaged;

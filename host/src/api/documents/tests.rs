@@ -236,6 +236,7 @@ fn event(frame: Option<u64>) -> Event {
         detections: vec![found()],
         data: Map::new(),
         attachments: frame.map(|_| picture()).into_iter().collect(),
+        clip: frame.is_some(),
     }
 }
 

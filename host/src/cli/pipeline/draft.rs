@@ -13,14 +13,14 @@ use tempfile::NamedTempFile;
 const FILE_MODE: u32 = 0o666;
 
 /// See the module's documentation.
-pub(super) struct DraftFile {
+pub(in crate::cli) struct DraftFile {
     file: BufWriter<NamedTempFile>,
     path: PathBuf,
 }
 
 impl DraftFile {
     /// A file beside the place where it is to be.
-    pub(super) fn new(path: &Path) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn new(path: &Path) -> anyhow::Result<Self> {
         ensure!(!path.is_dir(), "{} is a folder", path.display());
         let made = tempfile::Builder::new()
             .prefix(".ocelli-")
@@ -30,7 +30,7 @@ impl DraftFile {
         Ok(Self { file: BufWriter::new(file), path: path.to_owned() })
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+    pub(in crate::cli) fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let written = self.file.write_all(bytes);
         written.with_context(|| format!("writing {}", self.path.display()))
     }
@@ -45,7 +45,7 @@ impl DraftFile {
         written.with_context(|| format!("writing {}", self.path.display()))
     }
 
-    pub(super) fn finish(self) -> anyhow::Result<PathBuf> {
+    pub(in crate::cli) fn finish(self) -> anyhow::Result<PathBuf> {
         let Self { file, path } = self;
         let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
         let named = file.and_then(|file| file.persist(&path).map_err(|failed| failed.error));

@@ -16,6 +16,7 @@ mod tool;
 use clap::Subcommand;
 
 pub(super) use build::in_units;
+pub(super) use draft::DraftFile;
 
 /// The commands about pipelines.
 #[derive(Subcommand)]

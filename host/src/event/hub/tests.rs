@@ -98,7 +98,7 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
     subscriber.subscribe(session, ALL);
     hub.publish_state(session, SessionState::Degraded, Some("the camera is \"down\"".into()));
     hub.publish_state(session, SessionState::Running, None);
-    hub.publish_result(session, "0a1b2c3d4e5f", result(12)).await.unwrap();
+    hub.publish_result(session, "0a1b2c3d4e5f", result(12), None).await.unwrap();
     hub.events().flush().await.unwrap();
     subscriber.send(&ServerMessage::Pong);
     subscriber.send(&ServerMessage::Answer {
@@ -153,20 +153,23 @@ async fn numbers_that_json_does_not_have_are_refused_and_the_frame_with_them() {
     let mut bad = result(1);
     bad.detections.as_mut().unwrap()[0].area.width = f32::NAN;
     assert!(matches!(
-        hub.publish_result("cam", "d", bad).await,
+        hub.publish_result("cam", "d", bad, None).await,
         Err(InvalidResult::NotFinite { what: "box", .. })
     ));
     let mut bad = result(1);
     bad.detections.as_mut().unwrap()[0].embedding = Some(vec![1.0, f32::INFINITY]);
     assert!(matches!(
-        hub.publish_result("cam", "d", bad).await,
+        hub.publish_result("cam", "d", bad, None).await,
         Err(InvalidResult::NotFinite { what: "embedding", .. })
     ));
     for data in ["[1]", "{", "7", "{\"a\":NaN}"] {
         let mut bad = result(1);
         bad.events[0].data = data.into();
         assert!(
-            matches!(hub.publish_result("cam", "d", bad).await, Err(InvalidResult::Data { .. })),
+            matches!(
+                hub.publish_result("cam", "d", bad, None).await,
+                Err(InvalidResult::Data { .. })
+            ),
             "{data}"
         );
     }
@@ -183,7 +186,7 @@ async fn a_frame_that_was_not_looked_at_has_events_alone() {
     let subscriber = hub.subscriber();
     subscriber.subscribe("cam", ALL);
     let unseen = protocol::FrameResult { detections: None, ..result(1) };
-    hub.publish_result("cam", "d", unseen).await.unwrap();
+    hub.publish_result("cam", "d", unseen, None).await.unwrap();
     assert_eq!(
         drain(&hub, &subscriber).await.0.iter().map(kind).collect::<Vec<_>>(),
         ["subscribed", "event"]
@@ -464,11 +467,11 @@ async fn who_wants_events_alone_gets_no_detections() {
     let subscriber = hub.subscriber();
     subscriber.subscribe("cam", EVENTS);
     assert!(!hub.wants_detections("cam"));
-    hub.publish_result("cam", "d", result(1)).await.unwrap();
+    hub.publish_result("cam", "d", result(1), None).await.unwrap();
     hub.events().flush().await.unwrap();
     subscriber.subscribe("cam", ALL);
     assert!(hub.wants_detections("cam"));
-    hub.publish_result("cam", "d", result(2)).await.unwrap();
+    hub.publish_result("cam", "d", result(2), None).await.unwrap();
     let kinds: Vec<String> =
         drain(&hub, &subscriber).await.0.iter().map(|message| kind(message).to_owned()).collect();
     assert_eq!(kinds, ["subscribed", "event", "subscribed", "detections", "event"]);

@@ -16,7 +16,10 @@
 //! comes meanwhile waits in the outboxes, and what they do not hold is counted in its place.
 //! Changes of state do not wait ([`EventJournal::after_pending_while_kept`]).
 //!
-//! Pictures go before events where room is short ([`room`]): the oldest are deleted, and where that
+//! [`clips`] are kept beside their events, with bounds of their own: an event names its clip before
+//! that is whole.
+//!
+//! Clips go before pictures and those before events where room is short ([`room`]): the oldest are deleted, and where that
 //! is not enough events are committed without theirs.
 //!
 //! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it
@@ -41,6 +44,7 @@
 //! none.
 
 mod age_clock;
+mod clips;
 mod filter;
 mod outbox;
 mod pictures;
@@ -69,6 +73,8 @@ use super::JournalError;
 use crate::util::folder::Folder;
 pub use age_clock::ClockJump;
 use age_clock::{AgeClock, ClockReading, boot_id};
+use clips::ClipFiles;
+pub use clips::{ClipDraft, ClipFile, ClipOutcome, ClipState, KeptClip};
 pub use filter::EventFilter;
 use outbox::{DeliveryNote, OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
@@ -77,9 +83,9 @@ pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub(super) use store::FILE;
 pub use types::{
-    ALERT_KIND, Attachment, DeliveryCallback, DeliveryHandler, EventDraft, EventHealth, EventQuery,
-    JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent, NumberedPage, REDIS_SINK,
-    RetentionLimits, SequenceRange, StoredEvent,
+    ALERT_KIND, Attachment, ClipMetrics, DeliveryCallback, DeliveryHandler, EventDraft,
+    EventHealth, EventQuery, JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent,
+    NumberedPage, REDIS_SINK, RetentionLimits, SequenceRange, StoredEvent,
 };
 
 /// An error where a version to come has written the file of this folder.
@@ -97,6 +103,7 @@ pub struct EventJournal {
     owner: Arc<JournalOwner>,
     reads: mpsc::Sender<EventRead>,
     pictures: AttachmentFiles,
+    clips: ClipFiles,
 }
 
 /// Shared by all clones: the writer ends when it is gone.
@@ -132,6 +139,8 @@ struct JournalState {
     outboxes: Outboxes,
     /// One for each stream and sink.
     cursors: Cursors,
+    /// Clips whose files are whole, with their sessions: as many as are collected at most.
+    clips: Vec<(Arc<str>, KeptClip)>,
     /// Told when the cursors are on the disk.
     flushing: Vec<oneshot::Sender<()>>,
     /// Why the last commit failed.
@@ -178,7 +187,7 @@ impl EventJournal {
     }
 
     fn start(store: EventStore, reader: Connection, clocks: Clocks) -> anyhow::Result<Self> {
-        let pictures = store.pictures().clone();
+        let (pictures, clips) = (store.pictures().clone(), store.clips().clone());
         let shared = Arc::new(JournalInner {
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -193,7 +202,7 @@ impl EventJournal {
         let clock = AgeClock::resume(record, boot_id(), (shared.clocks)());
         writer::start(store, clock, Arc::clone(&shared))?;
         let owner = Arc::new(JournalOwner { shared, folder: OnceLock::new() });
-        Ok(Self { owner, reads, pictures })
+        Ok(Self { owner, reads, pictures, clips })
     }
 
     /// Removes the journal's folder with the last clone.

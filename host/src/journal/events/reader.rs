@@ -7,6 +7,7 @@ use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::mpsc;
 
+use super::clips::ClipRow;
 use super::{EventQuery, JournalPage, NumberedEvent, NumberedPage, SequenceRange, StoredEvent};
 
 /// Reads that may wait: one for each of some hundred subscribers that catch up; the others wait for
@@ -160,6 +161,23 @@ pub(super) fn raised(connection: &Connection) -> rusqlite::Result<Vec<(Arc<str>,
     let mut raised = connection.prepare_cached(raised)?;
     let rows = raised.query_map([], |row| Ok((row.get::<_, String>(0)?.into(), row.get(1)?)))?;
     rows.collect()
+}
+
+/// What there is to know of an event's clip.
+pub(super) fn clip(connection: &Connection, session: &str, seq: u64) -> rusqlite::Result<ClipRow> {
+    let found = "SELECT clip, clips.id, clips.cut FROM streams JOIN events ON events.stream = \
+        streams.id LEFT JOIN event_clips USING (stream, seq) LEFT JOIN clips ON clips.id = clip \
+        WHERE session = ? AND events.seq = ?";
+    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+    let row = connection.prepare_cached(found)?.query_row(params![session, seq], |row| {
+        let (named, kept, cut) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(match (named, kept) {
+            (_, Some(id)) => ClipRow::Kept { id, cut },
+            (Some(id), None) => ClipRow::Named(id),
+            (None, None) => ClipRow::None,
+        })
+    });
+    Ok(row.optional()?.unwrap_or(ClipRow::NoEvent))
 }
 
 /// The sessions that have a picture.

@@ -1,6 +1,7 @@
 //! What the file holds: the streams with their last numbers, their events, and how far sinks have
 //! come.
 
+mod clips;
 pub(super) mod copy;
 mod relief;
 mod retention;
@@ -17,6 +18,7 @@ use rusqlite::{
 use serde::Deserialize;
 
 use super::age_clock::{ClockReading, ClockRecord, unix_ms};
+use super::clips::ClipFiles;
 use super::outbox::{EVENT_BYTES, OutboxBatch, OutboxItem};
 use super::pictures::{self, AttachmentFiles};
 use super::room::{Room, Shortage};
@@ -135,6 +137,28 @@ const KIND: DatabaseSpec = DatabaseSpec {
             SELECT 'z' || (body ->> '$.data.zone'), time, stream, seq FROM events
             WHERE json_valid(body) AND json_type(body, '$.data.zone') = 'text';
     ",
+        "
+        -- Clips whose files are whole.
+        CREATE TABLE clips (
+            id INTEGER PRIMARY KEY,
+            stream INTEGER NOT NULL,
+            bytes INTEGER NOT NULL,
+            -- As of events; before all others where no event names it any more.
+            kept INTEGER NOT NULL,
+            -- Why it ends before its time.
+            cut TEXT
+        );
+        CREATE INDEX clips_kept ON clips (kept);
+        CREATE INDEX clips_stream ON clips (stream, kept);
+        -- The clip that an event has, also before that is whole and after it is deleted.
+        CREATE TABLE event_clips (
+            stream INTEGER NOT NULL,
+            seq INTEGER NOT NULL,
+            clip INTEGER NOT NULL,
+            PRIMARY KEY (stream, seq)
+        ) WITHOUT ROWID;
+        CREATE INDEX event_clips_clip ON event_clips (clip);
+    ",
     ],
     pragmas: &[
         // Before anything is written: the file gives back what is deleted.
@@ -170,10 +194,13 @@ pub(super) struct EventStore {
     /// The last number of an event among those of all sessions.
     number: u64,
     pictures: AttachmentFiles,
+    clips: ClipFiles,
     /// The store's, whose disk's room counts.
     folder: PathBuf,
     /// What all pictures take; one that several streams have counts once.
     picture_bytes: u64,
+    /// What all clips take.
+    clip_bytes: u64,
     /// Folders of pictures that have not been looked through since the start.
     unswept: u16,
 }
@@ -199,8 +226,7 @@ pub(super) fn open(folder: &Folder, now_ms: i64) -> anyhow::Result<(EventStore, 
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reading = || format!("{}", path.display());
     let reader = Connection::open_with_flags(&path, flags).with_context(reading)?;
-    let pictures = AttachmentFiles::new(folder.clone());
-    let store = EventStore::load(connection, pictures, folder.path().to_owned());
+    let store = EventStore::load(connection, folder);
     Ok((store.with_context(reading)?, reader))
 }
 
@@ -225,11 +251,7 @@ fn greatest(aside: &Path) -> Option<u64> {
 }
 
 impl EventStore {
-    fn load(
-        connection: Connection,
-        pictures: AttachmentFiles,
-        folder: PathBuf,
-    ) -> rusqlite::Result<Self> {
+    fn load(connection: Connection, folder: &Folder) -> rusqlite::Result<Self> {
         let floor =
             connection.query_row("SELECT MAX(floor) FROM numbering", [], |row| row.get(0))?;
         let number = connection.query_row(reader::LAST_NUMBER, [], |row| row.get(0))?;
@@ -257,17 +279,24 @@ impl EventStore {
         let picture_bytes =
             "SELECT COALESCE(SUM(bytes), 0) FROM (SELECT DISTINCT digest, bytes FROM attachments)";
         let picture_bytes = connection.query_row(picture_bytes, [], |row| row.get(0))?;
-        Ok(Self {
+        let clip_bytes = "SELECT COALESCE(SUM(bytes), 0) FROM clips";
+        let clip_bytes = connection.query_row(clip_bytes, [], |row| row.get(0))?;
+        let last_clip = connection.query_row(clips::LAST_CLIP, [], |row| row.get(0))?;
+        let store = Self {
             connection,
             streams,
             floor,
             next_id,
             number,
             unswept: pictures::FOLDERS,
-            pictures,
-            folder,
+            pictures: AttachmentFiles::new(folder.clone()),
+            clips: ClipFiles::new(folder.clone(), last_clip),
+            folder: folder.path().to_owned(),
             picture_bytes,
-        })
+            clip_bytes,
+        };
+        store.sweep_clips()?;
+        Ok(store)
     }
 
     /// How many pictures a batch has.
@@ -320,6 +349,7 @@ impl EventStore {
             for draft in events {
                 number += 1;
                 add(&transaction, &mut stream, draft, number, now_ms)?;
+                clips::name_clip(&transaction, stream.id, stream.last, draft.clip)?;
                 if pictures {
                     attach(&transaction, &mut stream, draft, now_ms, &mut picture_bytes)?;
                 }
@@ -370,6 +400,10 @@ impl EventStore {
 
     pub(super) fn pictures(&self) -> &AttachmentFiles {
         &self.pictures
+    }
+
+    pub(super) fn clips(&self) -> &ClipFiles {
+        &self.clips
     }
 
     /// What all pictures take, in bytes.

@@ -8,6 +8,7 @@ pub(super) fn draft(number: u64) -> EventDraft {
         time_ms: i64::try_from(number).unwrap(),
         body: format!("{{\"n\":{number}}}").into(),
         attachments: Vec::new(),
+        clip: None,
     }
 }
 

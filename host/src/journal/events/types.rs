@@ -31,6 +31,8 @@ pub struct EventDraft {
     pub body: Box<str>,
     /// Pictures that `body` names by their digests; kept before the event is.
     pub attachments: Vec<Attachment>,
+    /// The number of its clip; see [`EventJournal::begin_clip`](super::EventJournal::begin_clip).
+    pub clip: Option<u64>,
 }
 
 /// A picture of an event.
@@ -137,7 +139,11 @@ pub struct RetentionLimits {
     pub attachment_hours: u64,
     /// Bytes of all attachments.
     pub attachment_bytes: u64,
-    /// Bytes that stay free on the disk: attachments go for it, and at last old events. 0: nothing
+    /// Hours after which a clip goes.
+    pub clip_hours: u64,
+    /// Bytes of all clips.
+    pub clip_bytes: u64,
+    /// Bytes that stay free on the disk: clips go for it, then attachments, and at last old events. 0: nothing
     /// goes for want of room.
     pub reserve_bytes: u64,
     /// The sinks whose events stay until each has them, however little room there is.
@@ -161,6 +167,8 @@ impl From<&Config> for RetentionLimits {
             bytes: bytes(events.keep_mb),
             attachment_hours: events.attachments_hours,
             attachment_bytes: bytes(events.attachments_mb),
+            clip_hours: events.clips_hours,
+            clip_bytes: bytes(events.clips_mb),
             reserve_bytes: bytes(events.reserve_mb),
             sinks: sinks(config),
         }
@@ -199,4 +207,20 @@ pub struct JournalMetrics {
     pub bytes: u64,
     /// What the attachments take.
     pub attachment_bytes: u64,
+    pub clips: ClipMetrics,
+}
+
+/// What became of clips since the host was started, and what they take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClipMetrics {
+    /// Kept, from beginning to end.
+    pub whole: u64,
+    /// Kept, and ending before their time.
+    pub cut: u64,
+    /// For which there were no pictures or no memory.
+    pub refused: u64,
+    /// Not written.
+    pub failed: u64,
+    /// What they take on the disk.
+    pub bytes: u64,
 }

@@ -99,6 +99,7 @@ impl EventWriter {
                 self.shared.state.lock().cursors.retain(|cursor, seq| !written(cursor, seq));
                 self.deliver(parts, firsts);
             }
+            self.keep_clips();
             for flushing in flushing {
                 // The caller may be gone.
                 let _ = flushing.send(());
@@ -113,11 +114,40 @@ impl EventWriter {
         }
     }
 
+    /// Keeps the clips whose files are whole.
+    fn keep_clips(&mut self) {
+        let clips = std::mem::take(&mut self.shared.state.lock().clips);
+        if clips.is_empty() {
+            return;
+        }
+        let age = self.clock.look((self.shared.clocks)());
+        for (session, clip) in clips {
+            let kept = self.store.keep_clip(&session, &clip, age);
+            // After the row: who asks meanwhile is told to wait.
+            self.store.clips().settle(clip.id);
+            let mut metrics = self.shared.metrics.lock();
+            match kept {
+                Ok(true) if clip.cut.is_some() => metrics.clips.cut += 1,
+                Ok(true) => metrics.clips.whole += 1,
+                Ok(false) => metrics.clips.failed += 1,
+                Err(error) => {
+                    metrics.clips.failed += 1;
+                    drop(metrics);
+                    tracing::warn!(target: "ocelli::journal", "a clip is not kept: {error}");
+                }
+            }
+        }
+        self.shared.metrics.lock().clips.bytes = self.store.clip_bytes();
+    }
+
     /// Waits until there is something to do, or this moment has come. What is to be written, and
     /// whether no clone of the journal is left.
     fn take(&self, until: Instant) -> (Vec<OutboxBatch>, bool) {
         let idle = |state: &mut JournalState| {
-            !state.outboxes.has_pending() && state.flushing.is_empty() && !state.closed
+            !state.outboxes.has_pending()
+                && state.flushing.is_empty()
+                && state.clips.is_empty()
+                && !state.closed
         };
         let mut state = self.shared.state.lock();
         self.shared.wake.wait_while_until(&mut state, idle, until);
@@ -221,7 +251,7 @@ impl EventWriter {
         match self.store.relieve(shortage, &keep.sinks, STEP_ROWS) {
             Ok(gone) => {
                 self.shared.metrics.lock().pictures_lost += gone.pictures;
-                gone.pictures + gone.events > 0
+                gone.clips + gone.pictures + gone.events > 0
             }
             // Tried again with the next step.
             Err(error) => {
@@ -311,6 +341,7 @@ impl EventWriter {
         // As it was before where it cannot be asked for.
         metrics.bytes = bytes.unwrap_or(metrics.bytes);
         metrics.attachment_bytes = self.store.picture_bytes();
+        metrics.clips.bytes = self.store.clip_bytes();
         drop(metrics);
         self.step_due =
             Instant::now() + if relieved || more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
@@ -329,5 +360,6 @@ fn events_lost(lost: u64, now_ms: i64) -> EventDraft {
         time_ms: now_ms,
         body: body.to_string().into(),
         attachments: Vec::new(),
+        clip: None,
     }
 }

@@ -217,7 +217,17 @@ impl Exposition {
         .value(figures.failures)?;
         out.gauge("journal_bytes", "Size of the events' file")?.value(figures.bytes)?;
         out.gauge("attachments_bytes", "Size of the events' attachments")?
-            .value(figures.attachment_bytes)
+            .value(figures.attachment_bytes)?;
+        let clips = figures.clips;
+        let outcomes = [
+            ("whole", clips.whole),
+            ("cut", clips.cut),
+            ("refused", clips.refused),
+            ("failed", clips.failed),
+        ];
+        out.counter("clips", "Clips of events by what became of them")?
+            .samples(outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)))?;
+        out.gauge("clips_bytes", "Size of the events' clips")?.value(clips.bytes)
     }
 
     fn sinks(&self, out: &mut Families<'_, '_>) -> fmt::Result {

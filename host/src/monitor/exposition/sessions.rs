@@ -77,7 +77,10 @@ impl Exposition {
             .samples(self.each(|it| it.observation.viewing.viewers()))?;
         let help = "Pictures that viewers were too slow for";
         out.counter("session_viewer_pictures_dropped", help)?
-            .samples(self.each(|it| it.observation.viewing.dropped()))
+            .samples(self.each(|it| it.observation.viewing.dropped()))?;
+        let help = "Video that is kept in memory for clips of events to come";
+        out.gauge("session_clip_buffer_bytes", help)?
+            .samples(self.each(|it| it.observation.viewing.clip_bytes()))
     }
 
     fn frames(&self, out: &mut Families<'_, '_>) -> fmt::Result {

@@ -85,6 +85,7 @@ impl SessionTask {
     fn show_pictures(&mut self, analysed: PictureTap) {
         if self.spec.substream.is_none() {
             self.main_stream = None;
+            self.clips.follow(analysed.clone());
             return self.pictures.follow(analysed);
         }
         let same = self.main_stream.take().filter(|stream| *stream.source() == self.spec.source);
@@ -93,7 +94,9 @@ impl SessionTask {
             MainStream::start(self.spec.source.clone(), sources, shared, self.pictures.feed())
         });
         stream.align_with(analysed);
-        self.pictures.follow(self.main_stream.insert(stream).pictures());
+        let shown = self.main_stream.insert(stream).pictures();
+        self.clips.follow(shown.clone());
+        self.pictures.follow(shown);
     }
 
     /// Waits until the pipeline is initialised.
@@ -376,7 +379,10 @@ impl SessionTask {
         serving.mark_done(frame);
         self.advance(CandidateInput::RunningResult(&result), serving).await;
         let deployment = self.spec.pipeline.id();
-        let published = self.environment.hub.publish_result(self.id(), deployment, result).await;
+        let has_events = !result.events.is_empty();
+        let clip = has_events.then(|| self.clips.event(result.presentation_ns)).flatten();
+        let hub = &self.environment.hub;
+        let published = hub.publish_result(self.id(), deployment, result, clip).await;
         if let Err(error) = published {
             let error = error.to_string();
             self.shared.note_error(&error);

@@ -47,6 +47,7 @@ async fn a_sink_that_begins_leaves_out_what_was_before_and_knows_that_ever_after
         detections: Vec::new(),
         data: Default::default(),
         attachments: Vec::new(),
+        clip: false,
     };
     for _ in 0..3 {
         assert!(hub.publish_event_if_exists("gate", event()));

@@ -229,6 +229,7 @@ mod tests {
             time_ms: 0,
             body: body.clone().into(),
             attachments: vec![Attachment { digest, bytes }],
+            clip: None,
         };
         assert!(journal.events().append("cam", draft));
         journal.events().flush().await.unwrap();

@@ -35,7 +35,7 @@ async fn write(journal: &EventJournal, kinds: &[&str], events: u64) {
         let body = body.to_string().into();
         assert!(journal.append(
             "gate",
-            EventDraft { kind: kind.into(), time_ms: 0, body, attachments: Vec::new() }
+            EventDraft { kind: kind.into(), time_ms: 0, body, attachments: Vec::new(), clip: None }
         ));
         if number % TURN == TURN - 1 {
             journal.flush().await.unwrap();

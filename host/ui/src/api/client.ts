@@ -92,9 +92,14 @@ export async function request<T>(where: string, options: RequestOptions = {}): P
   }
 }
 
+/** Tells of an answer by which the host does not know the caller, to what was asked at `begun`. */
+export function noteUnauthorized(answer: Response, begun: number): void {
+  if (answer.status === 401) onUnauthorized(begun);
+}
+
 /** The error of an answer that is none, to what was asked at `begun`. */
 export async function failure(answer: Response, begun: number): Promise<ApiError> {
-  if (answer.status === 401) onUnauthorized(begun);
+  noteUnauthorized(answer, begun);
   const type = answer.headers.get("content-type") ?? "";
   const text = await answer.text().catch(() => "");
   if (type.includes("json")) {

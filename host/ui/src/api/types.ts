@@ -27,7 +27,7 @@ export type Token = Schemas["Token"];
 export type AuditLine = Schemas["AuditLine"];
 export type SystemStatus = Schemas["System"];
 export type SystemProcess = SystemStatus["processes"][number];
-/** What is kept of events or of pictures, and for how long. */
+/** What is kept of events, pictures or clips, and for how long. */
 export type KeptData = SystemStatus["store"]["events"];
 
 type EventMessage = Payloads["message.event"];

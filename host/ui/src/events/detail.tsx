@@ -9,6 +9,7 @@ import { Link } from "../ui/link";
 import { type Column, Table } from "../ui/table";
 import { now, when, zoneName } from "../ui/time";
 import { type Place, addressOf, close, linkTo } from "./address";
+import { Clip } from "./clip";
 import { labelsOf, zoneOf } from "./filters";
 import { type Interval, alertOf, isAlert, keyOf } from "./items";
 import { detail, held, title } from "./words";
@@ -104,6 +105,7 @@ function Body({ event, end }: { event: StoredEvent; end: StoredEvent | null }) {
   const labels = labelsOf(event);
   return (
     <>
+      {event.clip && <Clip event={event} />}
       <Pictures event={event} />
       {more && <p>{more}</p>}
       <dl>

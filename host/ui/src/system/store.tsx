@@ -27,6 +27,7 @@ function rows({ disks, store }: SystemStatus): Row[] {
   return [
     kept("events", store.events),
     kept("pictures", store.attachments),
+    kept("clips", store.clips),
     ...disks.map(({ folder, free, size }) => ({
       what: `disk of ${folder}`,
       used: size - free,

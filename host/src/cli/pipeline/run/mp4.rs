@@ -11,6 +11,7 @@ use anyhow::{Context, ensure};
 
 use super::super::draft::DraftFile;
 use crate::playback::AnnotatedPicture;
+use crate::util::mp4::{UPRIGHT, boxed, full, matrix};
 
 /// Units of time in a second: those of RTP, which most rates divide.
 const TIMESCALE: u32 = 90_000;
@@ -29,9 +30,6 @@ const JPEG: u8 = 0x6c;
 
 /// A visual stream, with a bit that is always set (ISO/IEC 14496-1, 7.2.6.6).
 const VISUAL: u8 = 0x04 << 2 | 1;
-
-/// No turn and no change of size.
-const UPRIGHT: [u32; 9] = [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30];
 
 /// An MP4 file in the making.
 pub(super) struct Mp4 {
@@ -107,7 +105,7 @@ impl Mp4 {
         let (width, height) = self.size.unwrap_or_default();
         let (wide, high) = (u16::try_from(width).ok()?, u16::try_from(height).ok()?);
         let pictures = u32::try_from(self.lengths.len()).ok()?;
-        let matrix: Vec<u8> = UPRIGHT.iter().flat_map(|number| number.to_be_bytes()).collect();
+        let matrix = matrix(UPRIGHT);
         let times = |rest: &[&[u8]]| {
             // Version 1: times of 64 bits. Made and changed in 1904, which says nothing.
             let mut bytes = vec![0; 16];
@@ -231,25 +229,6 @@ fn time_to_sample(durations: &[u32]) -> Option<Vec<u8>> {
         .flatten()
         .collect();
     Some(full(b"stts", 0, 0, &[&count.to_be_bytes(), &runs]))
-}
-
-/// A box with a version and flags.
-fn full(kind: &[u8; 4], version: u8, flags: u32, content: &[&[u8]]) -> Vec<u8> {
-    let head = (u32::from(version) << 24 | flags).to_be_bytes();
-    let parts: Vec<&[u8]> = std::iter::once(&head[..]).chain(content.iter().copied()).collect();
-    boxed(kind, &parts)
-}
-
-/// A box: its length, its kind, its content.
-fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
-    let length: usize = content.iter().map(|part| part.len()).sum();
-    // Four bytes for each of 2^32 pictures at most, which are counted before.
-    let length = u32::try_from(length + 8).unwrap_or(u32::MAX);
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(kind);
-    content.iter().for_each(|part| bytes.extend_from_slice(part));
-    bytes
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! What goes where the disk has little room: the oldest pictures, and when there is none old events,
-//! as many as new ones need.
+//! What goes where the disk has little room: the oldest clips, then the oldest pictures, and when
+//! there is none old events, as many as new ones need.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,12 +17,13 @@ const PAGE_BYTES: u64 = 4096;
 /// What went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::journal::events) struct Relieved {
+    pub(in crate::journal::events) clips: u64,
     pub(in crate::journal::events) pictures: u64,
     pub(in crate::journal::events) events: u64,
 }
 
 impl EventStore {
-    /// One step: at most so many pictures or events. An event that one of these sinks does not
+    /// One step: at most so many clips, pictures or events. An event that one of these sinks does not
     /// have yet stays.
     pub(in crate::journal::events) fn relieve(
         &mut self,
@@ -32,11 +33,15 @@ impl EventStore {
     ) -> rusqlite::Result<Relieved> {
         // A log that begins anew needs no room of its own. Where it cannot, a reader holds it up.
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+        let clips = self.forget_oldest_clips(shortage.pictures, rows)?;
+        if clips > 0 {
+            return Ok(Relieved { clips, ..Relieved::default() });
+        }
         let gone = self.forget_oldest_pictures(shortage.pictures, rows)?;
         if gone > 0 || !shortage.events || self.picture_bytes > 0 {
-            return Ok(Relieved { pictures: gone, events: 0 });
+            return Ok(Relieved { pictures: gone, ..Relieved::default() });
         }
-        Ok(Relieved { pictures: 0, events: self.free_pages(sinks, rows)? })
+        Ok(Relieved { events: self.free_pages(sinks, rows)?, ..Relieved::default() })
     }
 
     /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.

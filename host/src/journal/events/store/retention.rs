@@ -1,4 +1,4 @@
-//! What is kept no longer: events and attachments that are too old or too many, streams that are
+//! What is kept no longer: events, clips and attachments that are too old or too many, streams that are
 //! too many. One bounded step at a time, so that events wait for no more than one.
 //!
 //! Where the bound of a size is reached, the stream that takes most gives its oldest, until it
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ocelli_protocol::digest::Digest;
 use rusqlite::{Connection, params};
 
-use super::{EventStore, EventStream, oldest};
+use super::{EventStore, EventStream, clips, oldest};
 use crate::journal::events::RetentionLimits;
 use crate::journal::events::outbox::EVENT_BYTES;
 use crate::journal::events::search;
@@ -45,6 +45,8 @@ impl EventStore {
         Ok(self.delete_expired_events(keep.hours, now_ms, rows)?
             || self.delete_surplus_streams(rows)?
             || self.delete_excess_events(keep.bytes, rows)?
+            || self.delete_expired_clips(keep, now_ms, rows)?
+            || self.delete_excess_clips(keep.clip_bytes, rows)?
             || self.delete_expired_attachments(keep.attachment_hours, now_ms, rows)?
             || self.delete_excess_attachments(keep.attachment_bytes, rows)?
             || self.give_back()?
@@ -99,6 +101,7 @@ impl EventStore {
         transaction.execute("DELETE FROM streams WHERE id = ?", [stream.id])?;
         transaction.execute("DELETE FROM attachments WHERE stream = ?", [stream.id])?;
         transaction.execute("DELETE FROM raised WHERE stream = ?", [stream.id])?;
+        clips::forget_names(&transaction, stream.id, u64::MAX >> 1)?;
         transaction.execute("DELETE FROM cursors WHERE session = ?", [&*session])?;
         transaction.commit()?;
         self.floor = floor;
@@ -158,6 +161,7 @@ impl EventStore {
             transaction.prepare_cached("DELETE FROM events WHERE stream = ? AND seq <= ?")?;
         delete.execute(params![stream.id, last])?;
         drop(delete);
+        clips::forget_names(&transaction, stream.id, last)?;
         transaction
             .prepare_cached("UPDATE numbering SET deleted = ?1 WHERE deleted < ?1")?
             .execute([number])?;
@@ -287,7 +291,7 @@ impl EventStore {
 }
 
 /// Whatever was kept before is too old. None: nothing is.
-fn since(hours: u64, now_ms: i64) -> Option<i64> {
+pub(super) fn since(hours: u64, now_ms: i64) -> Option<i64> {
     let hours = i64::try_from(hours).ok().filter(|hours| *hours > 0)?;
     now_ms.checked_sub(hours.checked_mul(MS_PER_HOUR)?)
 }

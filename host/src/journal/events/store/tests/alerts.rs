@@ -45,6 +45,7 @@ fn a_journal_of_a_version_before_says_by_its_events_what_is_raised() {
     let odd = EventDraft { kind: ALERT_KIND.into(), body: "no JSON".into(), ..draft(0) };
     keep(&mut store, "yard", vec![odd], 0);
     let before = "DROP TABLE raised; DROP TABLE age_clock; DROP TABLE marks;
+        DROP TABLE clips; DROP TABLE event_clips;
         DROP INDEX events_number; ALTER TABLE events DROP COLUMN number;
         ALTER TABLE numbering DROP COLUMN deleted; PRAGMA user_version = 1";
     store.connection.execute_batch(before).unwrap();

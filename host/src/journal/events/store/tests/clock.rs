@@ -14,6 +14,8 @@ const KEEP: RetentionLimits = RetentionLimits {
     bytes: 0,
     attachment_hours: 168,
     attachment_bytes: 0,
+    clip_hours: 0,
+    clip_bytes: 0,
     reserve_bytes: 0,
     sinks: Vec::new(),
 };

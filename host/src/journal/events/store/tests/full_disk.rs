@@ -9,6 +9,8 @@ const RESERVE: RetentionLimits = RetentionLimits {
     bytes: 0,
     attachment_hours: 0,
     attachment_bytes: 0,
+    clip_hours: 0,
+    clip_bytes: 0,
     reserve_bytes: 1 << 20,
     sinks: Vec::new(),
 };

@@ -16,6 +16,7 @@ fn seen(time_ms: i64, kind: &str, labels: &[&str], zone: &str) -> EventDraft {
         time_ms,
         body: body.to_string().into(),
         attachments: Vec::new(),
+        clip: None,
     }
 }
 
@@ -120,9 +121,9 @@ fn the_events_of_an_older_store_are_found_as_new_ones() {
     };
     let new = all(&store);
     assert_eq!(new.len(), 6 + 4 + 3);
-    let before = KIND.migrations.len() - 1;
-    store.connection.execute_batch("DROP TABLE marks").unwrap();
-    store.connection.pragma_update(None, "user_version", before).unwrap();
+    let before = "DROP TABLE marks; DROP TABLE clips; DROP TABLE event_clips;
+        PRAGMA user_version = 4";
+    store.connection.execute_batch(before).unwrap();
     drop(store);
     assert_eq!(all(&open_at(folder.path(), 0)), new);
 }

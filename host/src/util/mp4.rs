@@ -1,0 +1,28 @@
+//! Boxes of MP4 files (ISO/IEC 14496-12).
+
+/// No turn and no change of size.
+pub(crate) const UPRIGHT: [u32; 9] = [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30];
+
+/// A box with a version and flags.
+pub(crate) fn full(kind: &[u8; 4], version: u8, flags: u32, content: &[&[u8]]) -> Vec<u8> {
+    let head = (u32::from(version) << 24 | flags).to_be_bytes();
+    let parts: Vec<&[u8]> = std::iter::once(&head[..]).chain(content.iter().copied()).collect();
+    boxed(kind, &parts)
+}
+
+/// A box: its length, its kind, its content.
+pub(crate) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+    let length: usize = content.iter().map(|part| part.len()).sum();
+    // Callers count what they put in before: it is less than 4 GiB.
+    let length = u32::try_from(length + 8).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(length as usize);
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(kind);
+    content.iter().for_each(|part| bytes.extend_from_slice(part));
+    bytes
+}
+
+/// The bytes of a matrix.
+pub(crate) fn matrix(matrix: [u32; 9]) -> Vec<u8> {
+    matrix.iter().flat_map(|number| number.to_be_bytes()).collect()
+}
