@@ -189,7 +189,7 @@ impl RunningHost {
         };
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
-        tracing::info!("listening on {}://{}", server.scheme(), server.address());
+        tracing::info!("listening on {}", server.url());
         Ok(Self {
             sessions,
             deployer,

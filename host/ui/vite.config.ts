@@ -4,6 +4,8 @@ import { defineConfig } from "vite";
 const host = process.env["OCELLI_URL"] ?? "http://127.0.0.1:8001";
 
 export default defineConfig({
+  // The host writes its own path in front of the page's addresses; a script's are relative to it.
+  base: "./",
   esbuild: { jsx: "automatic", jsxImportSource: "preact" },
   build: {
     // Browsers that have WebCodecs, and the two years before.

@@ -57,14 +57,16 @@ const TO_BUILD_UI: &[Need] =
 /// The package and the program.
 const BROWSER: &str = "chromium-headless-shell";
 
-/// What the tests take besides: a Redis, an MQTT broker, a registry, and clients that nobody here
-/// wrote.
+/// What the tests take besides: a Redis, an MQTT broker, a registry, reverse proxies, and clients
+/// that nobody here wrote.
 const TO_TEST: &[Need] = &[
     need("redis-server", &["redis-server", "--version"]),
     need("redis-tools", &["redis-cli", "--version"]),
     need("mosquitto", &["sh", "-c", "PATH=$PATH:/usr/sbin; mosquitto -h | grep -q version"]),
     need("mosquitto-clients", &["sh", "-c", "mosquitto_sub --help | grep -q version"]),
     need("docker-registry", &["docker-registry", "--version"]),
+    need("nginx-light", &["sh", "-c", "PATH=$PATH:/usr/sbin; nginx -v"]),
+    need("caddy", &["caddy", "version"]),
     need("curl", &["curl", "--version"]),
     need(BROWSER, &[BROWSER, "--version"]),
 ];

@@ -391,7 +391,8 @@ class Client:
                 allow_redirects=False,
             ) as answer:
                 if answer.status >= 300:
-                    raise Problem.of(answer.status, answer.reason or "", await answer.read())
+                    body_of_error, id = await answer.read(), answer.headers.get("X-Request-Id")
+                    raise Problem.of(answer.status, answer.reason or "", body_of_error, id)
                 yield answer
         except asyncio.TimeoutError as error:
             raise Disconnected("no answer in time") from error

@@ -18,8 +18,18 @@ class Disconnected(OcelliError):
 class Problem(OcelliError):
     """The host refused a request (RFC 9457)."""
 
-    def __init__(self, status: int, code: str, detail: str, more: Mapping[str, Any]) -> None:
-        super().__init__(f"{status} {code}: {detail}" if code else f"{status} {detail}")
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        more: Mapping[str, Any],
+        request_id: str | None = None,
+    ) -> None:
+        text = f"{status} {code}: {detail}" if code else f"{status} {detail}"
+        # A person looks into the host's log for the host's own faults alone.
+        shown = request_id is not None and status >= 500
+        super().__init__(f"{text} (request {request_id})" if shown else text)
         self.status = status
         """The HTTP status; 0 for an error that a stream brought."""
         self.code = code
@@ -28,6 +38,8 @@ class Problem(OcelliError):
         """The reason, for a person."""
         self.more = more
         """Further members, such as the record of a failed deployment."""
+        self.request_id = request_id
+        """The id with which the host's log has the request; `None` if none was answered with."""
 
     @property
     def is_transient(self) -> bool:
@@ -35,8 +47,10 @@ class Problem(OcelliError):
         return self.status >= 500 or self.status == 429
 
     @classmethod
-    def of(cls, status: int, reason: str, body: bytes) -> Problem:
-        """The problem in an answer."""
+    def of(
+        cls, status: int, reason: str, body: bytes, request_id: str | None = None
+    ) -> Problem:
+        """The problem in an answer, with its `X-Request-Id`."""
         try:
             members = json.loads(body)
         except ValueError:
@@ -44,6 +58,6 @@ class Problem(OcelliError):
         if not isinstance(members, dict):
             members = {}
         code, detail = members.pop("code", ""), members.pop("detail", "")
-        for member in ("status", "title"):
+        for member in ("status", "title", "request_id"):
             members.pop(member, None)
-        return cls(status, str(code), str(detail) or reason, members)
+        return cls(status, str(code), str(detail) or reason, members, request_id)

@@ -418,7 +418,10 @@ export class Client {
     if (body !== undefined) init.body = body as BodyInit;
     if (signal !== undefined) init.signal = signal;
     const answer = await this.#fetch(url, init);
-    if (!answer.ok) throw Problem.of(answer.status, answer.statusText, await answer.text());
+    if (!answer.ok) {
+      const id = answer.headers.get("X-Request-Id");
+      throw Problem.of(answer.status, answer.statusText, await answer.text(), id);
+    }
     return answer;
   }
 }

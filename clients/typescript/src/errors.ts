@@ -21,8 +21,12 @@ export class Problem extends OcelliError {
     readonly detail: string,
     /** Further members, such as the record of a failed deployment. */
     readonly more: Readonly<Record<string, unknown>>,
+    /** The id with which the host's log has the request; null if none was answered with. */
+    readonly requestId: string | null = null,
   ) {
-    super(code === "" ? `${status} ${detail}` : `${status} ${code}: ${detail}`);
+    const text = code === "" ? `${status} ${detail}` : `${status} ${code}: ${detail}`;
+    // A person looks into the host's log for the host's own faults alone.
+    super(requestId !== null && status >= 500 ? `${text} (request ${requestId})` : text);
   }
 
   /** Whether the same request may succeed later. */
@@ -30,8 +34,13 @@ export class Problem extends OcelliError {
     return this.status >= 500 || this.status === 429;
   }
 
-  /** The problem in an answer. */
-  static of(status: number, reason: string, body: string): Problem {
+  /** The problem in an answer, with its `X-Request-Id`. */
+  static of(
+    status: number,
+    reason: string,
+    body: string,
+    requestId: string | null = null,
+  ): Problem {
     let members: Record<string, unknown> = {};
     try {
       const read: unknown = JSON.parse(body);
@@ -39,7 +48,7 @@ export class Problem extends OcelliError {
     } catch {
       // The page of a proxy.
     }
-    const { status: _, title: __, code = "", detail, ...more } = members;
-    return new Problem(status, String(code), String(detail ?? reason), more);
+    const { status: _, title: __, request_id: ___, code = "", detail, ...more } = members;
+    return new Problem(status, String(code), String(detail ?? reason), more, requestId);
   }
 }

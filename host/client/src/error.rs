@@ -85,6 +85,9 @@ pub struct Problem {
     pub code: String,
     /// The reason, for a person.
     pub detail: String,
+    /// The `X-Request-Id` of the answer, with which the host's log has the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// Further members, such as those of a failed deployment.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -106,7 +109,14 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {}", self.status, self.title)?;
-        if self.detail.is_empty() { Ok(()) } else { write!(formatter, ": {}", self.detail) }
+        if !self.detail.is_empty() {
+            write!(formatter, ": {}", self.detail)?;
+        }
+        // A person looks into the host's log for the host's own faults alone.
+        match &self.request_id {
+            Some(id) if self.status >= 500 => write!(formatter, " (request {id})"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -127,6 +137,19 @@ mod tests {
         assert_eq!(problem.more.get("oldest"), Some(&json!(3)));
         assert_eq!(problem.to_string(), "404 Not Found: there is none");
         assert_eq!(serde_json::to_value(&problem).unwrap(), body, "nothing is lost");
+    }
+
+    #[test]
+    fn a_fault_of_the_host_names_the_request_to_look_for_in_its_log() {
+        let of = |status, code: &str| {
+            let body = json!({"code": code, "detail": "no", "request_id": "a1"});
+            Problem::parse(status, body.to_string().as_bytes())
+        };
+        let fault = of(StatusCode::INTERNAL_SERVER_ERROR, "internal");
+        assert_eq!(fault.to_string(), "500 Internal Server Error: no (request a1)");
+        let refusal = of(StatusCode::NOT_FOUND, "unknown_session");
+        assert_eq!(refusal.to_string(), "404 Not Found: no");
+        assert_eq!(refusal.request_id.as_deref(), Some("a1"));
     }
 
     #[test]

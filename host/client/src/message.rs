@@ -249,6 +249,9 @@ pub struct Refusal {
     /// The session that it concerns.
     #[serde(default)]
     pub session: Option<String>,
+    /// The `id` of the request that was refused.
+    #[serde(default)]
+    pub id: Option<Value>,
     /// The cause, for a `code` that has several.
     #[serde(default)]
     pub cause: Option<String>,
@@ -406,12 +409,13 @@ mod tests {
             panic!("not how the host is")
         };
         assert_eq!((host.events_waiting, host.parts["storage"].state.as_str()), (2, "failed"));
-        let Message::Error(refusal) =
-            read(json!({"type": "error", "code": "after_ahead", "message": "m", "newest": 4}))
-        else {
+        let Message::Error(refusal) = read(
+            json!({"type": "error", "code": "after_ahead", "message": "m", "id": 7, "newest": 4}),
+        ) else {
             panic!("not an error")
         };
         assert_eq!((refusal.code.as_str(), refusal.newest), ("after_ahead", Some(4)));
+        assert_eq!(refusal.id, Some(json!(7)));
     }
 
     #[test]

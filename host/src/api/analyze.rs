@@ -23,6 +23,7 @@ use crate::analyze::{
     Analyses, AnalysisError, AnalysisErrorKind, AnalysisLimits, AnalysisRequest, ImageFile,
     ImageOutcome, NamedImage, now,
 };
+use crate::config::BasePath;
 
 /// Bytes for boundaries, headers and settings between the pictures of a list.
 const BETWEEN: usize = 1 << 20;
@@ -68,7 +69,7 @@ pub(super) async fn analyze<C: Control>(
     InQuery(parameters): InQuery<AnalyzeParameters>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let analyses = state.control.analyses();
+    let (analyses, base) = (state.control.analyses(), &state.gate.base);
     let mut order = analyses.request(&pipeline)?;
     order.set_owner(&caller.name);
     if let Some(text) = &parameters.settings {
@@ -80,10 +81,12 @@ pub(super) async fn analyze<C: Control>(
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {
-        "multipart/form-data" => list(analyses, order, &parameters, request).await,
+        "multipart/form-data" => list(analyses, order, &parameters, request, base).await,
         // Programs say image/jpg, or nothing that helps: what the file is, its bytes say.
-        "" | "application/octet-stream" => one(analyses, order, &parameters, request).await,
-        kind if kind.starts_with("image/") => one(analyses, order, &parameters, request).await,
+        "" | "application/octet-stream" => one(analyses, order, &parameters, request, base).await,
+        kind if kind.starts_with("image/") => {
+            one(analyses, order, &parameters, request, base).await
+        }
         _ => {
             let detail = "the Content-Type says what the body is: an image (image/jpeg, image/png, \
                 or application/octet-stream; its bytes say which it is: JPEG and PNG are read), or \
@@ -98,11 +101,12 @@ async fn one(
     order: AnalysisRequest,
     parameters: &AnalyzeParameters,
     request: Request,
+    base: &BasePath,
 ) -> Result<Response, Problem> {
     let image = image(analyses, request).await?;
     if parameters.background {
         let named = NamedImage { filename: None, image: Ok(image) };
-        return Ok(jobs::accepted(&analyses.submit(order, false, vec![named])?));
+        return Ok(jobs::accepted(&analyses.submit(order, false, vec![named])?, base));
     }
     Ok(Json(analyses.analyze(&order, image).await?).into_response())
 }
@@ -139,6 +143,7 @@ async fn list(
     mut order: AnalysisRequest,
     parameters: &AnalyzeParameters,
     request: Request,
+    base: &BasePath,
 ) -> Result<Response, Problem> {
     let multipart = Multipart::from_request(request, &()).await;
     let multipart =
@@ -163,7 +168,7 @@ async fn list(
         if pictures.is_empty() {
             return Err(no_images());
         }
-        return Ok(jobs::accepted(&analyses.submit(order, true, pictures)?));
+        return Ok(jobs::accepted(&analyses.submit(order, true, pictures)?, base));
     }
     let items: Vec<ImageOutcome> =
         analyses.analyze_all(&order, parts.pictures()).try_collect().await?;

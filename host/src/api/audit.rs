@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::access::{Caller, Role};
+use super::client_address;
 use super::control::Control;
 use super::extract::InQuery;
 use super::problem::Problem;
+use super::request_id::RequestId;
 use super::state::ApiState;
 
 /// The log target of these lines.
@@ -75,21 +77,25 @@ pub(super) struct AuditLine {
     /// Why somebody was not let in.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// `X-Request-Id` of the request, of a WebSocket's messages that of its opening.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 impl AuditLine {
-    fn new(what: AuditKind, peer: impl ToString) -> Self {
+    fn new(what: AuditKind, peer: String) -> Self {
         Self {
             time: format!("{:.3}", Timestamp::now()),
             what,
             caller: None,
             role: None,
-            peer: peer.to_string(),
+            peer,
             action: None,
             subject: None,
             detail: None,
             outcome: None,
             reason: None,
+            request_id: RequestId::current().map(|id| id.as_str().to_owned()),
         }
     }
 
@@ -98,7 +104,7 @@ impl AuditLine {
             caller: Some((*caller.name).to_owned()),
             role: Some(caller.role),
             action: Some(action),
-            ..Self::new(what, peer)
+            ..Self::new(what, client_address::shown(peer))
         }
     }
 
@@ -136,7 +142,8 @@ impl AuditLog {
     ) -> AuditEntry {
         let outcome = "not waited for".to_owned();
         let (log, caller, subject) = (self.clone(), caller.clone(), subject.to_owned());
-        AuditEntry { log, caller, peer, action, subject, detail: None, outcome }
+        let request = RequestId::current();
+        AuditEntry { log, caller, peer, action, subject, detail: None, outcome, request }
     }
 
     /// A caller has no right to an action.
@@ -147,17 +154,21 @@ impl AuditLog {
         action: &'static str,
         subject: &str,
     ) {
+        let line = AuditLine::of(AuditKind::Denied, caller, peer, action).about(subject);
         tracing::warn!(
             target: TARGET,
-            caller = &*caller.name, role = caller.role.name(), %peer, action, subject, "denied"
+            caller = &*caller.name, role = caller.role.name(), peer = %line.peer, action,
+            subject,
+            request_id = line.request_id, "denied"
         );
-        self.keep(AuditLine::of(AuditKind::Denied, caller, peer, action).about(subject));
+        self.keep(line);
     }
 
     /// A request has no valid token.
     pub(super) fn unknown(&self, peer: SocketAddr, action: &'static str, reason: &str) {
-        tracing::warn!(target: TARGET, %peer, action, reason, "not authenticated");
-        let line = AuditLine::new(AuditKind::NotAuthenticated, peer);
+        let line = AuditLine::new(AuditKind::NotAuthenticated, client_address::shown(peer));
+        let (peer, request_id) = (line.peer.as_str(), line.request_id.as_deref());
+        tracing::warn!(target: TARGET, %peer, action, reason, request_id, "not authenticated");
         self.keep(AuditLine { action: Some(action), reason: Some(cut(reason)), ..line });
     }
 
@@ -165,7 +176,7 @@ impl AuditLog {
     pub(super) fn turned_away(&self, peer: IpAddr, connections: u64, reason: &str) {
         tracing::warn!(target: TARGET, %peer, connections, "turned away: {reason}");
         let reason = Some(format!("{connections} connections: {reason}"));
-        self.keep(AuditLine { reason, ..AuditLine::new(AuditKind::TurnedAway, peer) });
+        self.keep(AuditLine { reason, ..AuditLine::new(AuditKind::TurnedAway, peer.to_string()) });
     }
 }
 
@@ -205,6 +216,7 @@ pub(super) struct AuditEntry {
     /// What the action is given, as [`shown`] shows it.
     detail: Option<String>,
     outcome: String,
+    request: Option<RequestId>,
 }
 
 impl AuditEntry {
@@ -222,16 +234,20 @@ impl AuditEntry {
 
 impl Drop for AuditEntry {
     fn drop(&mut self) {
-        let Self { log, caller, peer, action, subject, detail, outcome } = self;
+        let Self { log, caller, peer, action, subject, detail, outcome, request } = self;
+        let request_id = request.as_ref().map(RequestId::as_str);
+        let shown = client_address::shown(*peer);
         // No field `session`: it would make a log file for any name that a client sends.
         tracing::info!(
             target: TARGET,
-            caller = &*caller.name, role = caller.role.name(), %peer, action, subject = subject.as_str(),
-            detail = detail.as_deref(), outcome = outcome.as_str(), "done"
+            caller = &*caller.name, role = caller.role.name(), peer = %shown, action, subject = subject.as_str(),
+            detail = detail.as_deref(), outcome = outcome.as_str(), request_id, "done"
         );
         let line = AuditLine::of(AuditKind::Done, caller, *peer, action).about(subject);
         let (detail, outcome) = (detail.take(), Some(std::mem::take(outcome)));
-        log.keep(AuditLine { detail, outcome, ..line });
+        // It may be dropped by another task than the request's.
+        let request_id = request_id.map(str::to_owned);
+        log.keep(AuditLine { detail, outcome, request_id, ..line });
     }
 }
 

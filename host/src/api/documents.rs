@@ -1,16 +1,19 @@
 //! The API's documents: OpenAPI for HTTP, AsyncAPI for the WebSocket. Routes and texts are written
 //! by hand; the schemas come from the types. Tests hold both to the routes and messages.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, OnceLock};
 
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use schemars::generate::Contract;
 use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::audit::AuditLine;
+use super::control::Control;
 use super::discover::DiscoverAnswer;
 use super::events::{EventPage, FoundPage};
 use super::insight::{LogTail, SystemAnswer};
@@ -19,8 +22,10 @@ use super::login::Me;
 use super::message::ClientMessage;
 use super::probe::ProbeAnswer;
 use super::rest::Readiness;
+use super::state::ApiState;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
+use crate::config::BasePath;
 use crate::config::edit::ConfigEntry;
 use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record, ReloadReport};
 use crate::event::{JournalledEvent, ServerMessage};
@@ -30,20 +35,36 @@ use crate::monitor::SessionStats;
 use crate::session::{SessionSettings, SessionStatus};
 use crate::shape;
 
+/// The texts, made when they are first asked for.
+#[derive(Debug, Default)]
+pub(super) struct Documents {
+    http: OnceLock<Bytes>,
+    websocket: OnceLock<Bytes>,
+}
+
 /// `GET /openapi.json`.
-pub(super) async fn openapi() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| http_document().to_string());
-    json(&TEXT)
+pub(super) async fn openapi<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
+    let (text, base) = (&state.documents.http, &state.gate.base);
+    answer(text.get_or_init(|| below(http_document(), "/servers/0/url", base, "")))
 }
 
 /// `GET /asyncapi.json`.
-pub(super) async fn asyncapi() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| websocket_document().to_string());
-    json(&TEXT)
+pub(super) async fn asyncapi<C: Control>(State(state): State<Arc<ApiState<C>>>) -> Response {
+    let (text, base) = (&state.documents.websocket, &state.gate.base);
+    let place = "/channels/ws/address";
+    answer(text.get_or_init(|| below(websocket_document(), place, base, "/v1/ws")))
 }
 
-fn json(text: &'static str) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+/// A document as text, with a path of the host below its base path.
+fn below(mut document: Value, place: &str, base: &BasePath, path: &str) -> Bytes {
+    if let (Some(address), false) = (document.pointer_mut(place), base.as_str().is_empty()) {
+        *address = format!("{base}{path}").into();
+    }
+    document.to_string().into()
+}
+
+fn answer(text: &Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text.clone()).into_response()
 }
 
 /// Schemas of types, for answers or for requests.
@@ -110,7 +131,28 @@ fn http_document() -> Value {
     }
     let mut document = written(include_str!("openapi.json"));
     put(&mut document, "/components", "schemas", types.take_definitions(true).into());
+    with_request_ids(&mut document);
     document
+}
+
+/// Adds the header that every answer has.
+fn with_request_ids(part: &mut Value) {
+    let Value::Object(members) = part else { return };
+    for (name, member) in members {
+        match member {
+            Value::Object(answers) if name == "responses" => {
+                for answer in answers.values_mut().filter_map(Value::as_object_mut) {
+                    if !answer.contains_key("$ref") {
+                        let headers = answer.entry("headers").or_insert_with(|| json!({}));
+                        let header = json!({"$ref": "#/components/headers/RequestId"});
+                        put(headers, "", "X-Request-Id", header);
+                    }
+                }
+            }
+            _ if name != "schemas" => with_request_ids(member),
+            _ => {}
+        }
+    }
 }
 
 fn websocket_document() -> Value {

@@ -21,7 +21,7 @@ use super::limits::{RateLimits, site};
 use super::logins::{CookieKind, LoginKey, Logins};
 use super::origin;
 use super::problem::Problem;
-use crate::config::Config;
+use crate::config::{BasePath, Config};
 use crate::util::bucket::RateLimit;
 
 /// The prefix of the token in a subprotocol. Browsers can set no headers for a WebSocket.
@@ -73,6 +73,8 @@ pub(super) struct Gate {
     config: watch::Receiver<Arc<Config>>,
     /// `http` or `https`: what the host's own port speaks.
     pub(super) scheme: &'static str,
+    /// The path of the host's addresses, as it was at the start.
+    pub(super) base: BasePath,
     failures: RateLimits<IpAddr>,
     /// Log lines about requests that show nothing to guess with.
     strangers: RateLimits<IpAddr>,
@@ -95,9 +97,11 @@ impl Gate {
         loopback: bool,
         scheme: &'static str,
     ) -> Self {
-        let keys = Keys::new(&config.borrow().server.tokens, loopback, Timestamp::now());
+        let server = config.borrow().server.clone();
+        let keys = Keys::new(&server.tokens, loopback, Timestamp::now());
         Self {
             keys: Arc::new(keys),
+            base: server.base_path,
             logins: Logins::default(),
             audit: AuditLog::default(),
             config,
@@ -119,8 +123,9 @@ impl Gate {
     }
 
     /// The cookie's kind for this request.
-    pub(super) fn cookie(&self, headers: &HeaderMap) -> CookieKind {
-        CookieKind { secure: origin::asked_by(headers, self.scheme).eq_ignore_ascii_case("https") }
+    pub(super) fn cookie(&self, headers: &HeaderMap) -> CookieKind<'_> {
+        let secure = origin::asked_by(headers, self.scheme).eq_ignore_ascii_case("https");
+        CookieKind { secure, base: self.base.as_str() }
     }
 
     /// The caller, and the login that the request came by. A token counts before a cookie.

@@ -18,6 +18,7 @@ use super::extract::InPath;
 use super::problem::Problem;
 use super::state::ApiState;
 use crate::analyze::{Analysis, ImageOutcome, JobState, JobStatus};
+use crate::config::BasePath;
 use crate::event::{rfc3339, unix_ns};
 use crate::shape::TIME;
 
@@ -126,8 +127,8 @@ pub(super) struct JobWithResults<'a> {
 }
 
 /// The answer to a request for a job.
-pub(super) fn accepted(job: &JobStatus) -> Response {
-    let location = format!("/v1/jobs/{}", job.id);
+pub(super) fn accepted(job: &JobStatus, base: &BasePath) -> Response {
+    let location = format!("{base}/v1/jobs/{}", job.id);
     (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(JobView::from(job))).into_response()
 }
 

@@ -37,16 +37,29 @@ const PLAIN: &str = "ocelli";
 /// neighbour of the same domain, who could slip in a login of its own.
 const SECURE: &str = "__Host-ocelli";
 
+/// As [`SECURE`], for a host below a path of its name, which a cookie of that prefix cannot be for.
+/// Other programs of the name do not get it.
+const SECURE_BELOW: &str = "__Secure-ocelli";
+
 /// How the browser reached the host, which decides about the cookie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CookieKind {
+pub(super) struct CookieKind<'a> {
     /// By HTTPS.
     pub(super) secure: bool,
+    /// Below this path; empty: anywhere.
+    pub(super) base: &'a str,
 }
 
-impl CookieKind {
-    fn name(self) -> &'static str {
-        if self.secure { SECURE } else { PLAIN }
+impl CookieKind<'_> {
+    /// A name for each path: a browser sends the cookie of a host below `/` to one below `/cams`,
+    /// too.
+    fn name(self) -> String {
+        let name = match (self.secure, self.base.is_empty()) {
+            (false, _) => PLAIN,
+            (true, true) => SECURE,
+            (true, false) => SECURE_BELOW,
+        };
+        format!("{name}{}", self.base.replace('/', "-"))
     }
 
     /// The id in a request. Two cookies of the name count as none. A page of another origin on this
@@ -56,9 +69,10 @@ impl CookieKind {
         if headers.get("sec-fetch-site").is_some_and(foreign) {
             return None;
         }
+        let known = self.name();
         let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
         let pairs = lines.flat_map(|line| line.split(';')).filter_map(|it| it.split_once('='));
-        let mut ids = pairs.filter(|(name, _)| name.trim() == self.name()).map(|(_, id)| id.trim());
+        let mut ids = pairs.filter(|(name, _)| name.trim() == known).map(|(_, id)| id.trim());
         ids.next().filter(|_| ids.next().is_none())
     }
 
@@ -73,9 +87,10 @@ impl CookieKind {
     }
 
     fn header(self, id: &str, seconds: u64) -> String {
-        let name = self.name();
+        let (name, base) = (self.name(), self.base);
+        let path = if base.is_empty() { "/" } else { base };
         let secure = if self.secure { "; Secure" } else { "" };
-        format!("{name}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+        format!("{name}={id}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
     }
 }
 
@@ -268,12 +283,13 @@ mod tests {
 
     #[test]
     fn the_cookie_is_for_this_host_alone_and_no_script_reads_it() {
-        let (plain, secure) = (CookieKind { secure: false }, CookieKind { secure: true });
+        let kind = |secure| CookieKind { secure, base: "" };
+        let (plain, secure) = (kind(false), kind(true));
         let text = "ocelli=abc; Path=/; Max-Age=43200; HttpOnly; SameSite=Strict";
         assert_eq!(plain.set("abc"), text);
         assert_eq!(secure.set("abc"), format!("__Host-{text}; Secure"));
         assert!(plain.remove().starts_with("ocelli=; Path=/; Max-Age=0; "));
-        let id = |kind: CookieKind, lines: &[(&'static str, &'static str)]| {
+        let id = |kind: CookieKind<'_>, lines: &[(&'static str, &'static str)]| {
             let mut headers = HeaderMap::new();
             for (name, value) in lines {
                 headers.append(*name, HeaderValue::from_static(value));
@@ -298,6 +314,26 @@ mod tests {
             (plain, &[]),
         ] {
             assert_eq!(id(kind, lines), None, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn below_a_path_the_cookie_is_for_that_path_and_has_a_name_of_its_own() {
+        let kind = |secure, base| CookieKind { secure, base };
+        let text = "Path=/a/b; Max-Age=43200; HttpOnly; SameSite=Strict";
+        assert_eq!(kind(false, "/a/b").set("x"), format!("ocelli-a-b=x; {text}"));
+        assert_eq!(kind(true, "/a/b").set("x"), format!("__Secure-ocelli-a-b=x; {text}; Secure"));
+        let mut headers = HeaderMap::new();
+        let all = "ocelli=1; ocelli-a=2; ocelli-a-b=3; __Host-ocelli=4; __Secure-ocelli-a=5";
+        headers.insert(header::COOKIE, HeaderValue::from_static(all));
+        for (secure, base, id) in [
+            (false, "", "1"),
+            (false, "/a", "2"),
+            (false, "/a/b", "3"),
+            (true, "", "4"),
+            (true, "/a", "5"),
+        ] {
+            assert_eq!(kind(secure, base).id(&headers), Some(id), "{secure} {base}");
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::event::PictureChoice;
 /// Longest message of a client in bytes: settings and commands are small.
 pub(super) const MAX_MESSAGE: usize = 64 << 10;
 
+/// Longest `id` of a message in bytes, as JSON: a UUID has 38, and the host returns it.
+const MAX_MESSAGE_ID: usize = 1 << 10;
+
 /// The types of messages, for error messages.
 const TYPES: &str = "subscribe, unsubscribe, watch, query, command, ping";
 
@@ -25,28 +28,35 @@ pub(super) enum ClientMessage {
     Unsubscribe {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
+        /// Returned with an error.
+        id: Option<Value>,
     },
     Watch {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
+        /// Returned with an error.
+        id: Option<Value>,
         /// Which of the session's pictures come from now on, each as a binary message.
         pictures: PictureChoice,
     },
     Query {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
-        /// Returned with the answer.
+        /// Returned with the answer, or an error.
         id: Option<Value>,
         query: Value,
     },
     Command {
         #[schemars(length(min = 1, max = MAX_ID_BYTES))]
         session: String,
-        /// Returned with the answer.
+        /// Returned with the answer, or an error.
         id: Option<Value>,
         command: Value,
     },
-    Ping {},
+    Ping {
+        /// Returned with the answer.
+        id: Option<Value>,
+    },
 }
 
 #[derive(Debug, PartialEq, Deserialize, JsonSchema)]
@@ -59,6 +69,8 @@ pub(super) struct Subscribe {
     /// `*`: every session, later ones included, for tokens that see all.
     #[schemars(length(min = 1, max = MAX_ID_BYTES))]
     pub(super) session: String,
+    /// Returned with an error.
+    pub(super) id: Option<Value>,
     /// Makes the session if there is none.
     pub(super) source: Option<String>,
     pub(super) pipeline: Option<String>,
@@ -108,12 +120,39 @@ pub(super) struct Malformed {
     pub(super) code: &'static str,
     pub(super) message: String,
     pub(super) session: Option<String>,
+    /// The message's `id`, if it has one that can be returned.
+    pub(super) id: Option<Value>,
 }
 
 impl ClientMessage {
+    /// The session that it is about.
+    pub(super) fn session(&self) -> Option<&str> {
+        match self {
+            Self::Subscribe(request) => Some(&request.session),
+            Self::Unsubscribe { session, .. }
+            | Self::Watch { session, .. }
+            | Self::Query { session, .. }
+            | Self::Command { session, .. } => Some(session),
+            Self::Ping { .. } => None,
+        }
+    }
+
+    /// What the answer returns.
+    pub(super) fn id(&self) -> Option<&Value> {
+        match self {
+            Self::Subscribe(Subscribe { id, .. })
+            | Self::Unsubscribe { id, .. }
+            | Self::Watch { id, .. }
+            | Self::Query { id, .. }
+            | Self::Command { id, .. }
+            | Self::Ping { id } => id.as_ref(),
+        }
+    }
+
     /// Reads one message. Unknown keys are refused: a misspelt one would be ignored otherwise.
     pub(super) fn parse(text: &str) -> Result<Self, Malformed> {
-        let malformed = |code, message: String| Malformed { code, message, session: None };
+        let malformed =
+            |code, message: String| Malformed { code, message, session: None, id: None };
         if text.len() > MAX_MESSAGE {
             let message =
                 format!("a message has at most {MAX_MESSAGE} bytes, this one has {}", text.len());
@@ -128,7 +167,15 @@ impl ClientMessage {
         // A text that is no name is not repeated: it may be as long as the message.
         let session =
             session.filter(|session| check_session_id(session).is_ok()).map(str::to_owned);
-        let malformed = |code, message| Malformed { session: session.clone(), code, message };
+        let id = members.get("id").filter(|id| !id.is_null()).cloned();
+        let long = id.as_ref().is_some_and(|id| id.to_string().len() > MAX_MESSAGE_ID);
+        let id = id.filter(|_| !long);
+        let malformed =
+            |code, message| Malformed { session: session.clone(), id: id.clone(), code, message };
+        if long {
+            let message = format!("an \"id\" has at most {MAX_MESSAGE_ID} bytes as JSON");
+            return Err(malformed("bad_message", message));
+        }
         let kind = match members.remove("type") {
             Some(Value::String(kind)) if TYPES.split(", ").any(|known| known == kind) => kind,
             Some(Value::String(other)) => {
@@ -180,11 +227,11 @@ impl ClientMessage {
                     Some(After::One(_)) | None => {}
                 }
             }
-            Self::Unsubscribe { session }
+            Self::Unsubscribe { session, .. }
             | Self::Watch { session, .. }
             | Self::Query { session, .. }
             | Self::Command { session, .. } => check_id(session)?,
-            Self::Ping {} => {}
+            Self::Ping { .. } => {}
         }
         Ok(self)
     }
@@ -224,7 +271,10 @@ mod tests {
             ClientMessage::parse(r#"{"type":"query","session":"a","query":"tracks"}"#).unwrap(),
             ClientMessage::Query { session: "a".into(), id: None, query: json!("tracks") }
         );
-        assert_eq!(ClientMessage::parse(r#"{"type":"ping"}"#).unwrap(), ClientMessage::Ping {});
+        assert_eq!(
+            ClientMessage::parse(r#"{"type":"ping","id":null}"#).unwrap(),
+            ClientMessage::Ping { id: None }
+        );
     }
 
     #[test]
@@ -290,10 +340,31 @@ mod tests {
     }
 
     #[test]
-    fn the_session_that_a_malformed_message_is_about_is_named() {
+    fn the_session_that_a_malformed_message_is_about_is_named_and_its_id_returned() {
         let malformed =
-            ClientMessage::parse(r#"{"type":"subscribe","session":"a","after":-1}"#).unwrap_err();
+            ClientMessage::parse(r#"{"type":"subscribe","session":"a","id":[7],"after":-1}"#)
+                .unwrap_err();
         assert_eq!(malformed.session.as_deref(), Some("a"));
+        assert_eq!(malformed.id, Some(json!([7])));
+        let of = |text: &str| ClientMessage::parse(text).unwrap_err().id;
+        assert_eq!(of(r#"{"type":"weather","id":"w"}"#), Some(json!("w")));
+        assert_eq!(of(r#"{"id":7}"#), Some(json!(7)));
+        assert_eq!(of(r#"[{"id":7}]"#), None);
+    }
+
+    #[test]
+    fn an_id_is_any_short_json_and_a_long_one_is_not_repeated() {
+        let ping =
+            |id: &Value| ClientMessage::parse(&json!({"type": "ping", "id": id}).to_string());
+        for id in [json!("a\n\u{0}ü"), json!({"a": [1, null]}), json!("a".repeat(1022))] {
+            assert_eq!(ping(&id).unwrap().id(), Some(&id));
+        }
+        // A control character takes six bytes as JSON.
+        for id in ["a".repeat(10 << 10), "a".repeat(1023), "\u{1}".repeat(200)] {
+            let malformed = ping(&json!(id)).unwrap_err();
+            assert_eq!((malformed.code, malformed.id), ("bad_message", None));
+            assert!(malformed.message.contains("1024"), "{}", malformed.message);
+        }
     }
 
     proptest! {

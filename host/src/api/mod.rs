@@ -10,6 +10,7 @@ mod ask;
 mod audit;
 mod backup;
 mod body;
+mod client_address;
 mod clips;
 mod config;
 mod connections;
@@ -32,6 +33,7 @@ mod origin;
 mod pictures;
 mod probe;
 mod problem;
+mod request_id;
 mod rest;
 mod resume;
 mod routes;
@@ -56,7 +58,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{BasePath, Config};
 use crate::event::Hub;
 
 use gate::Gate;
@@ -79,6 +81,7 @@ const MAX_SOCKETS: usize = 4096;
 pub struct Server {
     address: SocketAddr,
     scheme: &'static str,
+    base: BasePath,
     ready: Arc<AtomicBool>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -134,21 +137,24 @@ impl Server {
             revoking: tokio::sync::Mutex::default(),
             searches: Semaphore::new(1),
             asked: limits::Entered::default(),
+            documents: documents::Documents::default(),
             displays: Arc::new(Semaphore::new(pictures::MJPEG_CLIENTS)),
             tasks: tasks.clone(),
         };
         let (connections, abort) = (TaskTracker::new(), CancellationToken::new());
         let router = routes::router(state, &gate);
+        let base = gate.base.clone();
         let serving = ApiListener {
             audit: gate.audit.clone(),
             router,
             tls,
+            base: gate.base.clone(),
             stop: stop.clone(),
             abort: abort.clone(),
             tasks: connections.clone(),
         };
         running.spawn(serving.serve(listener));
-        Ok(Self { address, scheme, ready, stop, tasks, timing, running, connections, abort })
+        Ok(Self { address, scheme, base, ready, stop, tasks, timing, running, connections, abort })
     }
 
     /// Fails if certificate and key cannot be used.
@@ -164,6 +170,11 @@ impl Server {
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         self.scheme
+    }
+
+    /// Where it answers: scheme, address and path.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.address, self.base)
     }
 
     /// The address that it listens on.

@@ -16,13 +16,15 @@ use crate::config::ServerConfig;
 
 /// Methods and headers that pages of the config's origins may use.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE");
-const HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID");
+const HEADERS: HeaderValue =
+    HeaderValue::from_static("Authorization, Content-Type, Last-Event-ID, X-Request-Id");
 
 /// Where a proxy says by which scheme it was asked.
 const PROXYS_SCHEME: &str = "x-forwarded-proto";
 
 /// Headers of an answer that they may read.
-const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Retry-After, WWW-Authenticate");
+const EXPOSED: HeaderValue =
+    HeaderValue::from_static("Location, Retry-After, WWW-Authenticate, X-Request-Id");
 
 /// Seconds for which a browser may cache the answer to a preflight request.
 const REMEMBERED: HeaderValue = HeaderValue::from_static("600");

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::control::Refusal;
+use super::request_id::RequestId;
 use super::resume::ResumeError;
 use crate::analyze::{AnalysisError, AnalysisErrorKind};
 use crate::config::ShownProblem;
@@ -47,6 +48,9 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Limit")]
     limit: Option<&'a str>,
+    /// `X-Request-Id` of the answer. A problem within an answer has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     #[serde(flatten)]
     more: &'a More,
 }
@@ -105,7 +109,12 @@ impl Problem {
     /// The host's own fault. Files and folders are for the log alone.
     pub(super) fn internal(error: impl ToString) -> Self {
         let error = error.to_string();
-        tracing::error!(target: "ocelli::api", "answered with an internal error: {error}");
+        let request_id = RequestId::current();
+        tracing::error!(
+            target: "ocelli::api",
+            request_id = request_id.as_ref().map(RequestId::as_str),
+            "answered with an internal error: {error}"
+        );
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error)
     }
 
@@ -154,20 +163,24 @@ impl Problem {
     pub(super) fn retry_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }
     }
-}
 
-/// As an answer, or a part of one.
-impl Serialize for Problem {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let body = Body {
+    fn body<'a>(&'a self, request_id: Option<&'a str>) -> Body<'a> {
+        Body {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
             limit: self.limit,
+            request_id,
             more: &self.more,
-        };
-        body.serialize(serializer)
+        }
+    }
+}
+
+/// As a part of an answer.
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.body(None).serialize(serializer)
     }
 }
 
@@ -276,12 +289,17 @@ impl From<Refusal> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(&self)).into_response();
+        let id = RequestId::current();
+        let body = self.body(id.as_ref().map(RequestId::as_str));
+        let mut response = (self.status, Json(body)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {
             let scheme = HeaderValue::from_static("Bearer realm=\"ocelli\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::Method;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::access::Right::{Administer, Analyze, Operate, View};
@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, ask, audit, backup, clips, deployments, discover, documents, events, jobs, login, origin,
-    pictures, probe, rest, socket, stream, tokens, ui,
+    analyze, ask, audit, backup, client_address, clips, deployments, discover, documents, events, jobs,
+    login, origin, pictures, probe, request_id, rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -124,9 +124,11 @@ pub(super) fn router<C: Control + DeploymentControl + InsightControl + ConfigCon
     }
     let nowhere = from_fn_with_state(post("nothing", Caller), pass);
     router
-        .merge(ui::routes())
+        .merge(ui::routes(gate.base.clone()))
         .fallback(rest::no_such_path.layer(nowhere.clone()))
         .method_not_allowed_fallback(rest::no_such_method.layer(nowhere))
         .layer(from_fn_with_state(Arc::clone(gate), origin::check))
+        .layer(from_fn(request_id::identify))
+        .layer(from_fn_with_state(Arc::clone(gate), client_address::find))
         .with_state(Arc::new(state))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::Uri;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,6 +23,7 @@ use tower_service::Service;
 use super::audit::AuditLog;
 use super::connections::{ConnectionSlot, Connections};
 use super::tls;
+use crate::config::BasePath;
 
 /// Limit for the head of a request: from the first byte of a connection, and between two requests.
 const HEAD: Duration = Duration::from_secs(30);
@@ -54,6 +56,8 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/pro
 pub(super) struct ApiListener {
     pub(super) audit: AuditLog,
     pub(super) router: Router,
+    /// Removed from the paths of requests.
+    pub(super) base: BasePath,
     /// The current certificate. `None`: plain HTTP.
     pub(super) tls: Option<watch::Receiver<Arc<ServerConfig>>>,
     /// Cancelled when no more requests are accepted.
@@ -92,15 +96,15 @@ impl ApiListener {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
         let (router, stop, abort) = (self.router.clone(), self.stop.clone(), self.abort.clone());
         let acceptor = self.tls.as_ref().map(|tls| TlsAcceptor::from(Arc::clone(&tls.borrow())));
-        let slot = Arc::new(slot);
+        let (slot, base) = (Arc::new(slot), self.base.clone());
         self.tasks.spawn(async move {
             let served = async {
                 let Some(acceptor) = acceptor else {
-                    return exchange(stream, &slot, router, &stop).await;
+                    return exchange(stream, &slot, router, &base, &stop).await;
                 };
                 let secured = timeout(tls::HANDSHAKE, secured(acceptor, stream));
                 if let Some(Ok(Some(stream))) = stop.run_until_cancelled(secured).await {
-                    exchange(stream, &slot, router, &stop).await;
+                    exchange(stream, &slot, router, &base, &stop).await;
                 }
             };
             tokio::select! {
@@ -138,6 +142,7 @@ async fn exchange<S>(
     stream: S,
     slot: &Arc<ConnectionSlot>,
     router: Router,
+    base: &BasePath,
     stop: &CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -146,6 +151,9 @@ async fn exchange<S>(
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         request.extensions_mut().insert(Arc::clone(&slot));
+        if let Some(uri) = below(base, request.uri()) {
+            *request.uri_mut() = uri;
+        }
         // A router is always ready.
         router.clone().call(request)
     });
@@ -169,6 +177,16 @@ async fn exchange<S>(
     }
 }
 
+/// A request's URI as the routes have it, without the base path. `None`: it is that already, of a
+/// proxy that removes the path itself, or of a client at the host's own port.
+fn below(base: &BasePath, uri: &Uri) -> Option<Uri> {
+    let rest = base.strip(uri.path_and_query()?.as_str())?;
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{slash}{rest}").parse().ok();
+    Uri::from_parts(parts).ok()
+}
+
 /// Errors of a connection that closed before it was accepted.
 fn is_the_clients(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
@@ -178,6 +196,25 @@ fn is_the_clients(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_base_path_is_removed_where_a_path_has_it() {
+        let base: BasePath = "/cams".parse().unwrap();
+        let below = |uri: &str| below(&base, &uri.parse().unwrap()).map(|uri| uri.to_string());
+        for (uri, expected) in [
+            ("/cams", Some("/")),
+            ("/cams/", Some("/")),
+            ("/cams?a=/cams", Some("/?a=/cams")),
+            ("/cams/v1/sessions/a%2Fb?x=%20", Some("/v1/sessions/a%2Fb?x=%20")),
+            ("/cams/cams/x", Some("/cams/x")),
+            ("/cams//evil.example/", Some("//evil.example/")),
+            ("/camsx", None),
+            ("/v1/sessions", None),
+            ("/", None),
+        ] {
+            assert_eq!(below(uri).as_deref(), expected, "{uri}");
+        }
+    }
 
     #[test]
     fn the_answer_to_plain_http_is_a_whole_problem() {

@@ -26,8 +26,9 @@ use super::ask::ASKED;
 use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
-use super::message::{After, ClientMessage, MAX_MESSAGE, Subscribe};
+use super::message::{After, ClientMessage, MAX_MESSAGE, Malformed, Subscribe};
 use super::problem::Problem;
+use super::request_id::RequestId;
 use super::resume::{self, ResumeError};
 use super::state::ApiState;
 use super::watching::{self, WATCHED, Watches};
@@ -94,13 +95,13 @@ pub(super) async fn open<C: Control>(
     let place = state.reserve_socket()?;
     // Counted from here on, so that the host does not stop between the upgrade and the first
     // message.
-    state.tasks.clone().spawn(async move {
+    state.tasks.clone().spawn(RequestId::carried(async move {
         // It fails if the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
             serve(sender, receiver, state, caller, peer).await;
         }
         drop((place, connection));
-    });
+    }));
     Ok(response)
 }
 
@@ -231,7 +232,7 @@ impl<C: Control> Client<C> {
                         "more than {} messages a second; some are not done",
                         FRAMES.per_second
                     );
-                    self.error("rate_limited", &message, None);
+                    self.error("rate_limited", &message, None, None);
                 }
                 continue;
             }
@@ -239,7 +240,7 @@ impl<C: Control> Client<C> {
                 Incoming::Text(text) => text,
                 Incoming::Binary => {
                     let message = "messages are text, one JSON object each";
-                    self.error("unsupported_binary", message, None);
+                    self.error("unsupported_binary", message, None, None);
                     continue;
                 }
                 Incoming::Ping(payload) => {
@@ -251,10 +252,10 @@ impl<C: Control> Client<C> {
                 Incoming::Part | Incoming::Pong | Incoming::Close(_) => continue,
             };
             match ClientMessage::parse(&text) {
-                Err(malformed) => {
-                    self.error(malformed.code, &malformed.message, malformed.session.as_deref());
+                Err(Malformed { code, message, session, id }) => {
+                    self.error(code, &message, session.as_deref(), id.as_ref());
                 }
-                Ok(ClientMessage::Ping {}) => self.subscriber.send(&ServerMessage::Pong),
+                Ok(ClientMessage::Ping { id }) => self.pong(id.as_ref()),
                 Ok(request) => {
                     let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX);
                     let waiting = match Arc::clone(&room).try_acquire_many_owned(bytes) {
@@ -268,7 +269,8 @@ impl<C: Control> Client<C> {
                             "{REQUESTS} requests wait, or {REQUEST_BYTES} bytes of them; this one \
                                 is not done"
                         );
-                        self.error("too_many_requests", &message, request.session());
+                        let (session, id) = (request.session(), request.id());
+                        self.error("too_many_requests", &message, session, id);
                     }
                 }
             }
@@ -285,40 +287,42 @@ impl<C: Control> Client<C> {
                     self.subscribe_all(request).await
                 }
                 ClientMessage::Subscribe(request) => self.subscribe(request).await,
-                ClientMessage::Unsubscribe { session } => {
+                ClientMessage::Unsubscribe { session, .. } => {
                     match session.as_str() {
                         EVERY_SESSION => self.watches.end_all(),
                         session => drop(self.watches.end(session)),
                     }
                     self.subscriber.unsubscribe(&session);
                 }
-                ClientMessage::Watch { session, pictures } => self.watch(&session, pictures),
+                ClientMessage::Watch { session, id, pictures } => {
+                    self.watch(&session, id.as_ref(), pictures);
+                }
                 ClientMessage::Query { session, id, query } => {
                     self.ask(&mut asked, RequestKind::Query, session, id, query);
                 }
                 ClientMessage::Command { session, id, command } => {
                     self.ask(&mut asked, RequestKind::Command, session, id, command);
                 }
-                ClientMessage::Ping {} => self.subscriber.send(&ServerMessage::Pong),
+                ClientMessage::Ping { id } => self.pong(id.as_ref()),
             }
         }
     }
 
     /// Begins, changes or ends the pictures of a session.
-    fn watch(&self, session: &str, pictures: PictureChoice) {
+    fn watch(&self, session: &str, id: Option<&Value>, pictures: PictureChoice) {
         if !self.caller.sees(session) {
-            return self.unknown(session);
+            return self.unknown(session, id);
         }
         let Some(choice) = watching::choice(pictures) else {
             let stream = self.watches.end(session).unwrap_or_default();
             return self.subscriber.send(&watching::ended(session, stream));
         };
         let Some(feed) = self.state.control.pictures(session) else {
-            return self.unknown(session);
+            return self.unknown(session, id);
         };
         let Some(stream) = self.watches.watch(session, &feed, choice) else {
             let message = format!("a client may watch {WATCHED} sessions");
-            return self.error("too_many_watched", &message, Some(session));
+            return self.error("too_many_watched", &message, Some(session), id);
         };
         let codec = feed.codec().map(Into::into);
         self.subscriber.send(&ServerMessage::Watching { session, pictures, codec, stream });
@@ -334,20 +338,20 @@ impl<C: Control> Client<C> {
         request: Value,
     ) {
         if !self.caller.sees(&session) {
-            return self.unknown(&session);
+            return self.unknown(&session, id.as_ref());
         }
         if kind == RequestKind::Command && !self.caller.may(Right::Operate) {
             self.state.gate.audit.denied(&self.caller, self.peer, COMMAND, &session);
             let message = "a command may change the pipeline's state, which takes the right to \
                 operate; a query asks";
-            return self.error("forbidden", message, Some(&session));
+            return self.error("forbidden", message, Some(&session), id.as_ref());
         }
         while asked.try_join_next().is_some() {}
         if asked.len() >= ASKED {
             let message = format!(
                 "{ASKED} queries and commands wait for their answers; this one is not done"
             );
-            return self.error("too_many_requests", &message, Some(&session));
+            return self.error("too_many_requests", &message, Some(&session), id.as_ref());
         }
         let deed = (kind == RequestKind::Command).then(|| {
             self.state.gate.audit.begin(&self.caller, self.peer, COMMAND, &session).given(&request)
@@ -364,37 +368,43 @@ impl<C: Control> Client<C> {
                     id: id.as_ref(),
                     answer: &answer,
                 }),
-                Err(refusal) => error(&subscriber, refusal.code, &refusal.message, Some(&session)),
+                Err(Refusal { code, message }) => subscriber.send(&ServerMessage::refusal(
+                    code,
+                    &message,
+                    Some(&session),
+                    id.as_ref(),
+                )),
             }
         });
     }
 
     async fn subscribe(&self, request: Subscribe) {
-        let Subscribe { session, source, pipeline, settings, detections, after } = request;
+        let Subscribe { session, id, source, pipeline, settings, detections, after } = request;
+        let id = id.as_ref();
         let making = source.zip(pipeline);
         if making.is_some() && !(self.caller.may(Right::Operate) && self.caller.sees(&session)) {
             self.state.gate.audit.denied(&self.caller, self.peer, MAKE, &session);
             let message = "the token does not allow to make this session";
-            return self.error("forbidden", message, Some(&session));
+            return self.error("forbidden", message, Some(&session), id);
         }
         if !self.caller.sees(&session) {
-            return self.unknown(&session);
+            return self.unknown(&session, id);
         }
         if self.subscriber.subscriptions() >= SUBSCRIPTIONS
             && !self.subscriber.is_subscribed(&session)
         {
             let message = format!("a client may listen to {SUBSCRIPTIONS} sessions");
-            return self.error("too_many_subscriptions", &message, Some(&session));
+            return self.error("too_many_subscriptions", &message, Some(&session), id);
         }
         if making.is_none() && self.state.control.session(&session).is_none() {
-            return self.unknown(&session);
+            return self.unknown(&session, id);
         }
         let after = match after {
             Some(After::One(after)) => Some(after),
             Some(After::Each(_)) | None => None,
         };
         if let Err(refused) = resume::check(&self.state.hub, &session, after.unwrap_or(0)).await {
-            return self.refuse(&refused, &session);
+            return self.refuse(&refused, &session, id);
         }
         let wants = SubscribeOptions { detections, after };
         let Some((source, pipeline)) = making else {
@@ -402,11 +412,12 @@ impl<C: Control> Client<C> {
         };
         let hold = self.state.hub.hold(&session);
         let deed = self.state.gate.audit.begin(&self.caller, self.peer, MAKE, &session);
-        let (control, id) = (self.state.control.clone(), session.clone());
+        let (control, name) = (self.state.control.clone(), session.clone());
         // In a task of its own: it goes on when the client goes away, and the session then ends
         // like any other without subscribers.
         let made = tokio::spawn(async move {
-            let made = control.ensure(&id, &source, &pipeline, settings.unwrap_or_default()).await;
+            let made =
+                control.ensure(&name, &source, &pipeline, settings.unwrap_or_default()).await;
             deed.finish(made.as_ref().map_or_else(|refusal| refusal.code, |()| "made"));
             made.map(|()| hold)
         });
@@ -423,6 +434,7 @@ impl<C: Control> Client<C> {
             code: "session_refused",
             message: &without_folders(&refused.message),
             session: Some(&session),
+            id,
             cause: Some(refused.code),
             after: None,
             oldest: None,
@@ -433,7 +445,7 @@ impl<C: Control> Client<C> {
     async fn subscribe_all(&self, request: Subscribe) {
         if !self.caller.sees_all() {
             let message = "the token is for some sessions, not for all";
-            return self.error("forbidden", message, Some(EVERY_SESSION));
+            return self.error("forbidden", message, Some(EVERY_SESSION), request.id.as_ref());
         }
         let after = match request.after {
             Some(After::Each(each)) => each,
@@ -441,34 +453,41 @@ impl<C: Control> Client<C> {
         };
         match resume::check_each(&self.state.hub, &after).await {
             Ok(()) => self.subscriber.subscribe_all(request.detections, after),
-            Err(refused) => self.refuse(&refused, EVERY_SESSION),
+            Err(refused) => self.refuse(&refused, EVERY_SESSION, request.id.as_ref()),
         }
     }
 
-    fn unknown(&self, session: &str) {
-        let unknown = Refusal::unknown(session);
-        self.error(unknown.code, &unknown.message, Some(session));
+    fn pong(&self, id: Option<&Value>) {
+        self.subscriber.send(&ServerMessage::Pong { id });
     }
 
-    fn refuse(&self, refused: &ResumeError, session: &str) {
+    fn unknown(&self, session: &str, id: Option<&Value>) {
+        let unknown = Refusal::unknown(session);
+        self.error(unknown.code, &unknown.message, Some(session), id);
+    }
+
+    fn refuse(&self, refused: &ResumeError, session: &str, id: Option<&Value>) {
         let message = refused.to_string();
         let error = match refused {
             ResumeError::Ahead { session, after, span } => ServerMessage::Error {
                 code: "after_ahead",
                 message: &message,
                 session: Some(session),
+                id,
                 cause: None,
                 after: Some(*after),
                 oldest: Some(span.oldest),
                 newest: Some(span.newest),
             },
-            ResumeError::Unreadable(_) => return self.error("internal", &message, Some(session)),
+            ResumeError::Unreadable(_) => {
+                return self.error("internal", &message, Some(session), id);
+            }
         };
         self.subscriber.send(&error);
     }
 
-    fn error(&self, code: &str, message: &str, session: Option<&str>) {
-        error(&self.subscriber, code, message, session);
+    fn error(&self, code: &str, message: &str, session: Option<&str>, id: Option<&Value>) {
+        self.subscriber.send(&ServerMessage::refusal(code, message, session, id));
     }
 
     /// Sends the reason, closes the socket, and reads on until the client has closed it too: unread
@@ -524,23 +543,6 @@ impl<C: Control> Client<C> {
                 ) {}
                 sender.shutdown().await;
             }
-        }
-    }
-}
-
-fn error(subscriber: &Subscriber, code: &str, message: &str, session: Option<&str>) {
-    subscriber.send(&ServerMessage::error(code, message, session));
-}
-
-impl ClientMessage {
-    fn session(&self) -> Option<&str> {
-        match self {
-            Self::Subscribe(request) => Some(&request.session),
-            Self::Unsubscribe { session }
-            | Self::Watch { session, .. }
-            | Self::Query { session, .. }
-            | Self::Command { session, .. } => Some(session),
-            Self::Ping {} => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Caller;
+use super::documents::Documents;
 use super::gate::Gate;
 use super::limits::Entered;
 use super::problem::Problem;
@@ -66,6 +67,7 @@ pub(super) struct ApiState<C> {
     pub(super) searches: Semaphore,
     /// Queries and commands over HTTP that wait, by caller.
     pub(super) asked: Entered,
+    pub(super) documents: Documents,
     /// Permits for clients of `mjpeg`.
     pub(super) displays: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,

@@ -17,12 +17,16 @@ use flate2::write::GzEncoder;
 use ocelli_protocol::digest::Digest;
 
 use super::problem::Problem;
+use crate::config::BasePath;
 
 /// Paths and contents; `build.rs` makes the table.
 static EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/ui_files.rs"));
 
 /// The file that is the page.
 const INDEX: &str = "index.html";
+
+/// What the addresses in the page begin with, of files and of the API.
+const RELATIVE: &str = "\"./";
 
 /// The folder of files whose names have a hash of their content.
 const HASHED: &str = "assets/";
@@ -76,13 +80,18 @@ struct DashboardFile {
 }
 
 impl DashboardFile {
-    fn new(path: &str, content: &'static [u8]) -> Self {
+    fn new(path: &str, content: &'static [u8], base: &BasePath) -> Self {
+        let content: Bytes = match std::str::from_utf8(content) {
+            // Its own address may lie deeper: from there, a relative one would lead elsewhere.
+            Ok(page) if path == INDEX => page.replace(RELATIVE, &format!("\"{base}/")).into(),
+            _ => Bytes::from_static(content),
+        };
         Self {
             kind: kind(path),
             keep: if path.starts_with(HASHED) { FOREVER } else { ASK_AGAIN },
-            tag: format!("W/\"{:.32}\"", Digest::of(content)),
-            content: Bytes::from_static(content),
-            gzip: compressed(content).map(Bytes::from),
+            tag: format!("W/\"{:.32}\"", Digest::of(&content)),
+            gzip: compressed(&content).map(Bytes::from),
+            content,
         }
     }
 
@@ -108,8 +117,9 @@ impl DashboardFile {
 struct Dashboard(HashMap<&'static str, DashboardFile>);
 
 impl Dashboard {
-    fn new(table: &[(&'static str, &'static [u8])]) -> Self {
-        let files = table.iter().map(|(path, content)| (*path, DashboardFile::new(path, content)));
+    fn new(table: &[(&'static str, &'static [u8])], base: &BasePath) -> Self {
+        let file = |path, content| (path, DashboardFile::new(path, content, base));
+        let files = table.iter().map(|(path, content)| file(*path, content));
         Self(files.collect())
     }
 
@@ -122,12 +132,13 @@ impl Dashboard {
     }
 }
 
-/// The routes of the dashboard. They are no part of the API.
-pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// The routes of the dashboard, of a host whose addresses begin with `base`. They are no part of the
+/// API.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(base: BasePath) -> Router<S> {
     // Compressed when the first browser asks: some 20 ms for 200 kB.
-    static DASHBOARD: LazyLock<Dashboard> = LazyLock::new(|| Dashboard::new(EMBEDDED));
+    let dashboard = LazyLock::new(move || Dashboard::new(EMBEDDED, &base));
     let paths = EMBEDDED.iter().map(|(path, _)| *path);
-    routes_of(paths, Arc::new(|path, headers| DASHBOARD.answer(path, headers)))
+    routes_of(paths, Arc::new(move |path, headers| dashboard.answer(path, headers)))
 }
 
 /// Answers with the file of this path.
@@ -227,7 +238,7 @@ mod tests {
         request: &str,
         header: Option<(HeaderName, &str)>,
     ) -> Answered {
-        let dashboard = Dashboard::new(table);
+        let dashboard = Dashboard::new(table, &BasePath::default());
         let paths = table.iter().map(|(path, _)| *path);
         let mut router: Router =
             routes_of(paths, Arc::new(move |path, headers| dashboard.answer(path, headers)));
@@ -261,6 +272,23 @@ mod tests {
         assert_eq!(ask(FILES, "POST /", None).await.status, 405);
         let head = ask(FILES, "HEAD /", None).await;
         assert!(head.status == 200 && head.body.is_empty());
+    }
+
+    #[test]
+    fn the_page_names_its_files_below_the_path_of_the_host() {
+        let page: &[u8] = br#"<meta name="base" content="./" /><script src="./assets/a.js">"#;
+        for (base, expected) in [
+            ("", r#"<meta name="base" content="/" /><script src="/assets/a.js">"#),
+            ("/a/b", r#"<meta name="base" content="/a/b/" /><script src="/a/b/assets/a.js">"#),
+        ] {
+            let base = base.parse().unwrap();
+            assert_eq!(DashboardFile::new(INDEX, page, &base).content, expected);
+            assert_eq!(DashboardFile::new("a.html", page, &base).content, page);
+        }
+        let (_, built) = EMBEDDED.iter().find(|(path, _)| *path == INDEX).unwrap();
+        let built = std::str::from_utf8(built).unwrap();
+        assert!(built.contains(r#"content="./""#) && built.contains(r#"src="./assets/"#));
+        assert!(!built.contains("=\"/"), "an address that knows no base: {built}");
     }
 
     #[test]

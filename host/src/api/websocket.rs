@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::Response;
 use bytes::Bytes;
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -48,6 +48,11 @@ const GATHERED: usize = 16;
 /// From this size on a message is written in place, not copied into a buffer.
 const LARGE: usize = 64 << 10;
 
+/// The answer to a request that has lost its upgrade on the way.
+const NO_UPGRADE: &str = "the request does not ask for a WebSocket: it needs HTTP/1.1 and the headers \
+    \"Connection: Upgrade\" and \"Upgrade: websocket\", which a reverse proxy in front passes on \
+    only if its config says so";
+
 /// A connection that is about to become a WebSocket.
 pub(super) struct PendingUpgrade {
     upgrade: OnUpgrade,
@@ -57,6 +62,9 @@ pub(super) struct PendingUpgrade {
 /// Checks a request to open a WebSocket. The connection exists once the answer is sent.
 pub(super) fn handshake(mut request: Request) -> Result<(Response, PendingUpgrade), Problem> {
     let refuse = |status, detail: String| Problem::new(status, "not_a_websocket", detail);
+    if !asks_to_upgrade(&request) {
+        return Err(refuse(StatusCode::UPGRADE_REQUIRED, NO_UPGRADE.into()));
+    }
     let mut response = create_response_with_body(&request, Body::empty)
         .map_err(|error| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
     // 16 bytes in base64.
@@ -78,6 +86,19 @@ pub(super) fn handshake(mut request: Request) -> Result<(Response, PendingUpgrad
         answers.insert(header::SEC_WEBSOCKET_EXTENSIONS, answer);
     }
     Ok((response, PendingUpgrade { upgrade, deflate }))
+}
+
+/// Whether a request is to become a WebSocket at all: proxies leave these headers out, or ask by
+/// HTTP/1.0.
+fn asks_to_upgrade(request: &Request) -> bool {
+    let named = |name, word: &str| {
+        let lines = request.headers().get_all(name).into_iter();
+        let mut words = lines.filter_map(|line| line.to_str().ok()).flat_map(|it| it.split(','));
+        words.any(|it| it.trim().eq_ignore_ascii_case(word))
+    };
+    request.version() >= Version::HTTP_11
+        && named(header::CONNECTION, "upgrade")
+        && named(header::UPGRADE, "websocket")
 }
 
 fn offers_protocol(headers: &HeaderMap) -> bool {

@@ -10,6 +10,7 @@ use ocelli_protocol::inference::Device;
 use ocelli_protocol::key::TrustedKey;
 
 use super::allow::SourcePattern;
+use super::base_path::BasePath;
 use super::directory;
 use super::document::{Camera, CameraTable, Config, Document};
 use super::error::{ConfigProblem, ValueOrigin};
@@ -21,6 +22,7 @@ use super::registry::{self, OciReference, RegistryConfig};
 use super::sections::{AnalyzeConfig, DeployConfig, ResourceLimits, Signatures};
 use super::server::{Role, ServerConfig, Token, TokenHash, WebOrigin};
 use super::tree::Node;
+use super::trusted_proxy::TrustedProxy;
 use super::webhook::{WebhookConfig, WebhookSecret};
 
 /// The name of callers on a host without tokens.
@@ -414,6 +416,7 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
             format!("expected ADDRESS:PORT such as 127.0.0.1:8001, found the string {text:?}");
         text.parse::<std::net::SocketAddr>().is_err().then_some(message)
     });
+    check(vec!["server.base_path".into()], parse_error::<BasePath>);
     check(each("server.tokens", ".hash"), parse_error::<TokenHash>);
     check(each("server.tokens", ".expires"), |text| {
         let message = format!(
@@ -426,6 +429,7 @@ pub(super) fn type_problems(tree: &Node, error: &serde_json::Error) -> Vec<Confi
     check(each("webhooks", ".secret"), parse_error::<WebhookSecret>);
     check(each("webhooks", ".previous_secret"), parse_error::<WebhookSecret>);
     check(each("server.origins", ""), parse_error::<WebOrigin>);
+    check(each("server.trusted_proxies", ""), parse_error::<TrustedProxy>);
     check(each("subscriptions.sources", ""), parse_error::<SourcePattern>);
     let devices =
         each("inference.models", ".device").into_iter().chain(["inference.device".into()]);

@@ -23,7 +23,8 @@ pub enum Effect {
 }
 
 /// Keys and sections that take effect later than at once.
-const LATER: [(&str, Effect); 11] = [
+const LATER: [(&str, Effect); 12] = [
+    ("server.base_path", Effect::NextHost),
     ("server.listen", Effect::NextHost),
     ("server.tls", Effect::NextHost),
     ("session_processes.log_rotation", Effect::NextHost),
@@ -58,10 +59,10 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
 pub fn effective(running: &Config, wanted: Config) -> Config {
     let Config { server, session_processes, inference, models, logs, store, analyze, .. } =
         running.clone();
-    let ServerConfig { listen, tls, .. } = server;
+    let ServerConfig { listen, base_path, tls, .. } = server;
     let log_rotation = session_processes.log_rotation;
     Config {
-        server: ServerConfig { listen, tls, ..wanted.server },
+        server: ServerConfig { listen, base_path, tls, ..wanted.server },
         session_processes: SessionProcesses { log_rotation, ..wanted.session_processes },
         inference,
         models,

@@ -10,6 +10,7 @@
 //!    other.
 
 mod allow;
+mod base_path;
 mod cameras;
 mod check;
 pub mod diff;
@@ -34,11 +35,13 @@ mod source_options;
 mod text;
 mod token;
 mod tree;
+mod trusted_proxy;
 mod webhook;
 
 use std::path::Path;
 
 pub use allow::SourcePattern;
+pub use base_path::{BasePath, BasePathError};
 pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id};
 pub use directory::{Directory, DirectoryError};
 pub use document::{Camera, Config};
@@ -59,6 +62,7 @@ pub use sections::{
 pub use server::{Role, ServerConfig, Tls, Token, TokenHash, WebOrigin};
 pub use sink::SinkStart;
 pub use token::{TokenRequest, TokenRequestError};
+pub use trusted_proxy::{TrustedProxy, TrustedProxyError};
 pub use webhook::{WebhookConfig, WebhookSecret};
 
 /// Where the config is when no other file is named, relative to the working directory.

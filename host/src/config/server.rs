@@ -11,7 +11,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::base_path::BasePath;
 use super::text;
+use super::trusted_proxy::TrustedProxy;
 
 /// Prefix of a token's hash.
 const SHA256: &str = "sha256:";
@@ -23,6 +25,10 @@ pub struct ServerConfig {
     /// Address and port. Without tokens a non-loopback address is refused.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// What the path of every address begins with, for a host behind a reverse proxy: `/ocelli`.
+    /// Empty: the root.
+    #[schemars(with = "String")]
+    pub base_path: BasePath,
     /// Certificate and key of HTTPS; left out: plain HTTP. The files are read again when they
     /// change.
     pub tls: Option<Tls>,
@@ -35,6 +41,10 @@ pub struct ServerConfig {
     /// asked.
     #[schemars(inner(length(min = 1)))]
     pub hosts: Vec<String>,
+    /// Addresses and networks of reverse proxies that are believed who their client is
+    /// (`X-Forwarded-For`), for limits and logs.
+    #[schemars(with = "Vec<String>", inner(length(min = 1)))]
+    pub trusted_proxies: Vec<TrustedProxy>,
     /// Connections of callers at the same time. Those without a valid request yet are not counted.
     #[schemars(range(min = 1, max = 12_000))]
     pub max_connections: usize,
@@ -58,10 +68,12 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8001)),
+            base_path: BasePath::default(),
             tls: None,
             tokens: Vec::new(),
             origins: Vec::new(),
             hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             // More than the WebSockets that are served.
             max_connections: 5000,
             // A thousand displays behind one proxy, twice.

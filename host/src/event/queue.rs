@@ -285,6 +285,7 @@ impl MessageQueue {
                     code: "events_gone",
                     message: &message,
                     session: Some(&load.session),
+                    id: None,
                     cause: None,
                     after: Some(after),
                     oldest: Some(page.span.oldest),

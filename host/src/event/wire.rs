@@ -80,7 +80,11 @@ pub enum ServerMessage<'a> {
         session: &'a str,
     },
     /// Answer to `ping`.
-    Pong,
+    Pong {
+        /// As the client gave it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
+    },
     /// Answer to `query` or `command`.
     Answer {
         /// The session's name.
@@ -143,6 +147,9 @@ pub enum ServerMessage<'a> {
         /// The session that it is about.
         #[serde(skip_serializing_if = "Option::is_none")]
         session: Option<&'a str>,
+        /// The `id` of the message that it answers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a Value>,
         /// Which of the causes of `code` it was, where it has several.
         #[serde(skip_serializing_if = "Option::is_none")]
         #[schemars(regex(pattern = CODE))]
@@ -239,7 +246,18 @@ pub fn encode_event(session: &str, seq: u64, body: &str) -> EncodedMessage {
 
 impl<'a> ServerMessage<'a> {
     pub fn error(code: &'a str, message: &'a str, session: Option<&'a str>) -> Self {
-        Self::Error { code, message, session, cause: None, after: None, oldest: None, newest: None }
+        Self::refusal(code, message, session, None)
+    }
+
+    /// The error that answers the message with this `id`.
+    pub fn refusal(
+        code: &'a str,
+        message: &'a str,
+        session: Option<&'a str>,
+        id: Option<&'a Value>,
+    ) -> Self {
+        let (cause, after, oldest, newest) = (None, None, None, None);
+        Self::Error { code, message, session, id, cause, after, oldest, newest }
     }
 
     pub fn kind(&self) -> &'static str {

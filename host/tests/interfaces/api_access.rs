@@ -19,8 +19,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+mod base_path;
 mod insight;
 mod logins;
+mod request_ids;
 mod sockets;
 mod tokens;
 
@@ -371,8 +373,9 @@ async fn a_session_that_is_not_seen_is_as_one_that_does_not_exist_to_the_byte() 
     let host = Host::start().await;
     for Rule { request, .. } in RULES.iter().filter(|rule| rule.seen) {
         let [unseen, nonexistent] = ["b", "c"].map(|id| request.replace("{id}", id));
-        let (unseen, nonexistent) =
-            (host.ask(ViewerOfA, &unseen).await, host.ask(ViewerOfA, &nonexistent).await);
+        let headers = format!("{}X-Request-Id: same\r\n", ViewerOfA.header());
+        let ask = async |request: &str| host.send(Ipv4Addr::LOCALHOST, request, &headers).await;
+        let (unseen, nonexistent) = (ask(&unseen).await, ask(&nonexistent).await);
         let date =
             |head: &str| head.lines().filter(|line| !line.starts_with("date:")).collect::<String>();
         assert_eq!(unseen.body.replace("\\\"b\\\"", "\\\"c\\\""), nonexistent.body, "{request}");

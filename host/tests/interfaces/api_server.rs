@@ -295,8 +295,9 @@ async fn what_cannot_be_answered_is_a_problem_of_rfc_9457() {
     assert!(wrong.head.contains("allow: get"), "{wrong:?}");
     host.http("GET /v1/sessions/%FF").await.assert_problem(400, "bad_path");
     let plain = host.http("GET /v1/ws").await;
-    plain.assert_problem(plain.status, "not_a_websocket");
-    assert!((400..500).contains(&plain.status), "{plain:?}");
+    plain.assert_problem(426, "not_a_websocket");
+    assert_eq!(plain.header("upgrade"), "websocket");
+    assert!(plain.text.contains("a reverse proxy in front"), "{plain:?}");
 }
 
 #[tokio::test]

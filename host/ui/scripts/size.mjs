@@ -7,7 +7,7 @@ const BOUND = 100 * 1024;
 
 const dist = new URL("../dist/", import.meta.url);
 const html = readFileSync(new URL("index.html", dist), "utf8");
-const named = [...html.matchAll(/(?:src|href)="\/([^"]+)"/g)].map(match => match[1]);
+const named = [...html.matchAll(/(?:src|href)="\.\/([^"]+)"/g)].map(match => match[1]);
 const bytes = name => gzipSync(readFileSync(new URL(name, dist))).length;
 const first = ["index.html", ...named].reduce((sum, name) => sum + bytes(name), 0);
 const assets = readdirSync(new URL("assets/", dist)).map(name => `assets/${name}`);

@@ -1,5 +1,6 @@
 // Which page is shown, by the address.
 import { computed, signal } from "@preact/signals";
+import { below, within } from "./base";
 
 export type Route =
   | { page: "wall" }
@@ -51,7 +52,7 @@ function decoded(part: string): string | null {
   }
 }
 
-export const route = computed(() => parse(address.value.pathname));
+export const route = computed(() => parse(within(address.value.pathname)));
 /** The address's query, for filters that a link keeps. */
 export const query = computed(() => address.value.searchParams);
 
@@ -60,9 +61,9 @@ export function pathOf(page: "cameras" | "deployments" | "zones", id: string): s
   return `/${page}/${encodeURIComponent(id)}`;
 }
 
-/** Shows another page. `replace` leaves no entry in the history. */
+/** Shows another page, by its place or its address. `replace` leaves no entry in the history. */
 export function navigate(to: string, replace = false): void {
-  const url = new URL(to, location.href);
+  const url = new URL(to.startsWith("/") ? below(to) : to, location.href);
   if (url.href === address.value.href) return;
   const moved = url.pathname !== address.value.pathname;
   history[replace ? "replaceState" : "pushState"](null, "", url);

@@ -127,7 +127,10 @@ fn spawn(folder: &Path, program: &Path, environment: &[(&str, &str)]) -> (Child,
 
 /// Waits until a host listens.
 async fn listening(child: &mut Child, log: &Log) -> SocketAddr {
-    let listening = log.find(|line| line.split_once("listening on http://")?.1.trim().parse().ok());
+    let listening = log.find(|line| {
+        let (_, url) = line.split_once("listening on http://")?;
+        url.trim().split('/').next()?.parse().ok()
+    });
     match timeout(DEADLINE, listening).await {
         Ok(Some(address)) => address,
         _ => {

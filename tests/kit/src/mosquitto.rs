@@ -39,7 +39,8 @@ pub struct BrokerCertificates {
     pub ca: PathBuf,
     /// The client's certificate and key.
     pub client: (PathBuf, PathBuf),
-    server: (PathBuf, PathBuf),
+    /// That of a server at 127.0.0.1.
+    pub(crate) server: (PathBuf, PathBuf),
 }
 
 impl Mosquitto {
@@ -169,7 +170,7 @@ impl Drop for Mosquitto {
 }
 
 impl BrokerCertificates {
-    fn make(folder: &Path) -> Self {
+    pub(crate) fn make(folder: &Path) -> Self {
         let mut authority = CertificateParams::new(Vec::new()).unwrap();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // Two authorities of one name differ by their signatures alone.

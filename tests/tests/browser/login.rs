@@ -34,6 +34,25 @@ async fn shows_spot(window: &Window) -> bool {
 const CHANGING: [&str; 6] = ["Restart", "End", "Roll back", "Deploy", "Shadow", "Save"];
 
 #[tokio::test(flavor = "multi_thread")]
+async fn below_a_path_the_page_logs_in_shows_pictures_and_stays_below_it() {
+    let (text, table) = token("ann", "operator", "");
+    let site = Site::start(&format!("base_path = \"/cams/site\"\n{table}"), &[SPOT]).await;
+    let browser = Browser::start().await;
+    let window = browser.open(&site.url("/cams/site/cameras/spot")).await;
+    log_in(&window, &text).await;
+    window.until(&format!("{}.drawn > 0", player("spot"))).await;
+    window.press("link", "Events").await;
+    window.until("location.pathname === '/cams/site/events'").await;
+    // Not from the page's memory: from the host.
+    window.reload().await;
+    window.until("document.querySelector('h1')?.innerText === 'Events'").await;
+    window.press("link", "Cameras").await;
+    window.until("location.pathname === '/cams/site/'").await;
+    window.until(&format!("document.querySelector({:?})", picture("spot"))).await;
+    assert_eq!(window.faults(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_traded_for_a_login_that_scripts_cannot_read_and_that_a_logout_ends() {
     let (text, table) = token("ann", "operator", "");
     let site = Site::start(&table, &[SPOT]).await;

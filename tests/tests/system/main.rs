@@ -49,6 +49,7 @@ mod objects;
 mod operator;
 mod probe;
 mod projects;
+mod proxies;
 mod readers;
 mod recordings;
 mod recovery;

@@ -66,6 +66,19 @@ fn references(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn a_host_below_a_path_says_so_in_its_documents() {
+    let read = |base: &str, document: Value, place, path| -> Value {
+        let text = below(document, place, &base.parse().unwrap(), path);
+        serde_json::from_slice::<Value>(&text).unwrap().pointer(place).unwrap().clone()
+    };
+    for (base, server, socket) in [("", "/", "/v1/ws"), ("/cams", "/cams", "/cams/v1/ws")] {
+        assert_eq!(read(base, http_document(), "/servers/0/url", ""), server);
+        let place = "/channels/ws/address";
+        assert_eq!(read(base, websocket_document(), place, "/v1/ws"), socket);
+    }
+}
+
+#[test]
 fn whatever_a_document_refers_to_is_there() {
     for document in [http_document(), websocket_document()] {
         let mut found = BTreeSet::new();
@@ -146,6 +159,20 @@ fn every_operation_says_how_it_refuses_and_has_a_name_of_its_own() {
                 .collect();
             assert_eq!(in_path.len(), path.matches('{').count(), "{method} {path}: {in_path:?}");
             assert!(in_path.iter().all(|name| path.contains(name)), "{method} {path}: {in_path:?}");
+        }
+    }
+}
+
+#[test]
+fn every_answer_of_the_http_document_has_the_id_of_its_request() {
+    let document = http_document();
+    for methods in document["paths"].as_object().unwrap().values() {
+        for operation in methods.as_object().unwrap().values() {
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let place = answer["$ref"].as_str().and_then(|place| place.strip_prefix('#'));
+                let answer = place.map_or(answer, |place| document.pointer(place).unwrap());
+                assert!(answer["headers"]["X-Request-Id"].is_object(), "{status}: {answer}");
+            }
         }
     }
 }
@@ -258,6 +285,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         code: "events_gone",
         message: "gone",
         session: Some(session),
+        id: Some(&id),
         cause: Some("retention"),
         after: Some(1),
         oldest: Some(7),
@@ -267,7 +295,8 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
     let messages = [
         ServerMessage::Subscribed { session, state: SessionState::Running },
         ServerMessage::Unsubscribed { session },
-        ServerMessage::Pong,
+        ServerMessage::Pong { id: Some(&id) },
+        ServerMessage::Pong { id: None },
         ServerMessage::Answer { session, id: Some(&id), answer: &answer },
         ServerMessage::Answer { session, id: None, answer: &answer },
         ServerMessage::Detections { session, detections: &detections },
@@ -292,7 +321,7 @@ fn every_message_of_the_host_is_as_the_websockets_document_says() {
         match message {
             ServerMessage::Subscribed { .. }
             | ServerMessage::Unsubscribed { .. }
-            | ServerMessage::Pong
+            | ServerMessage::Pong { .. }
             | ServerMessage::Answer { .. }
             | ServerMessage::Detections { .. }
             | ServerMessage::Session { .. }
@@ -356,7 +385,7 @@ fn of_clients(message: &ClientMessage) -> &'static str {
         ClientMessage::Watch { .. } => "watch",
         ClientMessage::Query { .. } => "query",
         ClientMessage::Command { .. } => "command",
-        ClientMessage::Ping {} => "ping",
+        ClientMessage::Ping { .. } => "ping",
     }
 }
 

@@ -100,7 +100,7 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
     hub.publish_state(session, SessionState::Running, None);
     hub.publish_result(session, "0a1b2c3d4e5f", result(12), None).await.unwrap();
     hub.events().flush().await.unwrap();
-    subscriber.send(&ServerMessage::Pong);
+    subscriber.send(&ServerMessage::Pong { id: None });
     subscriber.send(&ServerMessage::Answer {
         session,
         id: Some(&json!(3)),
@@ -111,6 +111,7 @@ async fn messages_are_on_the_wire_as_the_contract_has_them() {
         code: "session_refused",
         message: "full",
         session: Some(session),
+        id: None,
         cause: Some("session_limit"),
         after: None,
         oldest: None,
@@ -259,7 +260,7 @@ async fn a_subscriber_that_never_reads_costs_a_bounded_amount_and_is_closed_by_e
     assert_eq!(drain(&hub, &never).await, (vec![], true));
     hub.publish_detections("cam", &found(1));
     hub.publish_event("cam", happened());
-    never.send(&ServerMessage::Pong);
+    never.send(&ServerMessage::Pong { id: None });
     never.subscribe("cam", ALL);
     assert_eq!(drain(&hub, &never).await, (vec![], true), "closed is closed");
     assert_eq!(hub.subscriber_count("cam"), 0);

@@ -1,4 +1,5 @@
 // Requests to the host's API. An error is always an `ApiError`, whose message a person can read.
+import { below } from "../base";
 import type { Problem } from "./types";
 
 /** Milliseconds until a request without an answer counts as failed, unless it says otherwise. */
@@ -41,9 +42,9 @@ export function whenUnauthorized(handler: Unauthorized): void {
   onUnauthorized = handler;
 }
 
-/** `/v1/sessions/gate/events` of `["sessions", "gate", "events"]`, each part encoded. */
+/** The address of `/v1/sessions/gate/events` for `("sessions", "gate", "events")`, each encoded. */
 export function path(...parts: string[]): string {
-  return `/v1/${parts.map(encodeURIComponent).join("/")}`;
+  return below(`/v1/${parts.map(encodeURIComponent).join("/")}`);
 }
 
 /** Asks the host, and returns its JSON; undefined for an answer without a body. */

@@ -1,4 +1,5 @@
 // Links to single events. The filters of the list stay in the address beside the event.
+import { below } from "../base";
 import { navigate, query } from "../router";
 
 export interface Place {
@@ -28,7 +29,7 @@ export function addressOf(place: Place | null, params: URLSearchParams): string 
 
 /** The shortest link to an event, for others. */
 export function linkTo(place: Place): string {
-  return new URL(addressOf(place, new URLSearchParams()), location.href).href;
+  return new URL(below(addressOf(place, new URLSearchParams())), location.href).href;
 }
 
 /** Closes the open event. */

@@ -228,6 +228,6 @@ function move(by: 1 | -1): void {
     return;
   }
   next.scrollIntoView({ block: "nearest" });
-  if (place) navigate(next.getAttribute("href") ?? "/events", true);
+  if (place) navigate(next instanceof HTMLAnchorElement ? next.href : "/events", true);
   else next.focus();
 }

@@ -2,6 +2,7 @@
 import { signal } from "@preact/signals";
 import { ApiError, request } from "../api/client";
 import type { HostMessage, Readiness } from "../api/types";
+import { below } from "../base";
 import { on } from "./live";
 import { stillThere, whenUserGoes } from "./me";
 
@@ -23,7 +24,7 @@ export async function loadReadiness(): Promise<void> {
   const isMine = stillThere();
   let answer: Readiness;
   try {
-    answer = await request<Readiness>("/readyz");
+    answer = await request<Readiness>(below("/readyz"));
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 503) throw error;
     answer = error.problem as unknown as Readiness;

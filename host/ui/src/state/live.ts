@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { Socket } from "../api/socket";
 import type { HostSays, Me, Pictures, WatchingMessage } from "../api/types";
+import { below } from "../base";
 
 type Connection =
   | { state: "idle" }
@@ -66,7 +67,7 @@ export function connect(who: Me): void {
   disconnect();
   sees = who.sessions;
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  socket = new Socket(`${scheme}//${location.host}/v1/ws`, {
+  socket = new Socket(`${scheme}//${location.host}${below("/v1/ws")}`, {
     opened,
     closed: (reason, retryAt) => {
       forget();

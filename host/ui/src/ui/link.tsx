@@ -1,4 +1,5 @@
 import type { ComponentChildren, JSX } from "preact";
+import { below } from "../base";
 import { navigate } from "../router";
 
 type Props = Omit<JSX.IntrinsicElements["a"], "href" | "onClick"> & {
@@ -16,7 +17,7 @@ export function Link({ href, children, ...rest }: Props) {
     navigate(href);
   };
   return (
-    <a {...rest} href={href} onClick={follow}>
+    <a {...rest} href={below(href)} onClick={follow}>
       {children}
     </a>
   );

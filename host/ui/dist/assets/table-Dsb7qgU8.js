@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:host/ui/dist/assets/table-Dsb7qgU8.js
-import{u as e}from"./index-C1-kfOW-.js";function n({caption:l,columns:t,rows:a,keyOf:c}){return e("div",{class:"table",role:"region","aria-label":l,tabIndex:0,children:e("table",{children:[e("caption",{class:"hidden",children:l}),e("thead",{children:e("tr",{children:t.map(i=>e("th",{scope:"col",class:i.numeric?"numeric":"",children:i.title},i.title))})}),e("tbody",{children:a.map(i=>e("tr",{children:t.map(r=>e("td",{class:r.numeric?"numeric":"",children:r.cell(i)},r.title))},c(i)))})]})})}export{n as T};
-========
-import{u as e}from"./index-B24MXV6i.js";function n({caption:l,columns:t,rows:a,keyOf:c}){return e("div",{class:"table",role:"region","aria-label":l,tabIndex:0,children:e("table",{children:[e("caption",{class:"hidden",children:l}),e("thead",{children:e("tr",{children:t.map(i=>e("th",{scope:"col",class:i.numeric?"numeric":"",children:i.title},i.title))})}),e("tbody",{children:a.map(i=>e("tr",{children:t.map(r=>e("td",{class:r.numeric?"numeric":"",children:r.cell(i)},r.title))},c(i)))})]})})}export{n as T};
->>>>>>>> clips:host/ui/dist/assets/table-CarGiita.js
