@@ -18,8 +18,8 @@ use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
-    analyze, ask, audit, backup, client_address, clips, deployments, discover, documents, events, jobs,
-    login, origin, pictures, probe, request_id, rest, socket, stream, tokens, ui,
+    analyze, ask, audit, backup, client_address, clips, deployments, discover, documents, events,
+    jobs, login, origin, pictures, probe, request_id, rest, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
