@@ -28,9 +28,9 @@ const RETRY_AFTER_S: u64 = 2;
 /// Bytes that are read of a file at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// A clip never changes. `private`, since a shared cache would show it to clients that may not see
-/// the session.
-const IMMUTABLE: &str = "private, max-age=31536000, immutable";
+/// A clip never changes while it is kept, and should not outlive that for long. `private`, since a
+/// shared cache would show it to clients that may not see the session.
+const CACHED: &str = "private, max-age=3600";
 
 /// Why a clip ends before its time.
 const CUT: HeaderName = HeaderName::from_static("x-ocelli-clip-cut");
@@ -78,7 +78,7 @@ async fn answer(clip: ClipFile, range: Option<&HeaderValue>) -> Result<Response,
     let mut answer = Response::new(Body::empty());
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("video/mp4"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(CACHED));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Some(cut) = cut.and_then(|cut| HeaderValue::from_str(&cut).ok()) {

@@ -14,8 +14,9 @@ use super::table::printable;
 /// Between two requests for a clip that is being recorded.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Requests for one: a clip is whole within two minutes of its event, whatever the config says.
-const REQUESTS: u32 = 150;
+/// Requests for one: a clip that events share is whole some three minutes after the first of them,
+/// at the longest.
+const REQUESTS: u32 = 240;
 
 #[derive(Args)]
 pub(super) struct ClipCommand {

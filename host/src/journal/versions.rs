@@ -172,6 +172,7 @@ fn draft(number: u64, kind: &str, members: Value, pictures: &[&str]) -> EventDra
         time_ms: 1_796_032_800_000 + i64::try_from(number).unwrap() * 1000,
         body: body.to_string().into(),
         attachments: pictures.iter().map(picture).collect(),
+        clip: None,
     }
 }
 

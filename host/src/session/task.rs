@@ -361,6 +361,7 @@ impl SessionTask {
             SessionState::Failed | SessionState::Stopped => {
                 // Nothing is held for a session that a person has to start again.
                 self.subscription = None;
+                self.clips.follow(PictureTap::default());
                 if self.main_stream.take().is_some() {
                     let idle = Some(MainStreamStatus::default());
                     self.shared.update(|status| status.shown.main_stream = idle);

@@ -11,7 +11,8 @@
 //! An event that a pipeline tells of a frame has a clip from the last key picture that is at least
 //! `clip_before_s` before the frame, to `clip_after_s` after it. Events of a session that follow
 //! each other share one clip, up to twice as long; then another begins. So a session collects two
-//! clips at most, whatever its pipeline tells. What all sessions collect has one budget of bytes.
+//! clips at once, and a few more where events come late; what all sessions collect has one budget
+//! of bytes.
 //!
 //! A clip ends early where what follows does not continue it: the source is down, the parameter
 //! sets change, times jump, it is too large. It says so. One thread writes the files ([`mp4`]),
@@ -144,8 +145,10 @@ impl Clips {
         recorders.retain(|recorder| recorder.strong_count() > 0);
         recorders.push(Arc::downgrade(&recorder));
         drop(recorders);
-        let terms = self.inner.settings.lock().of(session);
-        recorder.set_terms(terms);
+        // Held: a config that comes meanwhile is not overwritten by the one before.
+        let settings = self.inner.settings.lock();
+        recorder.set_terms(settings.of(session));
+        drop(settings);
         ClipRecorder { inner: recorder, tap: None }
     }
 }
@@ -251,10 +254,7 @@ impl RecorderInner {
         let begin = || journal.begin_clip();
         let found = self.ring.lock().event(presentation_ns, begin, &*self.clips.collected);
         match found {
-            Ok((id, ended)) => {
-                self.hand_over(ended);
-                Some(id)
-            }
+            Ok(id) => Some(id),
             Err(Refused::Off) => None,
             Err(Refused::NoPictures | Refused::Memory) => {
                 journal.count_clip(ClipOutcome::Refused);
@@ -282,7 +282,8 @@ impl RecorderInner {
             let bytes = CollectedGuard(Arc::clone(&self.clips.collected), clip.bytes);
             let waiting = WaitingClip { session, clip, _bytes: bytes };
             if self.clips.writer.try_send(waiting).is_err() {
-                self.clips.journal.lose_clip(id, "too many clips wait to be written");
+                let reason = "too many clips wait to be written";
+                self.clips.journal.lose_clip(&self.session, id, reason);
             }
         }
     }
@@ -298,7 +299,7 @@ fn write_all(mut waiting: mpsc::Receiver<WaitingClip>, journal: &EventJournal) {
                 tracing::debug!(target: "ocelli::clips", %session, id, pictures, ?took, "written");
                 journal.keep_clip(&session, kept);
             }
-            Err(error) => journal.lose_clip(id, &error.to_string()),
+            Err(error) => journal.lose_clip(&session, id, &error.to_string()),
         }
     }
 }

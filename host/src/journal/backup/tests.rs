@@ -16,6 +16,7 @@ fn draft(number: u64, picture: Option<u8>) -> EventDraft {
         time_ms: 1_700_000_000_000,
         body: format!("{{\"n\":{number}}}").into(),
         attachments: attachments.into_iter().collect(),
+        clip: None,
     }
 }
 

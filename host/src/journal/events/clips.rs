@@ -168,6 +168,9 @@ impl EventJournal {
 
     /// A file for a clip. An error where the disk has little room: clips are the first that go.
     pub fn clip_draft(&self) -> io::Result<ClipDraft> {
+        if let Some(why) = self.shared().state.lock().failing.clone() {
+            return Err(io::Error::other(why));
+        }
         let reserve = self.shared().keep.lock().reserve_bytes;
         let room = Room::of(self.clips.data.path());
         if reserve > 0 && room.is_some_and(|room| !room.shortage(reserve).is_none()) {
@@ -190,8 +193,8 @@ impl EventJournal {
     }
 
     /// A clip that was begun is not kept.
-    pub fn lose_clip(&self, id: u64, reason: &str) {
-        tracing::warn!(target: "ocelli::clips", "a clip of an event is lost: {reason}");
+    pub fn lose_clip(&self, session: &str, id: u64, reason: &str) {
+        tracing::warn!(target: "ocelli::clips", session, id, "a clip of events is lost: {reason}");
         self.clips.settle(id);
         self.count_clip(ClipOutcome::Failed);
     }
@@ -209,18 +212,25 @@ impl EventJournal {
     pub async fn clip(&self, session: &str, seq: u64) -> Result<ClipState, JournalError> {
         // Before the row is looked for: one that is written meanwhile is found.
         let pending = self.clips.pending.lock().clone();
-        let session = session.to_owned();
-        let row = self.read(move |connection| reader::clip(connection, &session, seq)).await?;
+        let (session, clips) = (session.to_owned(), self.clips.clone());
+        let (row, opened) = self
+            .read(move |connection| {
+                let row = reader::clip(connection, &session, seq)?;
+                let opened = match &row {
+                    ClipRow::Kept { id, .. } => clips.open(*id),
+                    _ => Err(io::ErrorKind::NotFound.into()),
+                };
+                let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+                Ok((row, opened))
+            })
+            .await?;
         Ok(match row {
             ClipRow::NoEvent => ClipState::NoEvent,
             ClipRow::None => ClipState::None,
             ClipRow::Named(id) if pending.contains(&id) => ClipState::Pending,
             ClipRow::Named(_) => ClipState::None,
-            ClipRow::Kept { id, cut } => match self.clips.open(id) {
-                Ok(file) => {
-                    let bytes = file.metadata().map_err(JournalError::Attachment)?.len();
-                    ClipState::Kept(ClipFile { file, bytes, cut })
-                }
+            ClipRow::Kept { cut, .. } => match opened {
+                Ok((bytes, file)) => ClipState::Kept(ClipFile { file, bytes, cut }),
                 // Deleted meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => ClipState::None,
                 Err(error) => return Err(JournalError::Attachment(error)),

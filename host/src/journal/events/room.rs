@@ -1,4 +1,5 @@
-//! The room on the journal's disk, and what has to go where it is little: pictures before events.
+//! The room on the journal's disk, and what has to go where it is little: clips, then pictures, then
+//! events.
 
 use std::io;
 use std::path::Path;
@@ -25,7 +26,7 @@ pub(super) struct Room {
 /// What is to go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Shortage {
-    /// Bytes of pictures.
+    /// Bytes of clips, or where there is none of pictures.
     pub(super) pictures: u64,
     /// Whether old events make way for new ones, once there is no picture.
     pub(super) events: bool,

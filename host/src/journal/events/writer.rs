@@ -333,7 +333,7 @@ impl EventWriter {
         self.stuck = failed;
         let shortage = self.store.shortage(keep.reserve_bytes);
         let relieved = self.relieve(shortage);
-        let little = "little room on the disk: the oldest pictures of events go";
+        let little = "little room on the disk: the oldest clips and pictures of events go";
         let little = (!shortage.is_none()).then(|| little.to_owned());
         self.shared.state.lock().pictures = self.refused.clone().or(little);
         let bytes = self.store.bytes();

@@ -51,7 +51,7 @@ pub(super) enum MuxError {
 
 /// A picture of the file.
 struct Sample<'a> {
-    nals: Vec<&'a [u8]>,
+    data: &'a [u8],
     bytes: u32,
     key: bool,
     /// Of presentation and decoding, from the first picture's on.
@@ -80,7 +80,7 @@ pub(super) fn write(
         let bytes = u32::try_from(data_bytes(fragment)).map_err(|_| MuxError::TooLong)?;
         out.write_all(&bytes.to_be_bytes())?;
         out.write_all(b"mdat")?;
-        for nal in fragment.iter().flat_map(|sample| &sample.nals) {
+        for nal in fragment.iter().flat_map(|sample| nals(sample.data, sets)) {
             let length = u32::try_from(nal.len()).map_err(|_| MuxError::TooLong)?;
             out.write_all(&length.to_be_bytes())?;
             out.write_all(nal)?;
@@ -100,13 +100,10 @@ fn samples<'a>(
         let Some(since) = unit.header.shown_ns().checked_sub(begin).filter(|ns| *ns >= 0) else {
             continue;
         };
-        let nals: Vec<&[u8]> = split_annex_b(&unit.data)
-            .filter(|nal| sets.codec.kind(nal) != Some(NalKind::Delimiter) && !sets.has(nal))
-            .collect();
-        let bytes: usize = nals.iter().map(|nal| nal.len() + 4).sum();
+        let bytes: usize = nals(&unit.data, sets).map(|nal| nal.len() + 4).sum();
         let presented = u128::from(since.unsigned_abs()) * u128::from(TIMESCALE) / 1_000_000_000;
         samples.push(Sample {
-            nals,
+            data: &unit.data,
             bytes: u32::try_from(bytes).map_err(|_| MuxError::TooLong)?,
             key: unit.header.key,
             presented: u64::try_from(presented).map_err(|_| MuxError::TooLong)?,
@@ -131,6 +128,13 @@ fn samples<'a>(
         sample.duration = u32::try_from(last).map_err(|_| MuxError::TooLong)?;
     }
     Ok(samples)
+}
+
+/// The NAL units of a picture that the file has. Found twice and not kept: a camera may send
+/// millions.
+fn nals<'a>(data: &'a [u8], sets: &'a ParameterSets) -> impl Iterator<Item = &'a [u8]> {
+    split_annex_b(data)
+        .filter(move |nal| sets.codec.kind(nal) != Some(NalKind::Delimiter) && !sets.has(nal))
 }
 
 fn data_bytes(fragment: &[Sample<'_>]) -> u64 {

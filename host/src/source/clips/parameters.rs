@@ -60,7 +60,8 @@ impl ParameterSets {
             let (nal, next) = rest.split_at_checked(end)?;
             let nal = trim_trailing_zeros(nal);
             let is_set = codec.kind(nal) == Some(NalKind::ParameterSet);
-            if is_set && nal.len() <= MAX_SET_BYTES && sets.len() < MAX_SETS {
+            let is_new = !sets.iter().any(|set: &Vec<u8>| set == nal);
+            if is_set && is_new && nal.len() <= MAX_SET_BYTES && sets.len() < MAX_SETS {
                 sets.push(nal.to_vec());
             }
             rest = next.get(3..)?;

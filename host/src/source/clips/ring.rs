@@ -28,6 +28,10 @@ const MAX_UNITS: usize = 3600;
 /// Times the seconds before and after an event that a clip of several events lasts.
 const MAX_WINDOWS: i64 = 2;
 
+/// Clips of a session at once: two where events come in their order, and those that late ones keep
+/// open. A worker that tells times in any order has no more.
+const MAX_OPEN: usize = 4;
+
 /// How long a clip is, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClipTerms {
@@ -69,7 +73,7 @@ pub(super) enum Refused {
     Off,
     /// There is no picture of its time: the source has none, or they are too large or far apart.
     NoPictures,
-    /// All clips that are being collected take too much memory.
+    /// All clips that are being collected take too much memory, or the session has too many.
     Memory,
 }
 
@@ -104,6 +108,8 @@ struct KeptGop {
 struct OpenClip {
     id: u64,
     begin: i64,
+    /// What its length counts from: it begins earlier where key pictures are far apart.
+    since: i64,
     /// It is whole with the first picture from this time on.
     until: i64,
     /// The time of that picture. Those that show before it may be decoded after it: they come until
@@ -246,31 +252,35 @@ impl ClipRing {
     }
 
     /// An event of the picture with this time. The clip that shows it: one that is being collected
-    /// already, or another, which `id` names. What is at its end at once, since the event came late.
+    /// already, or another, which `id` names. Where events come late it goes on after their time, so
+    /// that those that follow share it.
     pub(super) fn event(
         &mut self,
         time: i64,
         id: impl FnOnce() -> u64,
         budget: &impl ClipBudget,
-    ) -> Result<(u64, Option<CollectedClip>), Refused> {
+    ) -> Result<u64, Refused> {
         let terms = self.terms.ok_or(Refused::Off)?;
+        let since = time.saturating_sub(terms.before);
         let until = time.saturating_add(terms.after);
         let longest = terms.before.saturating_add(terms.after).saturating_mul(MAX_WINDOWS);
-        let joined = self.open.iter_mut().find(|clip| {
-            time >= clip.begin
-                && until.saturating_sub(clip.begin) <= longest.saturating_add(LATE_NS)
-        });
+        let end = if until > self.newest { until } else { self.newest.saturating_add(terms.after) };
+        let joined = self
+            .open
+            .iter_mut()
+            .find(|clip| time >= clip.begin && until.saturating_sub(clip.since) <= longest);
         if let Some(clip) = joined {
-            clip.until = clip.until.max(until);
+            clip.until = clip.until.max(end);
             clip.last = clip.last.filter(|last| *last >= clip.until);
-            return Ok((clip.id, None));
+            return Ok(clip.id);
         }
-        let sets = self.sets.as_ref().ok_or(Refused::NoPictures)?;
         let first = self.gops.front().ok_or(Refused::NoPictures)?.begin;
         if time < first || time > self.newest.saturating_add(AHEAD_NS) {
             return Err(Refused::NoPictures);
         }
-        let since = time.saturating_sub(terms.before);
+        if self.open.len() >= MAX_OPEN {
+            return Err(Refused::Memory);
+        }
         let skipped = self.gops.iter().skip(1).take_while(|gop| gop.begin <= since).count();
         let gops = || self.gops.iter().skip(skipped);
         let begin = gops().next().map_or(first, |gop| gop.begin);
@@ -279,13 +289,9 @@ impl ClipRing {
             return Err(Refused::Memory);
         }
         let units = gops().flat_map(|gop| &gop.units).map(Arc::clone).collect();
-        let clip = OpenClip { id: id(), begin, until, last: None, bytes, units };
-        let id = clip.id;
-        if self.newest >= until {
-            return Ok((id, Some(clip.end(sets, None))));
-        }
-        self.open.push(clip);
-        Ok((id, None))
+        let (id, since) = (id(), since.max(begin));
+        self.open.push(OpenClip { id, begin, since, until: end, last: None, bytes, units });
+        Ok(id)
     }
 }
 

@@ -112,9 +112,8 @@ impl Stage {
 
     fn event(&mut self, number: i64) -> Result<u64, Refused> {
         let next = self.clips + 1;
-        let (id, ended) = self.ring.event(number * STEP, || next, &self.budget)?;
+        let id = self.ring.event(number * STEP, || next, &self.budget)?;
         self.clips = self.clips.max(id);
-        self.ended.extend(ended);
         Ok(id)
     }
 
@@ -223,14 +222,46 @@ fn events_that_follow_each_other_share_a_clip_up_to_a_bound() {
 }
 
 #[test]
-fn an_event_that_comes_late_has_its_clip_at_once_and_one_too_late_has_none() {
+fn an_event_that_comes_late_has_a_clip_and_one_too_late_has_none() {
     let mut stage = Stage::new();
     stage.units(0..60);
     assert_eq!(stage.event(40), Ok(1));
-    assert_eq!(stage.take(), [(1, 20, 59, None)]);
-    stage.units(60..200);
+    stage.units(60..71);
+    assert_eq!(stage.take(), [(1, 20, 69, None)]);
+    stage.units(71..200);
     assert_eq!(stage.event(40), Err(Refused::NoPictures));
     assert_eq!(stage.event(199 + 200), Err(Refused::NoPictures), "a time of another stream");
+}
+
+#[test]
+fn events_in_each_picture_make_few_clips_however_late_they_come_and_rare_key_pictures_are() {
+    // The first key picture is 20 to 40 seconds back: longer than a clip of several events.
+    let mut stage = Stage::new();
+    stage.unit(&unit(0, SPS_576, 100));
+    for number in 1..400 {
+        let mut follows = AccessUnit::clone(&unit(1, SPS_576, 100));
+        follows.header.presentation_ns = Some(number * STEP);
+        stage.unit(&Arc::new(follows));
+        if number >= 200 {
+            stage.event(number).unwrap();
+        }
+    }
+    assert!((2..=10).contains(&stage.clips), "{} clips in 20 s", stage.clips);
+    // Each comes half a second after its clip would have ended.
+    let mut stage = Stage::new();
+    stage.units(0..50);
+    for number in 50..250 {
+        stage.units(number..number + 1);
+        stage.event(number - 15).unwrap();
+    }
+    assert!((2..=12).contains(&stage.clips), "{} clips in 20 s", stage.clips);
+}
+
+#[test]
+fn parameter_sets_that_come_twice_are_the_same_ones() {
+    let once = sets(NalCodec::H264, &[SPS_576, PPS_576]);
+    assert_eq!(sets(NalCodec::H264, &[SPS_576, PPS_576, PPS_576]), once);
+    assert_eq!(sets(NalCodec::H264, &[SPS_576, PPS_576, SPS_576, PPS_576]), once);
 }
 
 #[test]

@@ -7,7 +7,7 @@ import { title } from "./words";
 
 /** Milliseconds to the next question where the host does not say. */
 const ASK_AGAIN_MS = 2000;
-/** Questions: a clip is whole within two minutes of its event, whatever the config says. */
+/** Questions: a clip that events share is whole some three minutes after the first of them. */
 const MOST_QUESTIONS = 120;
 
 type Shown = "asking" | "recording" | "ready" | "none" | "failed" | "unplayable";

@@ -167,6 +167,9 @@ pub(super) fn name_clip(
         .map(drop)
 }
 
+/// More than any number of an event: SQLite's integers have a sign.
+pub(super) const EVERY: u64 = i64::MAX.unsigned_abs();
+
 /// Forgets the clips of a stream's events up to this number. Those that no other event names go
 /// next.
 pub(super) fn forget_names(

@@ -101,7 +101,7 @@ impl EventStore {
         transaction.execute("DELETE FROM streams WHERE id = ?", [stream.id])?;
         transaction.execute("DELETE FROM attachments WHERE stream = ?", [stream.id])?;
         transaction.execute("DELETE FROM raised WHERE stream = ?", [stream.id])?;
-        clips::forget_names(&transaction, stream.id, u64::MAX >> 1)?;
+        clips::forget_names(&transaction, stream.id, clips::EVERY)?;
         transaction.execute("DELETE FROM cursors WHERE session = ?", [&*session])?;
         transaction.commit()?;
         self.floor = floor;
