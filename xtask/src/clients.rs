@@ -1,5 +1,5 @@
-//! The Python programs that the tests use as clients, in an environment of their own, and the
-//! compiler of TypeScript, which the dashboard has.
+//! The Python programs that the tests use as clients, in an environment of their own, the compiler of
+//! TypeScript, which the dashboard has, and what reads AsyncAPI documents.
 
 use std::fs;
 use std::process::Command;
@@ -13,10 +13,13 @@ use crate::{process, setup, ui};
 /// made anew.
 const STAMP: &str = "requirements.txt";
 
-/// Installs what `tests/clients/requirements.txt` names, and the compiler, unless it is there.
+/// Installs what `requirements.txt` and `package-lock.json` in `tests/clients` name, and the
+/// compiler, unless it is there.
 pub(crate) fn install(workspace: &Workspace) -> Result<()> {
     ui::prepared(workspace)?;
-    let requirements = workspace.root().join("tests/clients/requirements.txt");
+    let sources = workspace.root().join("tests/clients");
+    ui::install_locked(&sources, "the tests' reader of AsyncAPI")?;
+    let requirements = sources.join("requirements.txt");
     let wanted = fs::read_to_string(&requirements)
         .with_context(|| format!("cannot read {}", requirements.display()))?;
     let folder = workspace.clients();

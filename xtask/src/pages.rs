@@ -70,7 +70,7 @@ const FIGURES: &[(&str, &str, &str)] = &[
     (GUIDE, "- `reserve_mb` ({}, at most", "= events.reserve_mb"),
     (GUIDE, "`batch_size` or {KiB} KiB at most", "host/src/sink/webhook/mod.rs MAX_BODY"),
     (GUIDE, "Of an answer {KiB} KiB are read", "host/src/sink/webhook/mod.rs MAX_ANSWER"),
-    (GUIDE, "later after up to {s} s more", "host/src/sink/webhook/mod.rs WAITS.longest"),
+    (GUIDE, "later after up to {s} s. `Retry", "host/src/sink/webhook/mod.rs WAITS.longest"),
     (GUIDE, "At most {} traces wait", "host/src/telemetry/otlp/mod.rs MAX_WAITING"),
     (GUIDE, "took longer than | {s} s to connect", "host/src/registry/http.rs CONNECT"),
     (GUIDE, "{s} s to find the component", "host/src/registry/http.rs ANSWER"),

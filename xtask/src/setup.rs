@@ -121,10 +121,13 @@ pub(crate) fn everything() -> Result<()> {
     onnx_runtime()
 }
 
-/// Installs all that the bench needs and the machine lacks: a browser, too.
+/// What of [`TO_TEST`] the bench takes: a browser, and what sinks write to.
+const TO_MEASURE: [&str; 4] = [BROWSER, "redis-server", "redis-tools", "mosquitto"];
+
+/// Installs all that the bench needs and the machine lacks.
 pub(crate) fn for_measuring() -> Result<()> {
     everything()?;
-    packages(TO_TEST.iter().filter(|need| need.package == BROWSER))
+    packages(TO_TEST.iter().filter(|need| TO_MEASURE.contains(&need.package)))
 }
 
 /// Installs all that the tests need and the machine lacks.

@@ -58,21 +58,28 @@ pub(crate) fn screenshots(workspace: &Workspace) -> Result<()> {
 pub(crate) fn prepared(workspace: &Workspace) -> Result<PathBuf> {
     setup::for_the_dashboard()?;
     let ui = workspace.root().join("host/ui");
-    let lock = fs::read(ui.join("package-lock.json")).context("host/ui/package-lock.json")?;
-    let stamp = ui.join("node_modules").join(STAMP);
-    if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
-        return Ok(ui);
-    }
-    process::step("installing the dashboard's packages with npm", || {
-        npm(&ui, &["ci", "--ignore-scripts"])
-            .context("cannot install the dashboard's packages; it takes a network once")?;
-        fs::write(&stamp, &lock).with_context(|| format!("cannot write {}", stamp.display()))
-    })?;
+    install_locked(&ui, "the dashboard's packages")?;
     Ok(ui)
 }
 
-fn npm(ui: &Path, arguments: &[&str]) -> Result<()> {
-    process::run(Command::new("npm").current_dir(ui).args(arguments))
+/// Installs what the lock in a folder names into its `node_modules`, unless it is there. `what` is
+/// for a person.
+pub(crate) fn install_locked(folder: &Path, what: &str) -> Result<()> {
+    let lock = folder.join("package-lock.json");
+    let lock = fs::read(&lock).with_context(|| lock.display().to_string())?;
+    let stamp = folder.join("node_modules").join(STAMP);
+    if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    process::step(&format!("installing {what} with npm"), || {
+        npm(folder, &["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+            .with_context(|| format!("cannot install {what}; it takes a network once"))?;
+        fs::write(&stamp, &lock).with_context(|| format!("cannot write {}", stamp.display()))
+    })
+}
+
+fn npm(folder: &Path, arguments: &[&str]) -> Result<()> {
+    process::run(Command::new("npm").current_dir(folder).args(arguments))
 }
 
 /// The files below a folder, by their paths in it.

@@ -19,6 +19,7 @@ mod pipelines;
 mod probe;
 mod sessions;
 mod shell;
+mod status;
 mod suggest;
 mod table;
 mod token;
@@ -68,6 +69,9 @@ enum Command {
     /// `{FRIGATE_NAME}` in addresses are taken from the environment. Exit status 1: none could be
     /// taken.
     Import(import::ImportCommand),
+    /// Show how a running host is, part by part, and the sinks of its events. Exit status 1 where
+    /// one is not as it should be.
+    Status(host::HostArgs),
     /// List the sessions of a running host.
     Sessions(host::HostArgs),
     /// Restart the worker of a session, whatever its state.
@@ -134,6 +138,7 @@ pub fn run() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Probe(probe) => probe.run(),
         Command::Import(import) => import.run(),
+        Command::Status(host) => status::print(&host),
         Command::Sessions(host) => sessions::print(&host),
         Command::Restart(sessions) => sessions.restart(),
         Command::End(sessions) => sessions.end(),

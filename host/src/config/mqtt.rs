@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::sink::SinkStart;
+use super::sink::{self, SinkStart};
 
 /// The schemes of a broker's address, each with its port.
 const SCHEMES: [(&str, u16); 2] = [("mqtt", 1883), ("mqtts", 8883)];
@@ -111,6 +111,11 @@ pub struct BrokerAddress {
 pub struct BrokerAddressError;
 
 impl MqttConfig {
+    /// Where it is, without credentials.
+    pub fn shown_address(&self) -> String {
+        sink::shown(&self.url)
+    }
+
     /// Takes the address apart.
     pub fn address(&self) -> Result<BrokerAddress, BrokerAddressError> {
         let url = Url::parse(&self.url).map_err(|_| BrokerAddressError)?;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::sink::SinkStart;
+use super::sink::{self, SinkStart};
 
 /// The Redis that events are written to, besides being sent to subscribers. Without the section:
 /// none.
@@ -40,6 +40,13 @@ pub struct RedisConfig {
     #[serde(default = "redis_timeout")]
     #[schemars(range(min = 100, max = 60_000))]
     pub timeout_ms: u32,
+}
+
+impl RedisConfig {
+    /// Where it is, without credentials.
+    pub fn shown_address(&self) -> String {
+        sink::shown(&self.url)
+    }
 }
 
 impl std::fmt::Debug for RedisConfig {

@@ -83,6 +83,11 @@ impl WebhookConfig {
         format!("webhook:{}", self.name)
     }
 
+    /// Where its receiver is, without the path, which may hold a secret.
+    pub fn shown_address(&self) -> String {
+        self.url.url().origin().ascii_serialization()
+    }
+
     /// Whether it gets events of this session.
     pub fn wants_session(&self, session: &str) -> bool {
         is_among(&self.sessions, session)
@@ -160,6 +165,7 @@ mod tests {
         let config = config.unwrap();
         let hook = &config.webhooks[0];
         assert_eq!(hook.url.to_string(), "https://hooks.example/s3cr3tpath?x=1");
+        assert_eq!(hook.shown_address(), "https://hooks.example");
         assert_eq!(hook.secret.to_string(), SECRET);
         assert_eq!((hook.batch_size, hook.timeout_ms, hook.allow_private), (64, 10_000, false));
         assert!(hook.wants("gate", "entered") && !hook.wants("gate", "left"));

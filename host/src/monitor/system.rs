@@ -1,5 +1,5 @@
 //! What `GET /v1/system` says of the machine: processes, disks, what is kept and for how long,
-//! Redis, alerts.
+//! sinks, alerts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
@@ -13,9 +13,9 @@ use super::alerts::Alert;
 use super::process::ProcessUsage;
 use crate::config::AlertsConfig;
 use crate::event::{HostStatus, rfc3339, unix_ns};
-use crate::journal::events::{JournalMetrics, REDIS_SINK};
+use crate::journal::events::JournalMetrics;
 use crate::shape::TIME;
-use crate::sink::SinkMetrics;
+use crate::sink::{SinkKind, SinkMetrics, SinkStatus};
 
 /// Between two samples of what the journal takes.
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(60);
@@ -45,10 +45,8 @@ pub struct SystemStatus {
     pub disks: Vec<DiskStatus>,
     /// What of events and pictures is kept.
     pub store: StoreStatus,
-    /// Null: there is no `[redis]`.
-    pub redis: Option<RedisStatus>,
-    /// The sinks that have settings, by their names: `redis`, `mqtt`.
-    pub sinks: BTreeMap<String, SinkStatus>,
+    /// The sinks that have settings, by their names: `redis`, `mqtt`, `webhook:NAME`.
+    pub sinks: BTreeMap<String, SystemSink>,
     /// Where alerts are raised; 0: never.
     pub thresholds: AlertsConfig,
     /// The alerts that are raised.
@@ -138,28 +136,23 @@ pub struct KeptData {
     pub full_in_hours: Option<f64>,
 }
 
-/// Redis as the host sees it.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(inline)]
-pub struct RedisStatus {
-    /// Whether it takes events.
-    pub up: bool,
-    /// Events that it does not have yet.
-    pub behind: u64,
-    /// Events written since the host was started.
-    pub written: u64,
-    /// Times that it did not do what it was asked.
-    pub errors: u64,
-    /// Times that events were deleted before it had them.
-    pub gaps: u64,
-}
-
 /// A sink of events as the host sees it.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(inline)]
-pub struct SinkStatus {
+pub struct SystemSink {
+    /// What it is.
+    pub kind: SinkKind,
+    /// Where it is, without credentials; of a webhook without the path. Empty: the config's address
+    /// has no host.
+    pub address: String,
     /// Whether it takes events.
     pub up: bool,
+    /// Why it does not, for a person; null while it does, or was not reached yet. Has no credential.
+    pub reason: Option<String>,
+    /// When it last acknowledged an event: RFC 3339 in UTC, with milliseconds; null: not since the
+    /// host was started.
+    #[schemars(regex(pattern = TIME))]
+    pub last_written: Option<String>,
     /// Events that it does not have yet.
     pub behind: u64,
     /// Events written since the host was started.
@@ -172,10 +165,21 @@ pub struct SinkStatus {
     pub refused: u64,
 }
 
-impl SinkStatus {
-    fn of(sink: &SinkMetrics) -> Self {
-        let SinkMetrics { up, behind, written, errors, gaps, refused } = *sink;
-        Self { up, behind, written, errors, gaps, refused }
+impl From<SinkStatus> for SystemSink {
+    fn from(sink: SinkStatus) -> Self {
+        let SinkMetrics { up, behind, written, errors, gaps, refused } = sink.metrics;
+        Self {
+            kind: sink.kind,
+            address: sink.address,
+            up,
+            reason: sink.reason,
+            last_written: sink.last_written.map(|time| rfc3339(unix_ns(time))),
+            behind,
+            written,
+            errors,
+            gaps,
+            refused,
+        }
     }
 }
 
@@ -275,7 +279,7 @@ impl SystemStatus {
         let of_session: BTreeMap<u32, String> =
             sessions.into_iter().filter_map(|it| Some((it.pid?, it.id))).collect();
         let disks = monitor.rooms.lock().clone();
-        let sinks = monitor.sinks.metrics();
+        let sinks = monitor.sinks.list();
         Self {
             time: rfc3339(unix_ns(SystemTime::now())),
             version: env!("CARGO_PKG_VERSION"),
@@ -286,17 +290,7 @@ impl SystemStatus {
                 .map(|disk| DiskStatus { folder: disk.folder, free: disk.free, size: disk.size })
                 .collect(),
             store,
-            sinks: sinks
-                .iter()
-                .map(|(name, sink)| (name.to_string(), SinkStatus::of(sink)))
-                .collect(),
-            redis: sinks.get(REDIS_SINK).map(|redis| RedisStatus {
-                up: redis.up,
-                behind: redis.behind,
-                written: redis.written,
-                errors: redis.errors,
-                gaps: redis.gaps,
-            }),
+            sinks: sinks.into_iter().map(|sink| (sink.name.to_string(), sink.into())).collect(),
             thresholds: config.alerts.clone(),
             alerts: raised
                 .into_iter()

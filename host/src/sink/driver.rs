@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    EventBatch, EventSink, Resume, SessionPosition, SinkConnection, SinkError, SinkMetrics,
+    EventBatch, EventSink, Resume, SessionPosition, SinkConnection, SinkError, SinkHealth,
     SinkName, Written,
 };
 use crate::config::SinkStart;
@@ -33,7 +33,7 @@ pub(super) const MAX_EVENTS: usize = 256;
 const IDLE: Duration = Duration::from_secs(2);
 
 /// How long to wait before a target is tried again.
-const WAITS: BackoffPolicy = BackoffPolicy {
+pub(super) const WAITS: BackoffPolicy = BackoffPolicy {
     free: 0,
     // A Redis or a broker that was restarted is back within a second.
     first: Duration::from_millis(100),
@@ -60,7 +60,7 @@ pub(super) struct SinkDriver<S> {
     name: SinkName,
     sink: S,
     journal: EventJournal,
-    metrics: Arc<Mutex<SinkMetrics>>,
+    health: Arc<Mutex<SinkHealth>>,
     /// How far each session was ever written; none before the journal was asked.
     cursors: Option<BTreeMap<Arc<str>, u64>>,
     /// The newest event of each session when the sink began for the first time ever.
@@ -79,18 +79,18 @@ impl<S: EventSink> SinkDriver<S> {
         name: SinkName,
         sink: S,
         journal: EventJournal,
-        metrics: Arc<Mutex<SinkMetrics>>,
+        health: Arc<Mutex<SinkHealth>>,
     ) -> Self {
         Self {
             name,
             sink,
             journal,
-            metrics,
+            health,
             cursors: None,
             starts: BTreeMap::new(),
             sessions: HashMap::new(),
             limit: MAX_EVENTS,
-            backoff: Backoff::new(WAITS),
+            backoff: Backoff::new(S::WAITS),
             down: None,
         }
     }
@@ -100,7 +100,7 @@ impl<S: EventSink> SinkDriver<S> {
         loop {
             let settings = wanted.borrow_and_update().clone();
             let Some(settings) = settings else {
-                self.metrics.lock().up = false;
+                self.health.lock().turn_off();
                 self.down = None;
                 if wanted.changed().await.is_err() {
                     return;
@@ -110,6 +110,7 @@ impl<S: EventSink> SinkDriver<S> {
             let Err(fault) = tokio::select! {
                 served = self.serve(&settings) => served,
                 () = next(&mut wanted) => {
+                    self.backoff.reset();
                     let label = &self.name.label;
                     tracing::info!(target: "ocelli::sink", "{label}: other settings, connecting \
                         anew");
@@ -119,7 +120,7 @@ impl<S: EventSink> SinkDriver<S> {
             let wait = self.failed(&fault).await;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = next(&mut wanted) => {}
+                () = next(&mut wanted) => self.backoff.reset(),
             }
         }
     }
@@ -127,7 +128,7 @@ impl<S: EventSink> SinkDriver<S> {
     /// Tells of a failure, and gives how long to wait.
     async fn failed(&mut self, fault: &SinkError) -> Duration {
         self.count_error();
-        self.metrics.lock().up = false;
+        self.health.lock().fail(fault.to_string());
         if matches!(fault, SinkError::Timeout(_)) {
             self.limit = (self.limit / 2).max(1);
         }
@@ -142,13 +143,17 @@ impl<S: EventSink> SinkDriver<S> {
         } else {
             tracing::debug!(target: "ocelli::sink", "{label} takes no events: {fault}");
         }
-        self.backoff.fail(rand::random())
+        let wait = self.backoff.fail(rand::random());
+        match fault {
+            SinkError::Rest { wait: asked, .. } => wait.max(*asked),
+            _ => wait,
+        }
     }
 
     /// The target does what it is asked.
     fn works(&mut self) {
         self.backoff.reset();
-        if !std::mem::replace(&mut self.metrics.lock().up, true) {
+        if !self.health.lock().succeed() {
             let label = &self.name.label;
             match self.down.take() {
                 Some(since) => {
@@ -168,10 +173,13 @@ impl<S: EventSink> SinkDriver<S> {
             self.starts = self.begin(!cursors.is_empty()).await?;
             self.cursors = Some(cursors);
         }
+        let start = S::start(settings);
+        if start == SinkStart::Now {
+            self.leave_out_what_was_before().await?;
+        }
         let mut changed = self.journal.changed();
         let mut connection = self.sink.connect(settings).await?;
         self.sessions.clear();
-        let start = S::start(settings);
         loop {
             changed.borrow_and_update();
             let spans = self.journal.sessions().await?;
@@ -284,15 +292,37 @@ impl<S: EventSink> SinkDriver<S> {
             if after < span.newest {
                 any = true;
                 self.write(connection, session, after).await?;
-                if let Some(SessionProgress::Known(now)) = self.sessions.get(session)
-                    && self.cursor(session).is_none_or(|cursor| cursor < *now)
-                {
-                    moved.push((Arc::clone(session), *now));
-                    self.cursors.get_or_insert_default().insert(Arc::clone(session), *now);
-                }
+            }
+            // Without a write, too: the target may have more than the host came to noting.
+            if let Some(SessionProgress::Known(now)) = self.sessions.get(session) {
+                let now = *now;
+                moved.extend(self.advance(session, now));
             }
         }
         Ok(any)
+    }
+
+    /// Moves the cursor of a session, and gives it where that is forward.
+    fn advance(&mut self, session: &Arc<str>, to: u64) -> Option<(Arc<str>, u64)> {
+        if to <= self.cursor(session).unwrap_or(0) {
+            return None;
+        }
+        self.cursors.get_or_insert_default().insert(Arc::clone(session), to);
+        Some((Arc::clone(session), to))
+    }
+
+    /// Moves the cursors to where a sink began that is owed nothing from before: the journal keeps
+    /// for a sink what is behind its cursor, whether or not its target is ever there.
+    async fn leave_out_what_was_before(&mut self) -> Result<(), JournalError> {
+        let mut moved = Vec::new();
+        for (session, span) in self.journal.sessions().await? {
+            let start = self.starts.get(&session).copied().unwrap_or(0);
+            moved.extend(self.advance(&session, start.min(span.newest)));
+        }
+        if !moved.is_empty() {
+            self.journal.set_cursors(&self.name.id, moved);
+        }
+        Ok(())
     }
 
     /// Writes events of a session, as many as fit one batch, and notes how far it has come.
@@ -322,16 +352,13 @@ impl<S: EventSink> SinkDriver<S> {
             Written::Through { after: to, events, refused } => {
                 if let Some((from, until)) = gap.filter(|(_, until)| to >= *until) {
                     let label = &self.name.label;
-                    self.metrics.lock().gaps += 1;
+                    self.health.lock().metrics.gaps += 1;
                     tracing::warn!(
                         target: "ocelli::sink", session = &**session,
                         "the journal has deleted events {from} to {until} before {label} had them"
                     );
                 }
-                let mut metrics = self.metrics.lock();
-                metrics.written += events;
-                metrics.refused += refused;
-                drop(metrics);
+                self.health.lock().note_written(events, refused);
                 self.limit = (self.limit * 2).min(MAX_EVENTS);
                 // Neither back, nor beyond what it was given.
                 Some(SessionProgress::Known(to.clamp(after, last)))
@@ -347,7 +374,7 @@ impl<S: EventSink> SinkDriver<S> {
     }
 
     fn count_error(&self) {
-        self.metrics.lock().errors += 1;
+        self.health.lock().metrics.errors += 1;
     }
 
     fn cursor(&self, session: &Arc<str>) -> Option<u64> {
@@ -363,7 +390,7 @@ impl<S: EventSink> SinkDriver<S> {
             };
             span.newest.saturating_sub(at.unwrap_or(0).max(span.oldest.saturating_sub(1)))
         });
-        self.metrics.lock().behind = behind.sum();
+        self.health.lock().metrics.behind = behind.sum();
     }
 }
 

@@ -14,9 +14,13 @@
 //! journal --page()--> driver --write(batch)--> target --acknowledged--> set_cursors() --> journal
 //! ```
 //!
+//! A call to a target ends within a time of its own. How long a target is left alone is the
+//! driver's to wait, by its own backoff or for as long as the target asks ([`SinkError::Rest`]): it
+//! is woken by other settings, and ends with the host.
+//!
 //! After each connection the target says where to go on, if it knows ([`SinkConnection::resume`]);
 //! otherwise the cursor does. A sink that is turned on begins with the events from then on, unless
-//! its settings say to begin with the journal ([`SinkStart`]).
+//! its settings say to begin with the journal ([`SinkStart`]): its cursors begin there, too.
 //!
 //! The journal keeps events by age and size whatever a sink has; an event that goes before the
 //! target had it is a gap, which is counted and told in its place ([`EventBatch::gap`]). For want of
@@ -30,9 +34,11 @@ pub(crate) mod webhook;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -42,6 +48,7 @@ use crate::journal::JournalError;
 use crate::journal::events::{EventJournal, MQTT_SINK, REDIS_SINK, SequenceRange, StoredEvent};
 use crate::redis::Redis;
 use crate::session::Sessions;
+use crate::util::backoff::BackoffPolicy;
 use driver::SinkDriver;
 use mqtt::{MqttSink, PresenceSources};
 use redis::RedisSink;
@@ -49,9 +56,17 @@ use webhook::Webhooks;
 
 /// A kind of target.
 pub(crate) trait EventSink: Send + Sync + 'static {
+    /// Which.
+    const KIND: SinkKind;
+    /// How long to wait before a target is tried again that did not do what it was asked.
+    const WAITS: BackoffPolicy = driver::WAITS;
+
     /// Other settings: a new connection.
     type Settings: Clone + PartialEq + Send + Sync + 'static;
     type Connection: SinkConnection;
+
+    /// Where the target is, for a person. Holds no credential.
+    fn address(settings: &Self::Settings) -> String;
 
     /// Where a target begins that this host has not written to before.
     fn start(settings: &Self::Settings) -> SinkStart;
@@ -110,6 +125,9 @@ pub(crate) enum SinkError {
     /// The target did not answer in time: it is given fewer events at once.
     #[error("{0}")]
     Timeout(String),
+    /// The target wants to be left alone for so long. Asked again before where its settings change.
+    #[error("{reason}")]
+    Rest { reason: String, wait: Duration },
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -180,7 +198,20 @@ pub(crate) enum Written {
     Suspended(String),
 }
 
-/// How a sink stands.
+/// Which kind of target a sink has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum SinkKind {
+    /// A Redis, with a stream for each session.
+    Redis,
+    /// An MQTT broker.
+    Mqtt,
+    /// A receiver over HTTP.
+    Webhook,
+}
+
+/// The figures of a sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SinkMetrics {
     /// Whether the target takes events.
@@ -195,6 +226,58 @@ pub struct SinkMetrics {
     pub gaps: u64,
     /// Events that were left out since the target will never take them.
     pub refused: u64,
+}
+
+/// How a sink stands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SinkHealth {
+    metrics: SinkMetrics,
+    /// Why the target takes no events, while it does not. Holds no credential.
+    reason: Option<String>,
+    /// When the target last acknowledged an event.
+    last_written: Option<SystemTime>,
+}
+
+impl SinkHealth {
+    /// There are no settings.
+    fn turn_off(&mut self) {
+        self.metrics.up = false;
+        self.reason = None;
+    }
+
+    fn fail(&mut self, reason: String) {
+        self.metrics.up = false;
+        self.reason = Some(reason);
+    }
+
+    /// Whether the target took events before.
+    fn succeed(&mut self) -> bool {
+        self.reason = None;
+        std::mem::replace(&mut self.metrics.up, true)
+    }
+
+    fn note_written(&mut self, events: u64, refused: u64) {
+        self.metrics.written += events;
+        self.metrics.refused += refused;
+        if events > 0 {
+            self.last_written = Some(SystemTime::now());
+        }
+    }
+}
+
+/// A sink that has settings, as others may see it.
+#[derive(Debug, Clone)]
+pub struct SinkStatus {
+    /// As the journal, the metrics and the API have it: `redis`.
+    pub name: Arc<str>,
+    pub kind: SinkKind,
+    /// Where its target is. Holds no credential.
+    pub address: String,
+    /// Why the target takes no events, while it does not. Holds no credential.
+    pub reason: Option<String>,
+    /// When the target last acknowledged an event; none: not since the host was started.
+    pub last_written: Option<SystemTime>,
+    pub metrics: SinkMetrics,
 }
 
 /// A sink's name.
@@ -221,9 +304,10 @@ pub struct Sinks {
 
 /// What others may know of a sink.
 struct SinkState {
-    metrics: Arc<Mutex<SinkMetrics>>,
-    /// Whether it has settings.
-    configured: Box<dyn Fn() -> bool + Send>,
+    kind: SinkKind,
+    health: Arc<Mutex<SinkHealth>>,
+    /// Where its target is; none: it has no settings.
+    address: Box<dyn Fn() -> Option<String> + Send>,
 }
 
 /// The task of a sink. Ends when this is dropped, and the sink is forgotten then.
@@ -253,20 +337,30 @@ impl Sinks {
         sink: S,
         settings: watch::Receiver<Option<S::Settings>>,
     ) -> SinkTask {
-        let (metrics, watched) = (Arc::default(), settings.clone());
-        let configured = Box::new(move || watched.borrow().is_some());
+        let (health, watched) = (Arc::default(), settings.clone());
+        let address = Box::new(move || watched.borrow().as_ref().map(S::address));
         let id = Arc::clone(&name.id);
-        let state = SinkState { metrics: Arc::clone(&metrics), configured };
+        let state = SinkState { kind: S::KIND, health: Arc::clone(&health), address };
         self.states.lock().insert(Arc::clone(&id), state);
-        let driver = SinkDriver::new(name, sink, self.journal.clone(), metrics);
+        let driver = SinkDriver::new(name, sink, self.journal.clone(), health);
         SinkTask { sinks: self.clone(), id, task: tokio::spawn(driver.run(settings)) }
     }
 
-    /// How each sink stands that has settings, by its name.
-    pub fn metrics(&self) -> BTreeMap<Arc<str>, SinkMetrics> {
+    /// Each sink that has settings, in the order of their names.
+    pub fn list(&self) -> Vec<SinkStatus> {
         let states = self.states.lock();
-        let configured = states.iter().filter(|(_, state)| (state.configured)());
-        configured.map(|(id, state)| (Arc::clone(id), *state.metrics.lock())).collect()
+        let listed = states.iter().filter_map(|(id, state)| {
+            let address = (state.address)()?;
+            let SinkHealth { metrics, reason, last_written } = state.health.lock().clone();
+            let (name, kind) = (Arc::clone(id), state.kind);
+            Some(SinkStatus { name, kind, address, reason, last_written, metrics })
+        });
+        listed.collect()
+    }
+
+    /// The figures of each sink that has settings, by its name.
+    pub fn metrics(&self) -> BTreeMap<Arc<str>, SinkMetrics> {
+        self.list().into_iter().map(|sink| (sink.name, sink.metrics)).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::time::Instant;
 
 use ocelli_testkit::depth::is_full;
+use ocelli_testkit::small_disk::SmallDisk;
 use ocelli_testkit::{DEADLINE, Mosquitto, Redis as RedisServer, Relay};
 use rand::RngExt;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::mqtt::MqttSink;
 use super::*;
 use crate::journal::Journal;
-use crate::journal::events::EventDraft;
+use crate::journal::events::{EventDraft, RetentionLimits};
 
 /// Sessions of these tests: one has a name that a topic's level cannot hold.
 const SESSIONS: [&str; 2] = ["gate", "yard/+#%"];
@@ -66,20 +67,23 @@ async fn append(journal: &Journal, session: &str, events: usize) {
     });
     let body = body.to_string();
     for sent in 1..=events {
-        let draft = EventDraft {
-            kind: "zone_entered".into(),
-            time_ms: 0,
-            body: body.as_str().into(),
-            attachments: Vec::new(),
-            clip: None,
-        };
-        assert!(journal.events().append(session, draft));
+        assert!(journal.events().append(session, draft(&body)));
         // So many have room.
         if sent % 1000 == 0 {
             journal.events().flush().await.unwrap();
         }
     }
     journal.events().flush().await.unwrap();
+}
+
+fn draft(body: &str) -> EventDraft {
+    EventDraft {
+        kind: "zone_entered".into(),
+        time_ms: 0,
+        body: body.into(),
+        attachments: Vec::new(),
+        clip: None,
+    }
 }
 
 fn redis_settings(address: std::net::SocketAddr) -> Value {
@@ -147,6 +151,78 @@ async fn mqtt_brings_every_event_in_order_however_often_it_is_cut() {
         *last = seq.max(*last);
     }
     assert!(bench.metrics().errors > 0, "no cut was felt");
+}
+
+/// Nothing goes but for want of room, and nothing that the sink does not have.
+fn for_want_of_room() -> RetentionLimits {
+    RetentionLimits { reserve_bytes: 1 << 20, sinks: vec!["sink".into()], ..Default::default() }
+}
+
+/// The oldest event that is kept of a session.
+async fn oldest(journal: &Journal, session: &str) -> u64 {
+    let sessions = journal.events().sessions().await.unwrap();
+    sessions.into_iter().find(|(name, _)| **name == *session).unwrap().1.oldest
+}
+
+async fn goes(journal: &Journal, session: &str) {
+    let begun = Instant::now();
+    while oldest(journal, session).await == 1 {
+        assert!(begun.elapsed() < DEADLINE, "its events stay");
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Events of a session that take some megabytes.
+const SOME: usize = 5000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_events_of_an_idle_session_make_way_where_the_sink_begins_with_what_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path(), 32 << 10) else { return };
+    let server = RedisServer::start();
+    let mut settings = redis_settings(([127, 0, 0, 1], server.port()).into());
+    settings["from"] = "now".into();
+    let start = |journal: Journal| {
+        let sink = RedisSink::new(journal.events().clone());
+        SinkBench::start(journal, sink, settings.clone())
+    };
+    let journal = Journal::open(folder.path()).unwrap();
+    append(&journal, "idle", SOME).await;
+    let bench = start(journal);
+    bench.until(|metrics| metrics.up && metrics.behind == 0).await;
+    append(&bench.journal, "gate", 10).await;
+    bench.until(|metrics| metrics.written == 10).await;
+    bench.journal.events().flush().await.unwrap();
+    drop(bench);
+
+    // A host that is started anew knows it from the file.
+    let bench = start(reopened(folder.path()).await);
+    // The log of the journal's file has grown then: what is deleted is written there first.
+    append(&bench.journal, "gate", 2000).await;
+    bench.until(|metrics| metrics.written == 2000 && metrics.behind == 0).await;
+    bench.journal.events().flush().await.unwrap();
+    assert_eq!(oldest(&bench.journal, "idle").await, 1, "there was room");
+    disk.fill_but(40 << 10);
+    bench.journal.events().set_retention(for_want_of_room());
+    goes(&bench.journal, "idle").await;
+    append(&bench.journal, "gate", 10).await;
+    bench.until(|metrics| metrics.written == 2010 && metrics.behind == 0).await;
+    let entries = server.entries("ocelli:events:gate");
+    let numbers: Vec<u64> = entries.iter().map(|entry| entry.number("seq")).collect();
+    assert_eq!(numbers, (1..=2020).collect::<Vec<_>>());
+    assert_eq!(server.cli(&["EXISTS", "ocelli:events:idle"]), "0");
+}
+
+/// The journal in this folder, once nobody else has it.
+async fn reopened(folder: &std::path::Path) -> Journal {
+    let begun = Instant::now();
+    loop {
+        match Journal::open(folder) {
+            Ok(journal) => return journal,
+            Err(error) => assert!(begun.elapsed() < DEADLINE, "{error:#}"),
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// Events of a backlog.

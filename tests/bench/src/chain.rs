@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use ocelli_client::{Client, Component, Deploy, Request};
+use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use crate::child::{Running, quiet};
+use crate::child::{Running, quiet, terminate};
 use crate::machine::Snapshot;
 use crate::paths::Paths;
 use crate::subscriber::Subscriber;
@@ -142,6 +143,9 @@ impl BenchFolder {
 /// A running host.
 pub struct Chain {
     host: Running,
+    /// What it was started with, and where that is.
+    config: Value,
+    file: PathBuf,
     address: SocketAddr,
     client: Client,
     started: Instant,
@@ -184,8 +188,14 @@ impl Chain {
         command.stderr(File::create(&log).with_context(|| log.display().to_string())?);
         let client = Client::new(&format!("http://{address}"))?;
         let started = Instant::now();
-        let mut chain =
-            Self { host: Running::start("the host", command)?, address, client, started };
+        let mut chain = Self {
+            host: Running::start("the host", command)?,
+            config,
+            file,
+            address,
+            client,
+            started,
+        };
         chain.until_ready().await.map_err(|error| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
@@ -193,6 +203,17 @@ impl Chain {
             anyhow!("{error:#}; the host's last words:\n{}", tail.join("\n"))
         })?;
         Ok(chain)
+    }
+
+    /// Has the host read its config again: what it was started with, and these keys besides.
+    pub fn reload(&mut self, more: Value) -> Result<()> {
+        let mut config = self.config.clone();
+        add(&mut config, more);
+        // In one step: the host reads the file when it has changed, too.
+        let next = self.file.with_extension("next");
+        std::fs::write(&next, config.to_string())?;
+        std::fs::rename(&next, &self.file)?;
+        terminate(self.host.pid(), Signal::HUP)
     }
 
     /// Where the API is.

@@ -21,6 +21,7 @@
 //! fairness  9 cameras at 2 results a second: alone | beside a session that floods the inference process | again ...
 //! joining   subscribe to first result: running camera, cold camera, file
 //! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
+//! sinks     a backlog and a steady rate to Redis, MQTT and a webhook beside bare clients: events a second, CPU, lag
 //! tracking  boxes and tracks against a ground truth: a file, cameras at full and at lower rates, a still scene
 //! page      the dashboard in a browser: joining, latency by rung, CPU a picture, walls of 1, 4 and 20
 //! peers     4, 8 and 20 cameras: Ocelli | each script of a folder that is given | again ...   results a second, CPU, memory, start

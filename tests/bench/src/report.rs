@@ -21,6 +21,7 @@ use crate::phases::page::PageCost;
 use crate::phases::peers::PeerTurns;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
+use crate::phases::sinks::SinkCosts;
 use crate::phases::tracking::Tracking;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 use crate::table::Table;
@@ -65,6 +66,8 @@ pub struct Report {
     pub deploying: Option<Deploying>,
     /// A thousand subscribers.
     pub fanout: Option<Fanout>,
+    /// Events to other programs.
+    pub sinks: Option<SinkCosts>,
     /// The dashboard.
     pub page: Option<PageCost>,
     /// Other programs on the same cameras.
@@ -95,6 +98,7 @@ impl Report {
             recovery: None,
             deploying: None,
             fanout: None,
+            sinks: None,
             page: None,
             peers: None,
             tracking: None,
@@ -156,6 +160,9 @@ impl Display for Report {
         }
         if let Some(measured) = &self.fanout {
             fanout(measured, f)?;
+        }
+        if let Some(measured) = &self.sinks {
+            write!(f, "{measured}")?;
         }
         if let Some(measured) = &self.page {
             write!(f, "{measured}")?;

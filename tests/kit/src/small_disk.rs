@@ -48,6 +48,14 @@ impl SmallDisk {
         file.metadata().unwrap().len() - before
     }
 
+    /// As [`Self::fill`], but that so many bytes stay free.
+    pub fn fill_but(&self, free: u64) {
+        self.fill();
+        let file = File::options().write(true).open(self.0.join(FILLER)).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length.saturating_sub(free)).unwrap();
+    }
+
     /// Deletes that file.
     pub fn free(&self) {
         std::fs::remove_file(self.0.join(FILLER)).unwrap();

@@ -21,6 +21,7 @@ mod network;
 mod pictures;
 mod recover;
 mod seen;
+mod sinks;
 mod site;
 mod tokens;
 mod zones;

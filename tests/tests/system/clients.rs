@@ -1,4 +1,5 @@
-//! Clients that nobody here wrote: a Python library, a browser, curl, and a checker of HTTP APIs.
+//! Clients that nobody here wrote: a Python library, a browser, curl, and checkers of HTTP APIs and
+//! of AsyncAPI documents.
 
 use std::process::Command;
 
@@ -164,4 +165,14 @@ async fn schemathesis_finds_no_fault_of_the_host_and_no_answer_that_is_not_docum
     assert!(well, "{said}");
     // The host lives, and so does the camera or nothing: it may have been ended by request.
     assert_eq!(host.get("/healthz").await, r#"{"status":"ok"}"#);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asyncapis_own_parser_finds_no_fault_of_the_document_of_messages() {
+    let (_store, host) = host("").await;
+    let mut node = Command::new("node");
+    node.arg(root().join("tests/clients/asyncapi.mjs"));
+    node.arg(format!("http://{}/asyncapi.json", host.address()));
+    let (well, said) = ClientProcess::start(&mut node).end().await;
+    assert!(well, "{said}");
 }

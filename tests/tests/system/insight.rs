@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use ocelli_testkit::{DEADLINE, Ocelli, PipelineFolder, clip};
+use ocelli_testkit::{
+    DEADLINE, HookReceiver, Mosquitto, Ocelli, PipelineFolder, Reception, Redis, clip, program,
+};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -80,6 +82,67 @@ async fn a_sessions_figures_are_of_late_and_its_log_is_at_hand() {
     assert!(worker["limit"].as_u64() > worker["private"].as_u64(), "{worker}");
     assert_eq!(system["store"]["events"]["keep_hours"], 720, "{system}");
     assert_eq!(system["config"]["cameras"][0]["id"], "gate");
+}
+
+/// What the host says of its sinks once that is as wanted.
+async fn sinks(host: &Ocelli, good: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let sinks = get(host, "/v1/system").await["sinks"].clone();
+        if good(&sinks) {
+            return sinks;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{sinks}");
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sink_is_shown_with_what_it_has_and_why_it_takes_nothing_and_no_secret() {
+    let (redis, mut broker) = (Redis::start(), Mosquitto::nowhere());
+    let settings = broker.user("ann", "hush1");
+    broker.run(&settings);
+    let hook = HookReceiver::with(Reception::Answer(503, "Retry-After: 3600\r\n".into())).await;
+    let sections = redis.section("").replace("redis://", "redis://:hush2@")
+        + &broker.section("").replace("mqtt://", "mqtt://ann:hush1@")
+        + &hook.section("hub", "").replace("/hook", "/hush3");
+    redis.cli(&["CONFIG", "SET", "requirepass", "hush2"]);
+    let store = PipelineFolder::with(&["changeling"]);
+    let camera = playing("gate") + "settings = { every = 1 }\n";
+    let host = Ocelli::start(&(store.section() + &sections + &camera)).await;
+    let sinks = sinks(&host, |sinks| {
+        let has = |name: &str| sinks[name]["written"].as_u64() > Some(0);
+        has("redis") && has("mqtt") && sinks["webhook:hub"]["reason"].is_string()
+    })
+    .await;
+    let (redis_at, broker_at) = (redis.port(), broker.port());
+    for (name, kind, address) in [
+        ("redis", "redis", format!("redis://127.0.0.1:{redis_at}/0")),
+        ("mqtt", "mqtt", format!("mqtt://127.0.0.1:{broker_at}")),
+        ("webhook:hub", "webhook", format!("http://{}", hook.address)),
+    ] {
+        let sink = &sinks[name];
+        assert_eq!((&sink["kind"], &sink["address"]), (&json!(kind), &json!(address)));
+        let up = name != "webhook:hub";
+        assert_eq!(sink["up"], up, "{sink}");
+        assert_eq!(sink["reason"].is_null(), up, "{sink}");
+        assert_eq!(sink["last_written"].is_string(), up, "{sink}");
+    }
+    let hub = &sinks["webhook:hub"];
+    assert!(hub["reason"].as_str().unwrap().contains("503"), "{hub}");
+    assert!(hub["behind"].as_u64() > Some(0), "{hub}");
+    assert!(!get(&host, "/v1/system").await.to_string().contains("hush"));
+
+    let url = format!("http://{}", host.address());
+    let mut status = tokio::process::Command::new(program("ocelli"));
+    let status = status.arg("status").env("OCELLI_URL", url).output().await.unwrap();
+    let said = String::from_utf8(status.stdout).unwrap();
+    assert_eq!(status.status.code(), Some(1), "{said}");
+    for row in ["inference", "redis", "mqtt", "webhook:hub"] {
+        assert!(said.lines().any(|line| line.starts_with(row)), "{said}");
+    }
+    assert!(said.contains("  reason: it answers with HTTP status 503"), "{said}");
+    assert!(!said.contains("hush"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

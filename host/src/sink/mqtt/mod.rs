@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio::task::AbortHandle;
 
-use super::{EventBatch, EventSink, SinkConnection, SinkError, Written};
+use super::{EventBatch, EventSink, SinkConnection, SinkError, SinkKind, Written};
 use crate::config::{MqttConfig, SinkStart};
 use crate::event::encode_event;
 use link::{BrokerLink, PublishRefusal};
@@ -63,8 +63,14 @@ impl MqttSink {
 }
 
 impl EventSink for MqttSink {
+    const KIND: SinkKind = SinkKind::Mqtt;
+
     type Settings = MqttConfig;
     type Connection = MqttConnection;
+
+    fn address(settings: &MqttConfig) -> String {
+        settings.shown_address()
+    }
 
     fn start(settings: &MqttConfig) -> SinkStart {
         settings.from

@@ -21,7 +21,9 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Pipeline, RedisError, cmd};
 
-use super::{EventBatch, EventSink, Resume, SessionPosition, SinkConnection, SinkError, Written};
+use super::{
+    EventBatch, EventSink, Resume, SessionPosition, SinkConnection, SinkError, SinkKind, Written,
+};
 use crate::config::{self, SinkStart};
 use crate::journal::events::EventJournal;
 use crate::redis::{ask, connect, short_message};
@@ -53,8 +55,14 @@ impl RedisSink {
 }
 
 impl EventSink for RedisSink {
+    const KIND: SinkKind = SinkKind::Redis;
+
     type Settings = config::RedisConfig;
     type Connection = RedisConnection;
+
+    fn address(settings: &Self::Settings) -> String {
+        settings.shown_address()
+    }
 
     fn start(settings: &Self::Settings) -> SinkStart {
         settings.from

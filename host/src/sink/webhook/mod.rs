@@ -11,18 +11,16 @@ mod message;
 mod targets;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Incoming;
 use hyper::{Method, Response};
-use parking_lot::Mutex;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::timeout;
 
-use super::{EventBatch, EventSink, SinkConnection, SinkError, Written};
+use super::{EventBatch, EventSink, SinkConnection, SinkError, SinkKind, Written, driver};
 use crate::config::{SinkStart, WebhookConfig};
 use crate::util::address::{is_ordinary, is_private};
-use crate::util::backoff::{Backoff, BackoffPolicy};
+use crate::util::backoff::BackoffPolicy;
 use crate::util::http_client::{HttpClient, HttpConnection, HttpFault, read, request, words};
 use answer::ReceiverAnswer;
 use message::WebhookMessage;
@@ -43,83 +41,38 @@ const ANSWER_BODY: Duration = Duration::from_secs(1);
 /// Characters of a receiver's own words that are repeated.
 const MAX_WORDS: usize = 200;
 
-/// How long a receiver that said 410 is left alone, as long as its settings stay.
-const GONE: Duration = Duration::from_secs(24 * 3600);
-
-/// How long to wait on top of what the driver waits.
+/// How long to wait before a receiver is asked again that does not say so itself.
 const WAITS: BackoffPolicy = BackoffPolicy {
-    // The driver's own waits come to six seconds by then: a receiver that is started anew is back.
-    free: 6,
-    first: Duration::from_secs(2),
-    // How long a receiver that is back may go unnoticed.
+    // It is a stranger: how long one that is back may go unnoticed.
     longest: Duration::from_secs(60),
-    // The hosts of one receiver do not all come at once.
-    jitter: -0.5,
+    ..driver::WAITS
 };
 
 /// A webhook.
-pub(super) struct WebhookSink {
-    rest: Arc<Mutex<Rest>>,
-}
-
-/// When a receiver is asked again. It outlives the connection, and ends with the settings.
-struct Rest {
-    settings: Option<WebhookConfig>,
-    until: Option<Instant>,
-    backoff: Backoff,
-    /// Whether it has said that it wants none.
-    gone: bool,
-}
-
-impl WebhookSink {
-    pub(super) fn new() -> Self {
-        Self { rest: Arc::new(Mutex::new(Rest::new(None))) }
-    }
-}
-
-impl Rest {
-    fn new(settings: Option<WebhookConfig>) -> Self {
-        Self { settings, until: None, backoff: Backoff::new(WAITS), gone: false }
-    }
-}
+pub(super) struct WebhookSink;
 
 impl EventSink for WebhookSink {
+    const KIND: SinkKind = SinkKind::Webhook;
+    const WAITS: BackoffPolicy = WAITS;
+
     type Settings = WebhookConfig;
     type Connection = WebhookConnection;
+
+    fn address(settings: &WebhookConfig) -> String {
+        settings.shown_address()
+    }
 
     fn start(settings: &WebhookConfig) -> SinkStart {
         settings.from
     }
 
     async fn connect(&self, settings: &WebhookConfig) -> Result<WebhookConnection, SinkError> {
-        let (until, gone) = {
-            let mut rest = self.rest.lock();
-            if rest.settings.as_ref() != Some(settings) {
-                *rest = Rest::new(Some(settings.clone()));
-            }
-            (rest.until, rest.gone)
-        };
-        if gone {
-            sleep(GONE).await;
-            return Err(SinkError::Target("it has said that it is gone (HTTP status 410)".into()));
-        }
-        if let Some(until) = until {
-            sleep_until(until).await;
-        }
-        let mut connection = WebhookConnection {
-            receiver: WebhookTarget::new(settings.clone()),
-            most: settings.batch_size,
-            rest: Arc::clone(&self.rest),
-        };
-        let limit = connection.receiver.limit();
-        let connected = timeout(limit, connection.receiver.open()).await;
-        match connected.unwrap_or(Err(HttpFault::Late(limit))) {
-            Ok(open) => {
-                connection.receiver.open = Some(open);
-                Ok(connection)
-            }
-            Err(fault) => Err(connection.failed(None, SinkError::Target(fault.to_string()))),
-        }
+        let mut receiver = WebhookTarget::new(settings.clone());
+        let limit = receiver.limit();
+        let connected = timeout(limit, receiver.open()).await;
+        let connected = connected.unwrap_or(Err(HttpFault::Late(limit)));
+        receiver.open = Some(connected.map_err(|fault| SinkError::Target(fault.to_string()))?);
+        Ok(WebhookConnection { receiver, most: settings.batch_size })
     }
 }
 
@@ -128,7 +81,6 @@ pub(super) struct WebhookConnection {
     receiver: WebhookTarget,
     /// Most events of the next request: fewer where it does not take a larger one.
     most: usize,
-    rest: Arc<Mutex<Rest>>,
 }
 
 impl SinkConnection for WebhookConnection {
@@ -155,11 +107,9 @@ impl SinkConnection for WebhookConnection {
         }
         let events = wanted.len() as u64;
         let message = WebhookMessage::of_events(batch.session, told, &wanted, SystemTime::now());
-        let sent = self.receiver.send(&message).await;
-        let (answer, said) = sent.map_err(|fault| self.failed(None, fault))?;
+        let (answer, said) = self.receiver.send(&message).await?;
         match answer {
             ReceiverAnswer::Taken => {
-                self.rest.lock().backoff.reset();
                 self.most = (self.most * 2).min(self.receiver.settings.batch_size);
                 Ok(Written::Through { after, events, refused: 0 })
             }
@@ -179,26 +129,18 @@ impl SinkConnection for WebhookConnection {
                 Ok(Written::Through { after, events: 0, refused: events })
             }
             ReceiverAnswer::Gone => {
-                self.rest.lock().gone = true;
-                let words = "it is gone (HTTP status 410), and is asked again when its settings \
-                             change or the host is restarted";
-                Err(SinkError::Target(words.to_owned()))
+                let reason = "it is gone (HTTP status 410), and is asked again when its settings \
+                              change or the host is restarted";
+                Err(SinkError::Rest { reason: reason.to_owned(), wait: Duration::MAX })
             }
             ReceiverAnswer::Later(status, wait) => {
-                let words = format!("it answers with HTTP status {}{said}", status.as_u16());
-                Err(self.failed(wait, SinkError::Target(words)))
+                let reason = format!("it answers with HTTP status {}{said}", status.as_u16());
+                Err(match wait {
+                    Some(wait) => SinkError::Rest { reason, wait },
+                    None => SinkError::Target(reason),
+                })
             }
         }
-    }
-}
-
-impl WebhookConnection {
-    /// Notes a failure: when the receiver is asked again.
-    fn failed(&self, asked: Option<Duration>, fault: SinkError) -> SinkError {
-        let mut rest = self.rest.lock();
-        let wait = rest.backoff.fail(rand::random());
-        rest.until = Some(Instant::now() + asked.unwrap_or(wait));
-        fault
     }
 }
 

@@ -45,7 +45,7 @@ async fn follow(sinks: Sinks, mut config: watch::Receiver<Arc<Config>>) {
             }
             let (settings, watched) = watch::channel(Some(hook.clone()));
             let name = SinkName::new(&hook.sink_id(), &format!("the webhook {}", hook.name));
-            let sink = sinks.start(name, WebhookSink::new(), watched);
+            let sink = sinks.start(name, WebhookSink, watched);
             running.insert(hook.name.clone(), RunningWebhook { settings, _sink: sink });
         }
         if config.changed().await.is_err() {

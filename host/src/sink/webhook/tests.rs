@@ -47,7 +47,7 @@ async fn write(journal: &EventJournal, kinds: &[&str], events: u64) {
 fn start(sinks: &Sinks, config: WebhookConfig) -> (watch::Sender<Option<WebhookConfig>>, SinkTask) {
     let (settings, watched) = watch::channel(Some(config));
     let name = SinkName::new("webhook:hook", "the webhook hook");
-    (settings, sinks.start(name, WebhookSink::new(), watched))
+    (settings, sinks.start(name, WebhookSink, watched))
 }
 
 #[test]

@@ -27,6 +27,8 @@ export type Token = Schemas["Token"];
 export type AuditLine = Schemas["AuditLine"];
 export type SystemStatus = Schemas["System"];
 export type SystemProcess = SystemStatus["processes"][number];
+/** A destination of events besides subscribers. */
+export type SystemSink = SystemStatus["sinks"][string];
 /** What is kept of events, pictures or clips, and for how long. */
 export type KeptData = SystemStatus["store"]["events"];
 

@@ -5,6 +5,7 @@ import { Health } from "../system/health";
 import { ModelList } from "../system/models";
 import { Alerts } from "../system/alerts";
 import { Processes } from "../system/processes";
+import { Sinks } from "../system/sinks";
 import { Store } from "../system/store";
 import { Tokens } from "../system/tokens";
 import { Empty } from "../ui/empty";
@@ -25,6 +26,7 @@ export default function SystemPage() {
       <div class="system">
         <Health />
         <Store />
+        <Sinks />
         <Alerts />
         <ConfigInForce />
         <Processes />

@@ -14,16 +14,15 @@ const PARTS = {
   clock: "the machine's clock runs evenly",
   config: "the config file is in force",
   inference: "models run",
-  redis: "Redis takes events",
 } as const;
 
-type Row = { name: keyof typeof PARTS; part: HostPart };
+type Row = { name: string; part: HostPart; what: string };
 
 const COLUMNS: Column<Row>[] = [
   { title: "Part", cell: row => row.name },
   { title: "State", cell: row => <Status state={row.part.state} /> },
   { title: "Since", cell: row => <time dateTime={row.part.since}>{local(row.part.since)}</time> },
-  { title: "What", cell: row => row.part.reason ?? `${PARTS[row.name]}.` },
+  { title: "What", cell: row => row.part.reason ?? `${row.what}.` },
 ];
 
 export function Health() {
@@ -49,10 +48,10 @@ export function Health() {
   }
   const { host } = ready;
   const names = Object.keys(PARTS) as (keyof typeof PARTS)[];
-  const rows = names.flatMap(name => {
-    const part = host[name];
-    return part ? [{ name, part }] : [];
-  });
+  const rows: Row[] = names.map(name => ({ name, part: host[name], what: PARTS[name] }));
+  for (const [name, part] of Object.entries(host.sinks ?? {})) {
+    rows.push({ name, part, what: "it takes what is written to it" });
+  }
   return (
     <Section title="Host" aside={<span class="quiet">{ready.status}</span>}>
       <Table caption="Parts of the host" columns={COLUMNS} rows={rows} keyOf={row => row.name} />

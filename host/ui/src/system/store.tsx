@@ -1,6 +1,5 @@
 import type { KeptData, SystemStatus } from "../api/types";
 import { system } from "../state/system";
-import { Status } from "../ui/status";
 import { type Column, Table } from "../ui/table";
 import { Amount } from "./amount";
 import { PartSection } from "./section";
@@ -37,31 +36,18 @@ function rows({ disks, store }: SystemStatus): Row[] {
   ];
 }
 
-/** What is kept, for how long, and where the events go. */
+/** What is kept, and for how long. */
 export function Store() {
   return (
     <PartSection title="Storage" part={system}>
       {status => (
-        <>
-          <Table
-            caption="What is stored"
-            columns={COLUMNS}
-            rows={rows(status)}
-            keyOf={row => row.what}
-          />
-          {status.redis && <Redis of={status.redis} />}
-        </>
+        <Table
+          caption="What is stored"
+          columns={COLUMNS}
+          rows={rows(status)}
+          keyOf={row => row.what}
+        />
       )}
     </PartSection>
-  );
-}
-
-function Redis({ of }: { of: NonNullable<SystemStatus["redis"]> }) {
-  const facts = [`${of.behind} events behind`, `${of.written} written`, `${of.errors} errors`];
-  if (of.gaps > 0) facts.push(`${of.gaps} times events were deleted before it had them`);
-  return (
-    <p>
-      Redis: <Status state={of.up ? "ok" : "degraded"} /> {facts.join(", ")}.
-    </p>
   );
 }

@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { KeptData } from "../api/types";
-import { forecast, threshold } from "./words";
+import { forecast, sinkFigures, threshold } from "./words";
 
 const MIB = 1 << 20;
 const kept = (more: Partial<KeptData>): KeptData => ({
@@ -44,4 +44,13 @@ it("tells when each alert is raised, and which key changes that", () => {
     key: null,
   });
   expect(threshold("from a later host", config)).toEqual({ text: "", key: null });
+});
+
+it("tells how far a sink has come, and what went wrong only where it did", () => {
+  const well = { behind: 0, written: 7, errors: 0, gaps: 0, refused: 0 };
+  expect(sinkFigures(well)).toBe("0 behind, 7 written");
+  expect(sinkFigures({ behind: 5, written: 7, errors: 2, gaps: 1, refused: 3 })).toBe(
+    "5 behind, 7 written, 2 errors, 1 times events were deleted before it had them, " +
+      "3 left out, since it never takes them",
+  );
 });

@@ -1,5 +1,5 @@
 // The host's figures as sentences.
-import type { KeptData } from "../api/types";
+import type { KeptData, SystemSink } from "../api/types";
 import { bytes, duration } from "../ui/time";
 
 const HOUR_MS = 3_600_000;
@@ -38,4 +38,15 @@ export function threshold(
     return { text: alert === "clock" ? "when it jumps by more than a minute" : "", key: null };
   }
   return { text: value === 0 ? "off" : words(value), key };
+}
+
+type SinkFigures = Pick<SystemSink, "behind" | "written" | "errors" | "gaps" | "refused">;
+
+/** How far a sink has come. What never happened is left out. */
+export function sinkFigures({ behind, written, errors, gaps, refused }: SinkFigures): string {
+  const facts = [`${behind} behind`, `${written} written`];
+  if (errors > 0) facts.push(`${errors} errors`);
+  if (gaps > 0) facts.push(`${gaps} times events were deleted before it had them`);
+  if (refused > 0) facts.push(`${refused} left out, since it never takes them`);
+  return facts.join(", ");
 }

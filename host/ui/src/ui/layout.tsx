@@ -1,4 +1,5 @@
 import type { ComponentChildren } from "preact";
+import type { HostMessage, HostPart } from "../api/types";
 import { route } from "../router";
 import { hostStatus } from "../state/host";
 import { connection, retryNow } from "../state/live";
@@ -69,15 +70,20 @@ function Navigation() {
   );
 }
 
+/** The parts of the host, each of its sinks among them. */
+function partsOf(host: HostMessage): { name: string; part: HostPart }[] {
+  const own = (["storage", "clock", "config", "inference"] as const).map(name => ({
+    name,
+    part: host[name],
+  }));
+  const sinks = Object.entries(host.sinks ?? {}).map(([name, part]) => ({ name, part }));
+  return [...own, ...sinks];
+}
+
 function Banners() {
   const link = connection.value;
   const host = hostStatus.value;
-  const parts = host
-    ? (["storage", "clock", "config", "inference", "redis"] as const).flatMap(name => {
-        const part = host[name];
-        return part && part.state !== "ok" ? [{ name, part }] : [];
-      })
-    : [];
+  const parts = host ? partsOf(host).filter(({ part }) => part.state !== "ok") : [];
   return (
     <div role="region" aria-label="Notices of the host">
       {me.value?.login === false && (

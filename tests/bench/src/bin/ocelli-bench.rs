@@ -10,7 +10,7 @@ use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::Paths;
 use ocelli_bench::phases::{
     Environment, cost, deploying, embeddings, fairness, fanout, growth, isolation, joining, live,
-    page, peers, readers, recovery, tracking, twenty,
+    page, peers, readers, recovery, sinks, tracking, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -93,6 +93,8 @@ enum Part {
     Deploy,
     /// A thousand subscribers.
     Fanout,
+    /// Events to Redis, MQTT and a webhook.
+    Sinks,
     /// The dashboard in a browser.
     Page,
     /// Other programs on the same cameras; only with --peers.
@@ -205,6 +207,9 @@ async fn measure_part(part: Part, environment: &Environment, report: &mut Report
         Part::Fanout => {
             progress("a thousand subscribers");
             report.fanout = Some(fanout::measure(environment).await.context("fan-out")?);
+        }
+        Part::Sinks => {
+            report.sinks = Some(sinks::measure(environment, progress).await.context("sinks")?);
         }
         Part::Page => {
             progress("the dashboard in a browser");

@@ -13,6 +13,7 @@ pub mod page;
 pub mod peers;
 pub mod readers;
 pub mod recovery;
+pub mod sinks;
 pub mod tracking;
 pub mod twenty;
 
