@@ -7,7 +7,7 @@ use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::lines::Lines;
 use ocelli_sdk::nms::{self, Candidate};
 use ocelli_sdk::rate_limiter::RateLimiter;
-use ocelli_sdk::track::{Observation, TrackInfo, Tracker, TrackerConfig};
+use ocelli_sdk::track::{Look, Observation, TrackInfo, Tracker, TrackerConfig};
 use ocelli_sdk::zones::Zones;
 use ocelli_sdk::{Basis, Event, Image, Output, log};
 
@@ -88,22 +88,37 @@ impl Engine {
     /// Makes the output of the frame at `time`, of `size` pixels, from its candidates, boxes in
     /// frame pixels. Counts the events of the output, which have no pictures.
     pub fn finish(&mut self, time: u64, size: (u32, u32), candidates: Vec<Candidate>) -> Output {
-        self.finish_with(time, size, candidates, &mut |_| None)
+        let standing = self.standing(candidates);
+        self.finish_with(time, size, &standing, &[], &mut |_| None)
     }
 
-    /// As [`Engine::finish`]. `picture` is asked for the picture of each event.
+    /// What suppression leaves of the candidates of a frame.
+    pub(crate) fn standing(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
+        nms::suppress(candidates, self.settings.iou)
+    }
+
+    /// The boxes of which the tracker wants to know what they look like, with their places: those
+    /// that are reported.
+    pub(crate) fn shown(&self, standing: &[Candidate]) -> Vec<(usize, BBox)> {
+        let candidates = standing.iter().enumerate();
+        let shown = candidates.filter(|(_, c)| c.score >= self.settings.score);
+        shown.map(|(place, candidate)| (place, candidate.bbox)).collect()
+    }
+
+    /// As [`Engine::finish`], from what stands. `looks` says what each looks like, as far as that
+    /// is known; `picture` is asked for the picture of each event.
     pub(crate) fn finish_with(
         &mut self,
         time: u64,
         size: (u32, u32),
-        candidates: Vec<Candidate>,
+        standing: &[Candidate],
+        looks: &[Option<Look>],
         picture: &mut dyn FnMut(&TrackEvent) -> Option<Image>,
     ) -> Output {
-        let standing = nms::suppress(candidates, self.settings.iou);
         let observe =
             |&Candidate { bbox, score, class }: &Candidate| Observation { bbox, score, class };
         let observations: Vec<_> = standing.iter().map(observe).collect();
-        let update = self.tracker.update(time, &observations);
+        let update = self.tracker.update_with(time, &observations, looks);
 
         let reported =
             standing.iter().zip(update.tracks).filter(|(c, _)| c.score >= self.settings.score);

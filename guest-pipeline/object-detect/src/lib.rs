@@ -30,8 +30,9 @@ pub mod snapshot;
 mod track_event;
 
 use ocelli_sdk::detect::Detector;
+use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::settings::given;
-use ocelli_sdk::track::Points;
+use ocelli_sdk::track::{Look, Points};
 use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, Point, budget, export_pipeline};
 use ocelli_sdk::{log, nanodet};
 
@@ -95,7 +96,9 @@ impl Pipeline for ObjectDetect {
         // A class beyond the labels of a model would have no name, and no snapshot takes it.
         let wants = |class| filter.wants(class) && self.engine.settings.labels.has(class);
         let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
-        Ok(self.engine.finish_with(time, size, candidates, &mut picture))
+        let standing = self.engine.standing(candidates);
+        let looks = looks(frame, &self.engine.shown(&standing), standing.len())?;
+        Ok(self.engine.finish_with(time, size, &standing, &looks, &mut picture))
     }
 
     fn query(&self, request: &str) -> Result<String, String> {
@@ -139,6 +142,21 @@ impl ObjectDetect {
         }
         Ok(runs)
     }
+}
+
+/// What is in the boxes at these places of a list of so many.
+fn looks(
+    frame: &Frame,
+    shown: &[(usize, BBox)],
+    count: usize,
+) -> Result<Vec<Option<Look>>, String> {
+    let boxes: Vec<_> = shown.iter().map(|(_, bbox)| *bbox).collect();
+    let found = Look::of(frame, &boxes).map_err(|e| e.to_string())?;
+    let mut looks = vec![None; count];
+    for ((place, _), found) in shown.iter().zip(found) {
+        looks.get_mut(*place).into_iter().for_each(|look| *look = found);
+    }
+    Ok(looks)
 }
 
 /// Where points of the frame before are in this one.

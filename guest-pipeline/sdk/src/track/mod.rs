@@ -9,8 +9,9 @@
 //! assignment pairs tracks and detections of one class:
 //!
 //! 1. all confirmed tracks, lost ones too, with the detections of high score, by overlap, distance
-//!    from where the track is expected, and height (`fit`). A lost track is expected in a place
-//!    that grows with the time since its last sight;
+//!    from where the track is expected, height, and what they look like, where that is known
+//!    ([`Tracker::update_with`]). A lost track is expected in a place that grows with the time since
+//!    its last sight. Of two that meet the one in front has the better claim (`fit`);
 //! 2. confirmed tracks that were seen in the update before and got nothing, with the detections of
 //!    low score, by IoU: an object half hidden scores low, background scores low too but is seldom
 //!    where a track is expected;
@@ -42,6 +43,7 @@
 mod fit;
 mod follow;
 mod kalman;
+mod look;
 mod reach;
 
 use std::time::Duration;
@@ -52,6 +54,7 @@ use crate::assign::assign;
 use crate::geometry::BBox;
 pub use follow::{Footing, MAX_POINTS, Points, Sight};
 use kalman::Motion;
+pub use look::Look;
 pub use reach::Certainty;
 
 /// Detections that an update looks at, best score first. Assignment takes time with their square; a
@@ -71,6 +74,9 @@ const FOLLOWED: f32 = 0.7;
 /// A detection that overlaps one that has a track by more than this IoU is the same object seen
 /// twice: it begins no track. Below what suppression leaves, which is 0.5 by most settings.
 const TWICE: f32 = 0.3;
+/// A detection that overlaps another by more than this IoU shows some of it: nothing is learnt of
+/// its look.
+const CLEAR: f32 = 0.1;
 
 /// Thresholds of a tracker. The defaults of the scores are ByteTrack's.
 #[derive(Debug, Clone, PartialEq)]
@@ -203,6 +209,9 @@ struct Track {
     /// Pixels a second by which its pixels went since then, where they were found.
     #[serde(default)]
     drift: Option<[f32; 2]>,
+    /// What it looks like; none while nobody has said so.
+    #[serde(default)]
+    look: Option<Look>,
 }
 
 impl Track {
@@ -223,6 +232,7 @@ impl Track {
             restless: false,
             last_detected: time,
             drift: None,
+            look: None,
         }
     }
 
@@ -243,17 +253,29 @@ impl Track {
         Duration::from_nanos(time.saturating_sub(self.last_detected)).as_secs_f32()
     }
 
-    /// How well a sight at `time` fits by overlap, distance and height, where the track is expected
-    /// or where its pixels went.
-    fn fit(&self, seen: &BBox, time: u64) -> f32 {
+    /// How well a sight at `time` fits by overlap, distance, height and look, where the track is
+    /// expected or where its pixels went; `hidden`: another track is in front of it.
+    fn fit(&self, seen: &BBox, look: Option<&Look>, time: u64, hidden: bool) -> f32 {
         let (lost, undetected) = (self.missed > 0, self.undetected(time));
-        let gain = |there: &BBox| fit::gain(there, &self.bbox, seen, undetected, lost);
+        let likeness = self.look.zip(look).map_or(0.0, |(own, look)| own.likeness(look));
+        let more = likeness - fit::doubt(lost, hidden);
+        let gain = |there: &BBox| fit::gain(there, &self.bbox, seen, undetected, more);
         let expected = gain(&self.motion.bbox());
         let is_followed = self.footing == Footing::Followed && !lost;
         if !is_followed {
             return expected;
         }
         expected.max((FOLLOWED * undetected).min(1.0) * gain(&self.bbox))
+    }
+
+    /// Takes in what it looks like now; where others are in its box that counts only if nothing is
+    /// known.
+    fn learn(&mut self, look: &Look, is_clear: bool) {
+        match &mut self.look {
+            None => self.look = Some(*look),
+            Some(own) if is_clear => own.learn(look),
+            Some(_) => {}
+        }
     }
 
     /// How well a sight at `time` fits by its distance: from where its pixels went, if they were
@@ -292,6 +314,7 @@ impl Track {
             && self.last_seen <= state.time
             && self.last_detected <= self.last_seen
             && self.motion.is_sound()
+            && self.look.is_none_or(|look| look.is_sound())
     }
 }
 
@@ -397,29 +420,40 @@ impl Tracker {
     ///
     /// Time that runs backwards, or a gap of three times [`TrackerConfig::lost_for`], ends every
     /// track first.
+    pub fn update(&mut self, time: u64, observations: &[Observation]) -> TrackUpdate {
+        self.update_with(time, observations, &[])
+    }
+
+    /// As [`Tracker::update`]. `looks` says, in the order of the observations, what they look like
+    /// ([`Look::of`]), as far as that is known: tracks that meet are told apart by it.
     // Every index is one of a track or an observation, made here from the lengths of these two
     // lists.
     #[allow(clippy::indexing_slicing)]
-    pub fn update(&mut self, time: u64, observations: &[Observation]) -> TrackUpdate {
+    pub fn update_with(
+        &mut self,
+        time: u64,
+        observations: &[Observation],
+        looks: &[Option<Look>],
+    ) -> TrackUpdate {
         let mut ended = self.advance(time);
         let config = &self.config;
         let tracks = &mut self.state.tracks;
         let (high, low) = split(observations, config);
+        let hidden = hidden(tracks);
+        let look = |o: usize| looks.get(o).and_then(Option::as_ref);
 
         let mut seen_as: Vec<Option<usize>> = vec![None; tracks.len()];
         let mut used = vec![false; observations.len()];
         let mut stage = |eligible: &dyn Fn(&Track) -> bool,
                          from: &[usize],
-                         gain: &dyn Fn(&Track, &BBox) -> f32| {
+                         gain: &dyn Fn(usize, usize) -> f32| {
             let rows: Vec<usize> = (0..tracks.len())
                 .filter(|&t| seen_as[t].is_none() && eligible(&tracks[t]))
                 .collect();
             let columns: Vec<usize> = from.iter().copied().filter(|&o| !used[o]).collect();
             let gains = rows.iter().flat_map(|&t| columns.iter().map(move |&o| (t, o)));
-            let gains = gains.map(|(t, o)| {
-                let (track, seen) = (&tracks[t], &observations[o]);
-                if track.class == seen.class { gain(track, &seen.bbox) } else { 0.0 }
-            });
+            let of_class = |t: usize, o: usize| tracks[t].class == observations[o].class;
+            let gains = gains.map(|(t, o)| if of_class(t, o) { gain(t, o) } else { 0.0 });
             let gains: Vec<f32> = gains.collect();
             let pairs = assign(rows.len(), columns.len(), |row, column| {
                 f64::from(gains[row * columns.len() + column])
@@ -429,13 +463,13 @@ impl Tracker {
                 used[columns[column]] = true;
             }
         };
-        let overlap =
-            |least: f32| move |track: &Track, seen: &BBox| track.motion.bbox().iou(seen) - least;
-        stage(&|t| t.id.is_some(), &high, &|track: &Track, seen: &BBox| track.fit(seen, time));
-        stage(&|t| t.id.is_some() && t.missed == 0, &low, &overlap(config.low_iou));
-        stage(&|t| t.id.is_none(), &high, &overlap(config.unconfirmed_iou));
-        let reach = |track: &Track, seen: &BBox| track.reach(seen, time);
-        stage(&|t| t.missed == 0, &high, &reach);
+        let seen = |o: usize| &observations[o].bbox;
+        let overlap = |t: usize, o: usize| tracks[t].motion.bbox().iou(seen(o));
+        let fit = |t: usize, o: usize| tracks[t].fit(seen(o), look(o), time, hidden[t]);
+        stage(&|t| t.id.is_some(), &high, &fit);
+        stage(&|t| t.id.is_some() && t.missed == 0, &low, &|t, o| overlap(t, o) - config.low_iou);
+        stage(&|t| t.id.is_none(), &high, &|t, o| overlap(t, o) - config.unconfirmed_iou);
+        stage(&|t| t.missed == 0, &high, &|t, o| tracks[t].reach(seen(o), time));
         let (pairs, doubtful) = doubts(tracks, observations, &seen_as, &high, time);
         self.certainty.look(pairs, doubtful);
 
@@ -447,6 +481,9 @@ impl Tracker {
                 continue;
             };
             track.see(&observations[observation], time);
+            if let Some(look) = look(observation) {
+                track.learn(look, is_clear(observation, &high, observations));
+            }
             if track.id.is_none() {
                 track.id = Some(self.state.next_id);
                 self.state.next_id += 1;
@@ -502,6 +539,29 @@ impl Tracker {
             }
         }
     }
+}
+
+/// Of each track whether it is behind another one that was in sight.
+fn hidden(tracks: &[Track]) -> Vec<bool> {
+    let expected: Vec<_> = tracks.iter().map(|track| track.motion.bbox()).collect();
+    let all = || tracks.iter().zip(&expected);
+    let hidden = |(track, here): (&Track, &BBox)| {
+        let in_front = |(other, there): (&Track, &BBox)| {
+            let in_sight = other.id.is_some() && other.missed == 0;
+            in_sight && other.class == track.class && fit::hides(there, here)
+        };
+        all().any(in_front)
+    };
+    all().map(hidden).collect()
+}
+
+/// Whether nothing of another observation is in the box of this one.
+fn is_clear(own: usize, high: &[usize], observations: &[Observation]) -> bool {
+    let bbox = |o: usize| observations.get(o).map(|observation| &observation.bbox);
+    let meets = |other: usize| {
+        other != own && bbox(own).zip(bbox(other)).is_some_and(|(a, b)| a.iou(b) > CLEAR)
+    };
+    !high.iter().any(|&other| meets(other))
 }
 
 /// The pairings of a look and how many of them are in doubt: another object is as near as this one

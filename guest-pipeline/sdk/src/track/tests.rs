@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Frame;
 
 /// Nanoseconds between two frames of a camera with 10 frames a second.
 const FRAME: u64 = 100_000_000;
@@ -78,6 +79,62 @@ fn an_object_hidden_behind_another_keeps_its_number() {
     let updates = feed(&mut tracker, 0, &frames);
     assert_eq!(updates.last().unwrap().tracks, [Some(1), Some(2)]);
     assert!(updates.iter().all(|u| u.ended.is_empty()));
+}
+
+/// A picture of one colour, as what somebody in such clothes looks like.
+fn dressed(colour: [u8; 3]) -> Option<Look> {
+    let frame = Frame::solid(100, 100, colour);
+    Look::of(&frame, &[BBox::from_xywh(10.0, 10.0, 40.0, 80.0)]).unwrap()[0]
+}
+
+const RED: [u8; 3] = [180, 40, 40];
+const BLUE: [u8; 3] = [40, 40, 180];
+
+#[test]
+fn two_who_meet_and_turn_back_are_told_apart_by_their_looks() {
+    let clothes = [dressed(RED), dressed(BLUE)];
+    for (looks, expected) in [(&clothes[..], [Some(1), Some(2)]), (&[], [Some(2), Some(1)])] {
+        let mut tracker = tracker();
+        // They walk towards each other, are hidden for half a second, and walk back.
+        let seen = |n: u64| {
+            let way = 6.0 * if n < 20 { n as f32 } else { 45.0 - n as f32 };
+            [at(100.0 + way, 100.0, 0.8), at(355.0 - way, 100.0, 0.8)]
+        };
+        (0..20).for_each(|n| drop(tracker.update_with(n * FRAME, &seen(n), looks)));
+        (20..25).for_each(|n| drop(tracker.update(n * FRAME, &[])));
+        let found = tracker.update_with(25 * FRAME, &seen(25), looks);
+        assert_eq!(found.tracks, expected, "with {} looks", looks.len());
+    }
+}
+
+#[test]
+fn of_two_who_meet_the_one_in_front_has_the_detection_that_is_left() {
+    for (lower, expected) in [(8.0, Some(1)), (-8.0, Some(2))] {
+        let mut tracker = tracker();
+        let seen = |n: u64| {
+            let way = 3.0 * n as f32;
+            [at(100.0 + way, 100.0 + lower, 0.8), at(180.0 - way, 100.0, 0.8)]
+        };
+        (0..10).for_each(|n| drop(tracker.update(n * FRAME, &seen(n))));
+        // They are 20 pixels apart, and one box lies between them.
+        let found = tracker.update(10 * FRAME, &[at(140.0, 100.0 + lower / 2.0, 0.8)]);
+        assert_eq!(found.tracks, [expected], "the first {lower} pixels lower");
+    }
+}
+
+#[test]
+fn where_two_overlap_nothing_is_learnt_of_their_looks() {
+    let mut tracker = tracker();
+    let apart = [at(100.0, 100.0, 0.8), at(300.0, 100.0, 0.8)];
+    let looks = [dressed(RED), dressed(BLUE)];
+    (0..5).for_each(|n| drop(tracker.update_with(n * FRAME, &apart, &looks)));
+    let known: Vec<_> = tracker.state().tracks.iter().map(|track| track.look).collect();
+    let near = [at(112.0, 100.0, 0.8), at(100.0, 130.0, 0.8)];
+    tracker.update_with(5 * FRAME, &near, &[dressed(BLUE), dressed(BLUE)]);
+    assert_eq!(tracker.state().tracks[0].look, known[0], "its box shows some of the other");
+    let alone = [at(112.0, 100.0, 0.8)];
+    tracker.update_with(6 * FRAME, &alone, &[dressed(BLUE)]);
+    assert_ne!(tracker.state().tracks[0].look, known[0]);
 }
 
 #[test]
@@ -381,6 +438,8 @@ fn a_state_that_no_tracker_makes_is_refused() {
     assert!(spoilt("/next_id", 2.into()).contains("track 1 of 2"));
     assert!(spoilt("/tracks/0/bbox/right", (-5.0).into()).contains("track 0 of 2"));
     assert!(spoilt("/tracks/0/motion/x/covariance/0", (-1.0).into()).contains("track 0 of 2"));
+    let look = serde_json::json!([[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1e9]]);
+    assert!(spoilt("/tracks/0/look", look).contains("track 0 of 2"));
     spoilt("/tracks/0/score", serde_json::Value::Null);
 }
 
