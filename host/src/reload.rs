@@ -36,6 +36,8 @@ struct ConfigFiles {
     cameras: Option<PathBuf>,
     /// Whether it was there when the config was applied.
     has_cameras: bool,
+    /// A file of cameras for which a config was refused that names it.
+    faulty: Option<PathBuf>,
 }
 
 impl ConfigFiles {
@@ -44,13 +46,26 @@ impl ConfigFiles {
             config: file.path.clone(),
             cameras: file.config.server.cameras_file.clone(),
             has_cameras: file.has_cameras_file,
+            faulty: None,
         }
     }
 
-    /// Notices edits of both.
-    fn watch(&self) -> Watch<(FileStamp, Option<FileStamp>)> {
-        let (config, cameras) = (self.config.clone(), self.cameras.clone());
-        Watch::new(move || (FileStamp::of(&config), cameras.as_deref().map(FileStamp::of)))
+    /// Notices edits of each.
+    fn watch(&self) -> Watch<Vec<FileStamp>> {
+        let all = self.all();
+        Watch::new(move || all.iter().map(|path| FileStamp::of(path)).collect())
+    }
+
+    fn all(&self) -> Vec<PathBuf> {
+        let others = self.cameras.iter().chain(&self.faulty);
+        std::iter::once(&self.config).chain(others).cloned().collect()
+    }
+
+    /// Takes down what a config was refused for.
+    fn note_faulty(&mut self, problems: &[ShownProblem]) {
+        let known = self.all();
+        let files = problems.iter().map(|problem| PathBuf::from(&problem.file));
+        self.faulty = files.into_iter().find(|file| !known.contains(file)).or(self.faulty.take());
     }
 }
 
@@ -66,14 +81,14 @@ impl ConfigReloader {
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
     pub(crate) async fn run(mut self, deployer: Deployer) {
         let mut watch = self.files.watch();
-        let mut watched = self.files.cameras.clone();
+        let mut watched = self.files.all();
         // The first report is of the files as they were when they were read, unless they were
         // edited since.
         let mut first = true;
         loop {
-            if watched != self.files.cameras {
+            if watched != self.files.all() {
                 watch = self.files.watch();
-                watched = self.files.cameras.clone();
+                watched = self.files.all();
                 first = true;
             }
             let asked = tokio::select! {
@@ -134,8 +149,10 @@ async fn reload(
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => {
             log_problems(&error, cause);
-            deployer.refuse_config(cause, error.problems());
-            return Err(error.problems());
+            let problems = error.problems();
+            files.note_faulty(&problems);
+            deployer.refuse_config(cause, problems.clone());
+            return Err(problems);
         }
         Err(error) => {
             tracing::error!("reading the config: {error}");
@@ -192,10 +209,12 @@ async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
 /// config without cameras has at least a comment. So is a file of cameras that was there before.
 fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
     refuse_blank(&known.config)?;
-    let file = ConfigFile::load(&known.config)?;
+    let file = ConfigFile::load_with(&known.config, |path| {
+        let text = ConfigFile::read_cameras(path)?;
+        if text.as_deref().is_some_and(is_blank) { Err(blank(path)) } else { Ok(text) }
+    })?;
     let cameras = &file.config.server.cameras_file;
     if let Some(path) = cameras {
-        refuse_blank(path)?;
         if known.has_cameras && *cameras == known.cameras && !file.has_cameras_file {
             let source = std::io::Error::other(
                 "the file of cameras is gone; one without cameras has a comment",
@@ -207,13 +226,17 @@ fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
 }
 
 fn refuse_blank(path: &Path) -> Result<(), ConfigError> {
-    let blank = |text: String| text.chars().all(|c| c.is_whitespace() || c == '\u{feff}');
-    if std::fs::read_to_string(path).is_ok_and(blank) {
-        let source =
-            std::io::Error::other("the file is empty; a config without cameras has a comment");
-        return Err(ConfigError::Unreadable { path: path.to_owned(), source });
-    }
-    Ok(())
+    let found = std::fs::read_to_string(path).is_ok_and(|text| is_blank(&text));
+    if found { Err(blank(path)) } else { Ok(()) }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c == '\u{feff}')
+}
+
+fn blank(path: &Path) -> ConfigError {
+    let source = std::io::Error::other("the file is empty; a config without cameras has a comment");
+    ConfigError::Unreadable { path: path.to_owned(), source }
 }
 
 /// Logs every problem in a line of its own.
@@ -243,7 +266,8 @@ mod tests {
     fn an_empty_file_is_no_config_to_go_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ocelli.toml");
-        let known = ConfigFiles { config: path.clone(), cameras: None, has_cameras: false };
+        let known =
+            ConfigFiles { config: path.clone(), cameras: None, has_cameras: false, faulty: None };
         for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
             std::fs::write(&path, blank).unwrap();
             let error = read(&known).err().unwrap().to_string();
@@ -264,7 +288,18 @@ mod tests {
             config: path.clone(),
             cameras: Some(cameras.clone()),
             has_cameras,
+            faulty: None,
         };
+        std::fs::write(&cameras, "[[cameras]\n").unwrap();
+        let error = read(&known(false)).err().unwrap();
+        let mut first = ConfigFiles { cameras: None, ..known(false) };
+        first.note_faulty(&error.problems());
+        assert_eq!(
+            first.all(),
+            [path.clone(), cameras.clone()],
+            "it is watched until it is mended"
+        );
+        std::fs::remove_file(&cameras).unwrap();
         assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap()), known(false));
         let gone = read(&known(true)).err().unwrap().to_string();
         assert!(gone.contains("cameras.toml") && gone.contains("gone"), "{gone}");

@@ -59,6 +59,9 @@ pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     let (reloads, editor) = ConfigReloader::new(&file)?;
     let config = &file.config;
     raise_descriptor_limit();
+    if let (Some(path), false) = (&config.server.cameras_file, file.has_cameras_file) {
+        tracing::info!("{}: not there yet, so there are no cameras of the API", path.display());
+    }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

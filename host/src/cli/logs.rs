@@ -131,12 +131,16 @@ impl LogsCommand {
             logs.iter_mut().for_each(|log| log.reader.lines = page);
             let mut entries = Vec::new();
             let mut gone = Vec::new();
+            let all = logs.len();
             {
                 let mut parts = looks(&mut logs);
                 while let Some((session, part)) = parts.next().await {
                     match part {
                         Ok(part) => entries.extend(self.chosen(part)),
-                        Err(error) if is_gone(&error) && many > 1 => gone.push(session),
+                        // Without the last one there is nothing to go on with.
+                        Err(error) if is_gone(&error) && gone.len() + 1 < all => {
+                            gone.push(session);
+                        }
                         Err(error) => lost = Some((Some(session), error)),
                     }
                 }

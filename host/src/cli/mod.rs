@@ -82,7 +82,7 @@ enum Command {
     /// where the file as it is now was refused.
     Config(host::HostArgs),
     /// Have a running host read its config and its file of cameras now, and say what that changes.
-    /// Exit status 1: it was refused, or a camera does not run as it says.
+    /// Exit status 1: it was refused, or something that it names has a fault.
     Reload(host::HostArgs),
     /// Change the pipeline of a session while it runs.
     Deploy(deployments::DeployCommand),

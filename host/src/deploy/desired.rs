@@ -181,7 +181,8 @@ pub struct ReloadReport {
     pub next_worker: Vec<String>,
     /// Keys that have another value in the file and take effect when the host is restarted.
     pub waiting: Vec<String>,
-    /// Faults of single cameras and of what they name: these run as before.
+    /// Faults of single cameras, of what they name, and of the host that do not keep it from
+    /// following the config.
     pub problems: Vec<ShownProblem>,
 }
 

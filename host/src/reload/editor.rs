@@ -114,8 +114,12 @@ fn entry_beside(path: &Path, cameras: &Path, id: &str) -> Result<Option<FoundEnt
         found => return found,
     }
     match entry_of(path, id) {
-        // The config may be JSON.
-        Err(EditError::Change(ChangeError::Syntax(_))) => Ok(None),
+        // Tables of JSON are not shown.
+        Err(EditError::Change(ChangeError::Syntax(_)))
+            if path.extension().is_some_and(|ending| ending == "json") =>
+        {
+            Ok(None)
+        }
         found => {
             Ok(found?.map(|found| FoundEntry { read_only_for: Some(cameras.to_owned()), ..found }))
         }
