@@ -214,13 +214,14 @@ fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
         if text.as_deref().is_some_and(is_blank) { Err(blank(path)) } else { Ok(text) }
     })?;
     let cameras = &file.config.server.cameras_file;
-    if let Some(path) = cameras {
-        if known.has_cameras && *cameras == known.cameras && !file.has_cameras_file {
-            let source = std::io::Error::other(
-                "the file of cameras is gone; one without cameras has a comment",
-            );
-            return Err(ConfigError::Unreadable { path: path.clone(), source });
-        }
+    if let Some(path) = cameras
+        && known.has_cameras
+        && *cameras == known.cameras
+        && !file.has_cameras_file
+    {
+        let source =
+            std::io::Error::other("the file of cameras is gone; one without cameras has a comment");
+        return Err(ConfigError::Unreadable { path: path.clone(), source });
     }
     Ok(file)
 }
