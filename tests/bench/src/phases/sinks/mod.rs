@@ -217,6 +217,7 @@ async fn write_backlog(workplace: &BenchFolder) -> Result<()> {
             time_ms: 0,
             body: body.as_str().into(),
             attachments: Vec::new(),
+            clip: None,
         };
         ensure!(journal.events().append(SESSION, draft), "the journal has no room");
         if number % TURN == 0 {

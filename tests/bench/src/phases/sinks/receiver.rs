@@ -42,13 +42,13 @@ impl Drop for Receiver {
 
 #[derive(Default)]
 struct Shared {
-    heard: Mutex<Heard>,
+    heard: Mutex<HeardEvents>,
     more: Notify,
 }
 
 /// What has come.
 #[derive(Default)]
-struct Heard {
+struct HeardEvents {
     events: u64,
     /// The last number of each session.
     last: BTreeMap<String, u64>,
@@ -84,7 +84,7 @@ struct HookData {
     events: Vec<EventHead>,
 }
 
-impl Heard {
+impl HeardEvents {
     fn take(&mut self, event: EventHead, now: Instant, now_us: f64) {
         let EventHead { session, seq, data } = event;
         let last = self.last.entry(session).or_insert(seq.saturating_sub(1));
@@ -204,7 +204,7 @@ impl Receiver {
         }
     }
 
-    async fn until(&self, good: impl Fn(&Heard) -> bool) -> Result<()> {
+    async fn until(&self, good: impl Fn(&HeardEvents) -> bool) -> Result<()> {
         let waiting = async {
             loop {
                 let more = self.shared.more.notified();
