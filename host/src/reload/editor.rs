@@ -156,14 +156,14 @@ impl FoundEntry {
 }
 
 /// The file that a change is of.
-struct Target {
+struct EditTarget {
     place: Place,
     text: String,
     /// `None`: it is the config. Else the config's text: it is its file of cameras.
     beside: Option<String>,
 }
 
-impl Target {
+impl EditTarget {
     /// The file of a change, which the host can write. `cameras`: the file of cameras of the config
     /// in force.
     fn of(path: &Path, cameras: Option<&Path>, change: &ConfigChange) -> Result<Self, EditError> {
@@ -255,7 +255,7 @@ pub(super) async fn write(
     check_allowed(config.server.edit_config).map_err(with_toml)?;
     let (owned, cameras) = (path.to_owned(), config.server.cameras_file.clone());
     let wanted = change.clone();
-    let target = blocking(move || Target::of(&owned, cameras.as_deref(), &wanted));
+    let target = blocking(move || EditTarget::of(&owned, cameras.as_deref(), &wanted));
     let target = target.await.map_err(with_toml)?;
     if edit.of.as_ref().is_some_and(|of| *of != digest(&target.text)) {
         return Err(EditError::Changed);
@@ -479,7 +479,7 @@ mod tests {
         let before = "[[cameras]]\nid = \"a\"\nsource = \"file:a\"\npipeline = \"p\"\n";
         std::fs::write(&path, before).unwrap();
         let change = ConfigChange::RemoveCamera { id: "a".to_owned() };
-        let target = Target::of(&path, None, &change).unwrap();
+        let target = EditTarget::of(&path, None, &change).unwrap();
         let checked = |new: &str| target.checked(&path, new, Some("a"));
         let refused = checked("[[cameras]]\nid = \"a\"\nsorce = \"x\"\n");
         let Err(EditError::Wrong(problems)) = refused else { panic!("it is taken") };
@@ -508,7 +508,7 @@ mod tests {
         }
 
         fn change(&self, change: &ConfigChange) -> Result<(), EditError> {
-            let target = Target::of(&self.config, Some(&self.cameras), change)?;
+            let target = EditTarget::of(&self.config, Some(&self.cameras), change)?;
             let new = target.changed(change)?;
             target.checked(&self.config, &new, change.camera())?;
             target.place.replace(&target.text, &new)
