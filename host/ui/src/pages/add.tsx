@@ -14,7 +14,7 @@ import { Empty } from "../ui/empty";
 import { Link } from "../ui/link";
 import { ConfigWritten, sentence } from "../ui/written";
 import { drawables } from "./zones/shapes";
-import { type Typed, nameFault, parted, sourceOf } from "./add/source";
+import { type Typed, nameFault, parted, sourceOf, substreamOf } from "./add/source";
 import "./add.css";
 
 /** The setting of the built-in pipelines that the suggested rate is for. */
@@ -24,6 +24,7 @@ const RATE = "max_results_per_second";
 export default function AddPage() {
   const store = useMemo(() => new Adding(), []);
   const typed = useSignal<Typed>({ url: "", user: "", password: "" });
+  const substream = useSignal("");
   const transport = useSignal("");
   useEffect(() => void loadPipelines(), []);
   useEffect(() => void models.load(), []);
@@ -40,9 +41,9 @@ export default function AddPage() {
         <h1>Add a camera</h1>
       </div>
       <div class="add">
-        <SourceForm store={store} typed={typed} transport={transport} />
+        <SourceForm store={store} typed={typed} substream={substream} transport={transport} />
         <ProbeResult store={store} />
-        <CameraForm store={store} typed={typed} transport={transport} />
+        <CameraForm store={store} typed={typed} substream={substream} transport={transport} />
       </div>
     </>
   );
@@ -51,10 +52,11 @@ export default function AddPage() {
 interface FormProps {
   store: Adding;
   typed: { value: Typed };
+  substream: { value: string };
   transport: { value: string };
 }
 
-function SourceForm({ store, typed, transport }: FormProps) {
+function SourceForm({ store, typed, substream, transport }: FormProps) {
   const id = useId();
   const fault = useSignal<string | null>(null);
   const busy = store.probed.value.state === "asked";
@@ -74,7 +76,14 @@ function SourceForm({ store, typed, transport }: FormProps) {
   return (
     <form class="panel" onSubmit={probe}>
       <h2>1. Source</h2>
-      <Discovery store={store} typed={typed} onChoose={url => change({ url })} />
+      <Discovery
+        store={store}
+        typed={typed}
+        onChoose={(url, smaller) => {
+          change({ url });
+          substream.value = smaller;
+        }}
+      />
       <div class="fields">
         <label class="wide" for={`${id}-url`}>
           Address
@@ -96,6 +105,24 @@ function SourceForm({ store, typed, transport }: FormProps) {
             {fault.value}
           </p>
         )}
+        <label class="wide" for={`${id}-substream`}>
+          Substream
+          <input
+            id={`${id}-substream`}
+            type="text"
+            inputMode="url"
+            autocomplete="off"
+            spellcheck={false}
+            placeholder="none: one stream does both"
+            value={substream.value}
+            aria-describedby={`${id}-about`}
+            onInput={event => (substream.value = event.currentTarget.value)}
+          />
+        </label>
+        <p class="quiet wide" id={`${id}-about`}>
+          A smaller stream of the same camera, which costs less to analyse. Viewers get the address
+          above.
+        </p>
         <label>
           User
           <input
@@ -132,6 +159,9 @@ function SourceForm({ store, typed, transport }: FormProps) {
   );
 }
 
+/** What is done with an address and that of a substream, which may be empty. */
+type Choose = (url: string, substream: string) => void;
+
 function Discovery({
   store,
   typed,
@@ -139,7 +169,7 @@ function Discovery({
 }: {
   store: Adding;
   typed: { value: Typed };
-  onChoose: (url: string) => void;
+  onChoose: Choose;
 }) {
   const found = store.found.value;
   const { user, password } = typed.value;
@@ -182,7 +212,10 @@ function SearchFailed({ error }: { error: ApiError }) {
   );
 }
 
-function FoundRow({ camera, onChoose }: { camera: FoundCamera; onChoose: (url: string) => void }) {
+function FoundRow({ camera, onChoose }: { camera: FoundCamera; onChoose: Choose }) {
+  const { proposal } = camera;
+  const profile = (url: string) =>
+    camera.streams.find(({ source }) => source === url)?.profile ?? url;
   return (
     <li>
       <strong>{camera.name ?? camera.address}</strong>{" "}
@@ -191,8 +224,17 @@ function FoundRow({ camera, onChoose }: { camera: FoundCamera; onChoose: (url: s
       </span>
       {camera.fault !== null && <p class="fault">{camera.fault}</p>}
       <span class="actions">
+        {proposal !== null && (
+          <button
+            type="button"
+            class="primary"
+            onClick={() => onChoose(proposal.source, proposal.substream)}
+          >
+            Use {profile(proposal.source)}, analyse {profile(proposal.substream)}
+          </button>
+        )}
         {camera.streams.map(({ profile, source, encoding, size }) => (
-          <button key={source} type="button" onClick={() => onChoose(source)}>
+          <button key={source} type="button" onClick={() => onChoose(source, "")}>
             Use {profile}
             <span class="quiet">
               {encoding} {size && `${size[0]} × ${size[1]}`}
@@ -298,23 +340,27 @@ function row(title: string, value: string | null | undefined) {
   );
 }
 
-function CameraForm({ store, typed, transport }: FormProps) {
+function CameraForm({ store, typed, substream, transport }: FormProps) {
   const id = useId();
   const name = useSignal("");
   const tried = useSignal(false);
   const known = pipelines.value;
   const made = sourceOf(typed.value);
+  const smaller = substreamOf(typed.value, substream.value);
   const wrong = nameFault(name.value, sessions.value.keys());
   const written = store.written.value;
   const save = async (event: Event) => {
     event.preventDefault();
     tried.value = true;
     const source = sourceOf(typed.value);
-    if (wrong !== null || "fault" in source || store.pipeline.value === "") return;
-    await store.save(name.value, source.source, transport.value);
+    const analysed = substreamOf(typed.value, substream.value);
+    if (wrong !== null || "fault" in source || "fault" in analysed) return;
+    if (store.pipeline.value === "") return;
+    await store.save(name.value, source.source, analysed.source, transport.value);
     if (store.written.value?.as.state === "written") {
       // The password is the host's now.
       typed.value = { url: "", user: "", password: "" };
+      substream.value = "";
       name.value = "";
       tried.value = false;
     }
@@ -353,7 +399,7 @@ function CameraForm({ store, typed, transport }: FormProps) {
         </label>
       </div>
       <p class="fault" id={`${id}-fault`} role="alert" hidden={!tried.value || valid()}>
-        {wrong ?? ("fault" in made ? made.fault : "Choose a pipeline.")}
+        {wrong ?? faultOf(made) ?? faultOf(smaller) ?? "Choose a pipeline."}
       </p>
       {store.pipeline.value !== "" && <PipelineSettings store={store} />}
       {mayAdmin.value ? (
@@ -384,8 +430,13 @@ function CameraForm({ store, typed, transport }: FormProps) {
   );
 
   function valid(): boolean {
-    return wrong === null && !("fault" in made) && store.pipeline.value !== "";
+    const faults = [wrong, faultOf(made), faultOf(smaller)];
+    return faults.every(fault => fault === null) && store.pipeline.value !== "";
   }
+}
+
+function faultOf(made: { source: string } | { fault: string }): string | null {
+  return "fault" in made ? made.fault : null;
 }
 
 function PipelineSettings({ store }: { store: Adding }) {

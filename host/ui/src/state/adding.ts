@@ -38,6 +38,8 @@ export interface FoundCamera {
   name: string | null;
   hardware: string | null;
   streams: { profile: string; source: string; encoding: string; size: [number, number] | null }[];
+  /** Its main stream, and a much smaller one to be analysed; null: it has no such two. */
+  proposal: { source: string; substream: string } | null;
   fault: string | null;
 }
 
@@ -97,10 +99,12 @@ export class Adding {
     });
   }
 
-  async save(id: string, source: string, transport: string): Promise<void> {
+  /** `substream` may be empty: one stream does both. */
+  async save(id: string, source: string, substream: string, transport: string): Promise<void> {
     const settings = this.draft.value.value;
     const camera: JsonObject = {
       source,
+      ...(substream === "" ? {} : { substream }),
       pipeline: this.pipeline.value,
       ...(transport === "" ? {} : { transport }),
       ...(Object.keys(settings).length === 0 ? {} : { settings }),

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { nameFault, parted, sourceOf } from "./source";
+import { nameFault, parted, sourceOf, substreamOf } from "./source";
 
 const typed = (url: string, user = "", password = "") => sourceOf({ url, user, password });
 
@@ -11,6 +11,16 @@ it("puts user and password into the URL, encoded", () => {
   expect(typed("rtsp://old:one@cam/a", "new", "two")).toEqual({ source: "rtsp://new:two@cam/a" });
   expect(typed("rtsp://cam/a@b", "u", "p")).toEqual({ source: "rtsp://u:p@cam/a@b" });
   expect(typed("file:/videos/a.mp4")).toEqual({ source: "file:/videos/a.mp4" });
+});
+
+it("gives a substream the camera's login", () => {
+  const camera = { url: "rtsp://cam/main", user: "eye", password: "s" };
+  expect(substreamOf(camera, " ")).toEqual({ source: "" });
+  expect(substreamOf(camera, "rtsp://cam/sub")).toEqual({ source: "rtsp://eye:s@cam/sub" });
+  expect(substreamOf(camera, "rtsp://a:b@cam/sub")).toEqual({ source: "rtsp://eye:s@cam/sub" });
+  expect(substreamOf(camera, "http://cam/")).toEqual({
+    fault: expect.stringContaining("Substream: "),
+  });
 });
 
 it("says what is wrong with an address", () => {

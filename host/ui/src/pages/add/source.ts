@@ -33,6 +33,13 @@ export function sourceOf({ url, user, password }: Typed): { source: string } | {
   return { source: `${scheme.toLowerCase()}://${login}@${host}${rest}` };
 }
 
+/** The same for a smaller stream of the camera, with its login; an empty source: there is none. */
+export function substreamOf(typed: Typed, url: string): { source: string } | { fault: string } {
+  if (url.trim() === "") return { source: "" };
+  const made = sourceOf({ ...typed, url });
+  return "fault" in made ? { fault: `Substream: ${made.fault}` } : made;
+}
+
 /** Also what `encodeURIComponent` leaves and a URL's user may not have. */
 function encoded(text: string): string {
   return encodeURIComponent(text).replace(
