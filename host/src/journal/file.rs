@@ -147,9 +147,12 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
-/// Brings the schema to this version's.
+/// Brings the schema to this version's. One that is there already needs no room on the disk.
 fn migrate(mut connection: Connection, kind: &DatabaseSpec) -> anyhow::Result<Connection> {
     let had = schema(&connection)?;
+    if had == kind.migrations.len() {
+        return Ok(connection);
+    }
     let change = connection.transaction()?;
     for step in kind.migrations.iter().skip(had) {
         change.execute_batch(step)?;

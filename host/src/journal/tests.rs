@@ -163,6 +163,23 @@ pub(super) async fn close(journal: Journal, folder: &Path) {
     connection.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
 }
 
+#[test]
+fn a_file_that_is_opened_again_is_written_nothing() {
+    let site = tempfile::tempdir().unwrap();
+    let folder = file::folder(site.path()).unwrap();
+    let first = file::open(&folder, FILE, &KIND).unwrap().0;
+    first.pragma_update(None, "wal_checkpoint", "TRUNCATE").unwrap();
+    drop(first);
+    let content = || std::fs::read(site.path().join(FILE)).unwrap();
+    let before = content();
+    let again = file::open(&folder, FILE, &KIND).unwrap().0;
+    let log = std::fs::metadata(site.path().join(format!("{FILE}-wal")));
+    assert_eq!(log.map_or(0, |log| log.len()), 0, "a full disk would have no room for it");
+    assert_eq!(again.total_changes(), 0);
+    drop(again);
+    assert!(content() == before);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_no_damage_and_a_second_host_is_refused() {
     let folder = tempfile::tempdir().unwrap();
