@@ -52,7 +52,7 @@ impl ReverseProxy {
             let config = change(set(&config, "ssl_certificate_key ", key));
             let place = folder.path().join("nginx.conf");
             std::fs::write(&place, format!("{NGINX}{config}}}\n")).unwrap();
-            // Outside root's path on Debian.
+            // Not on the PATH of every user on Debian.
             let installed = ["/usr/sbin/nginx", "/usr/bin/nginx"];
             let program = installed.into_iter().find(|path| Path::new(path).is_file());
             let mut command = Command::new(program.unwrap_or("nginx"));
