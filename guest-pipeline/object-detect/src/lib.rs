@@ -97,7 +97,8 @@ impl Pipeline for ObjectDetect {
         let wants = |class| filter.wants(class) && self.engine.settings.labels.has(class);
         let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
         let standing = self.engine.standing(candidates);
-        let looks = looks(frame, &self.engine.shown(&standing), standing.len())?;
+        // Colours are a hint: without them tracks meet as before.
+        let looks = looks(frame, &self.engine.shown(&standing), standing.len()).unwrap_or_default();
         Ok(self.engine.finish_with(time, size, &standing, &looks, &mut picture))
     }
 

@@ -300,6 +300,8 @@ impl IntoResponse for Problem {
         }
         if self.status == StatusCode::UPGRADE_REQUIRED {
             response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            let hop = HeaderValue::from_static("Upgrade");
+            response.headers_mut().insert(header::CONNECTION, hop);
         }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

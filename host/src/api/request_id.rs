@@ -20,6 +20,9 @@ const MAX_BYTES: usize = 128;
 /// Bytes of a path in the log: a line stays a line.
 const MAX_PATH: usize = 200;
 
+/// Characters of a method in the log: anybody may send one of their own.
+const MAX_METHOD: usize = 16;
+
 /// The log target of requests.
 const TARGET: &str = "ocelli::requests";
 
@@ -72,7 +75,8 @@ fn is_plain(id: &str) -> bool {
 /// Gives a request its id, and its answer the header.
 pub(super) async fn identify(request: Request, next: Next) -> Response {
     let id = RequestId::of(request.headers());
-    let (method, begun) = (request.method().clone(), Instant::now());
+    let begun = Instant::now();
+    let method: String = request.method().as_str().chars().take(MAX_METHOD).collect();
     let peer = client_address::shown(gate::peer(&request));
     let path = request.uri().path();
     let path = path.get(..path.floor_char_boundary(MAX_PATH)).unwrap_or_default().to_owned();

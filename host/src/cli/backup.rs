@@ -8,7 +8,7 @@ use ocelli_client::Request;
 use serde_json::json;
 
 use super::host::{Asked, HostArgs};
-use crate::journal::{Backup, copy_backup};
+use crate::journal::{Backup, copy_backup, discard_backup};
 
 /// What is copied, and where to.
 #[derive(Args)]
@@ -40,10 +40,19 @@ impl BackupCommand {
         let answer = self.host.answer(&Request::post(&["backup"]).patient(), Asked::nothing())?;
         let backup: Backup = serde_json::from_value(answer)
             .with_context(|| format!("{} does not answer as an Ocelli host does", self.host.url))?;
+        let inside = backup.directory.parent().is_some_and(|data| {
+            let place = partial.path().canonicalize();
+            place.is_ok_and(|place| data.canonicalize().is_ok_and(|data| place.starts_with(data)))
+        });
+        ensure!(
+            !inside,
+            "{} lies in the host's data directory: the next backup would hold it",
+            directory.display()
+        );
         let copied = copy_backup(&backup, partial.path());
         if copied.is_ok() {
             // What stays is removed by the next one, and by the host's next start.
-            let _ = std::fs::remove_dir_all(&backup.directory);
+            let _ = discard_backup(&backup);
         }
         copied.with_context(|| {
             format!(

@@ -68,7 +68,15 @@ fn sinks(answer: &Value) -> Vec<Value> {
     let mut rows: Vec<Value> = told
         .map(|(name, sink)| {
             let mut row = members(sink);
-            row.insert("state".into(), if sink["up"] == true { "ok" } else { "degraded" }.into());
+            let state = match (&sink["up"], &sink["reason"]) {
+                (Value::Bool(true), _) => "ok",
+                // Not reached yet: the host gives that some seconds.
+                (_, Value::Null) => {
+                    answer["host"]["sinks"][name.as_str()]["state"].as_str().unwrap_or("degraded")
+                }
+                _ => "degraded",
+            };
+            row.insert("state".into(), state.into());
             named(name, row)
         })
         .collect();

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Most bytes of the path: it is in the address of every request.
 const MAX_BYTES: usize = 100;
 
+/// First parts of the host's own addresses: with and without the path, they would be taken for it.
+const OWN: [&str; 6] = ["assets", "healthz", "login", "metrics", "readyz", "v1"];
+
 /// The beginning of the path of every address of the host: empty, or such as `/ocelli`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -27,6 +30,8 @@ pub enum BasePathError {
          writes in another way, found {0:?}"
     )]
     Character(char),
+    #[error("{0:?} is one of the host's own paths")]
+    Own(String),
     #[error("a path of at most {MAX_BYTES} bytes, this one has {0}")]
     Long(usize),
 }
@@ -65,6 +70,9 @@ impl FromStr for BasePath {
         }
         if parts.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(BasePathError::Part(text.into()));
+        }
+        if parts.split('/').next().is_some_and(|first| OWN.contains(&first)) {
+            return Err(BasePathError::Own(text.into()));
         }
         Ok(Self(text.into()))
     }
@@ -120,6 +128,9 @@ mod tests {
             assert_eq!(wrong(text), BasePathError::Character(character));
         }
         assert_eq!(wrong(&"/a".repeat(99)), BasePathError::Long(198));
+        for own in ["/v1", "/metrics/a", "/assets"] {
+            assert_eq!(wrong(own), BasePathError::Own(own.into()));
+        }
     }
 
     #[test]

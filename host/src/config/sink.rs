@@ -21,7 +21,10 @@ pub enum SinkStart {
 pub(super) fn shown(url: &str) -> String {
     let Some(url) = Url::parse(url).ok().filter(Url::has_host) else { return String::new() };
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
+    // Redis's is a number; any other may be the rest of a password.
+    let number = |path: &&str| path.bytes().all(|it| it == b'/' || it.is_ascii_digit());
+    let path = Some(url.path()).filter(number).unwrap_or_default();
+    format!("{}://{}{port}{path}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -35,6 +38,8 @@ mod tests {
             ("rediss://ann:hush@h/2?password=hush#hush", "rediss://h/2"),
             ("redis://:hush@[::1]:7000", "redis://[::1]:7000"),
             ("mqtts://hush@h:8883", "mqtts://h:8883"),
+            // The slash would have to be %2f: what stands behind it may be of the password.
+            ("redis://ann:12/34@h", "redis://ann:12"),
             // None has a host of which these would be the user and the password.
             ("redis:ann:hush@h", ""),
             ("ann:hush@h", ""),

@@ -28,7 +28,10 @@ impl FromStr for TrustedProxy {
 
     fn from_str(text: &str) -> Result<Self, TrustedProxyError> {
         let one = || text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical()));
-        text.parse().or_else(|_| one()).map(Self).map_err(|_| TrustedProxyError(text.to_owned()))
+        let network: Option<IpNet> = text.parse().or_else(|_| one()).ok();
+        // Who trusts everyone believes what a client writes. IPv4 is compared as IPv4.
+        let sound = |net: &IpNet| net.prefix_len() > 0 && net.addr().to_canonical() == net.addr();
+        network.filter(sound).map(Self).ok_or_else(|| TrustedProxyError(text.to_owned()))
     }
 }
 
@@ -66,7 +69,17 @@ mod tests {
         assert!(contains("127.0.0.1", "::ffff:127.0.0.1"), "as a socket for both has it");
         assert!(contains("::ffff:127.0.0.1", "127.0.0.1"));
         assert_eq!(proxy("192.0.2.1").to_string().parse::<TrustedProxy>(), Ok(proxy("192.0.2.1")));
-        for text in ["", "proxy.example", "10.0.0.0/33", "10.0.0.1:80", "*", "10.0.0.*"] {
+        for text in [
+            "",
+            "proxy.example",
+            "10.0.0.0/33",
+            "10.0.0.1:80",
+            "*",
+            "10.0.0.*",
+            "0.0.0.0/0",
+            "::/0",
+            "::ffff:10.0.0.0/104",
+        ] {
             assert_eq!(text.parse::<TrustedProxy>(), Err(TrustedProxyError(text.into())));
         }
     }

@@ -3,9 +3,9 @@
 //! # Theory of operation
 //!
 //! Both databases are written anew, each as of one moment: `journal.db` by its own thread between
-//! two commits, `events.db` beside its writer, on a connection that only reads. Other files never
-//! change under their names (attachments, components, stored pipelines), so they get a second name
-//! and take no further room. A picture is on the disk before the event that names it is committed,
+//! two commits, `events.db` beside its writer, on a connection that only reads. Attachments, clips
+//! and components never change under their names, so they get a second one and take no further
+//! room; what people may write is copied. A picture is on the disk before the event that names it is committed,
 //! and retention may delete one at any time: files are linked before the databases are read, for
 //! those that go meanwhile, and after it, for those that come.
 //!
@@ -32,8 +32,13 @@ const FOLDER: &str = "backup";
 /// The file that says what the backup is.
 const MANIFEST: &str = "backup.json";
 
-/// Folders of the data directory that are made anew: what was compiled, and the backup itself.
-const MADE_ANEW: [&str; 2] = ["compiled", FOLDER];
+/// Folders of the data directory that are left out: what was compiled and the backup are made
+/// anew; the last is the file system's, and root's alone, where the directory is a disk.
+const LEFT_OUT: [&str; 3] = ["compiled", FOLDER, "lost+found"];
+
+/// Folders whose files are the host's own and never change under their names: they get a second
+/// name. All else is copied.
+const LINKED: [&str; 3] = ["attachments", "clips", "components"];
 
 /// The ending of an attachment that is being written.
 const BEGUN: &str = ".new";
@@ -57,11 +62,16 @@ pub struct Backup {
     pub bytes: u64,
 }
 
-/// Removes what an earlier host has left. What stays goes with the next backup.
-pub(super) fn remove(data: &Folder) {
-    if let Err(error) = data.remove_folder(FOLDER) {
+/// Removes a backup, where there is one: whether it went. What stays goes with the next backup.
+pub(super) fn remove(data: &Folder) -> bool {
+    if !data.has(FOLDER) {
+        return false;
+    }
+    let removed = data.remove_folder(FOLDER);
+    if let Err(error) = &removed {
         tracing::warn!(target: "ocelli::journal", "an old backup cannot be removed: {error}");
     }
+    removed.is_ok()
 }
 
 impl Journal {
@@ -80,7 +90,7 @@ impl Journal {
         let folder = blocking(move || {
             data.remove_folder(FOLDER).context("removing the backup before")?;
             let folder = data.subfolder(FOLDER).context("making its folder")?;
-            link(&data, &folder, 0)?;
+            take(&data, &folder, 0, false)?;
             Ok(folder)
         })
         .await?;
@@ -95,7 +105,7 @@ impl Journal {
             let made_ms = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
             EventJournal::copy(&data, &folder.path().join(super::events::FILE), made_ms)
                 .context(super::events::FILE)?;
-            link(&data, &folder, 0)?;
+            take(&data, &folder, 0, false)?;
             finish(&folder, made_ms)
         })
         .await
@@ -109,26 +119,31 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|_| JournalError::Ended)?.map_err(JournalError::Backup)
 }
 
-/// Gives the files of a folder, and of those in it, a second name in another. What goes meanwhile is
-/// left out; links and what is no file are, too.
-fn link(from: &Folder, to: &Folder, depth: usize) -> anyhow::Result<()> {
+/// Takes the files of a folder, and of those in it, into another: by a second name where `linked`,
+/// else as copies. What goes meanwhile is left out; links and what is no file are, too.
+fn take(from: &Folder, to: &Folder, depth: usize, linked: bool) -> anyhow::Result<()> {
     for name in from.names()? {
         let left_out = name.starts_with(DRAFT)
             || name.ends_with(BEGUN)
-            || (depth == 0 && (name.contains(".db") || MADE_ANEW.contains(&name.as_str())));
-        let Ok(about) = from.about(&name) else { continue };
+            || (depth == 0 && (name.contains(".db") || LEFT_OUT.contains(&name.as_str())));
         if left_out {
             continue;
         }
+        let Ok(about) = from.about(&name) else { continue };
         let path = || from.path().join(&name).display().to_string();
         if about.is_file() {
-            match from.link(&name, to, &name) {
+            let taken = match linked {
+                true => from.link(&name, to, &name),
+                false => from.copy(&name, to, &name),
+            };
+            match taken {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                linked => linked.with_context(path)?,
+                taken => taken.with_context(path)?,
             }
         } else if about.is_dir() && depth < DEPTH {
+            let linked = linked || (depth == 0 && LINKED.contains(&name.as_str()));
             let below = to.subfolder(&name).with_context(path)?;
-            link(&from.open_folder(&name).with_context(path)?, &below, depth + 1)?;
+            take(&from.open_folder(&name).with_context(path)?, &below, depth + 1, linked)?;
         }
     }
     Ok(())
@@ -169,6 +184,32 @@ fn size(folder: &Folder) -> anyhow::Result<(u64, u64)> {
     Ok((files, bytes))
 }
 
+/// Opens a backup, of which an answer tells: the data directory, and its folder there. Root may
+/// ask, and the host's user may exchange what lies in the data directory: no link that leads out of
+/// it is followed, and a copy elsewhere names another directory than its own.
+fn open(backup: &Backup) -> anyhow::Result<(Folder, Folder)> {
+    let directory = &backup.directory;
+    let shown = || format!("opening {}", directory.display());
+    let of_host = directory.file_name() == Some(std::ffi::OsStr::new(FOLDER));
+    let data = directory.parent().filter(|_| of_host).context("it is no backup of a host");
+    let data = Folder::open(data.with_context(shown)?).with_context(shown)?;
+    let folder = data.open_folder(FOLDER).with_context(shown)?;
+    Ok((data, folder))
+}
+
+fn is_it(folder: &Folder, backup: &Backup) -> bool {
+    let manifest = folder.read(MANIFEST).ok();
+    let manifest = manifest.and_then(|file| serde_json::from_reader::<_, Backup>(file).ok());
+    manifest.is_some_and(|now| now == *backup)
+}
+
+/// Removes a backup that is copied. What stays goes with the next one.
+pub fn discard(backup: &Backup) -> anyhow::Result<()> {
+    let (data, folder) = open(backup)?;
+    ensure!(is_it(&folder, backup), "{} is another backup", backup.directory.display());
+    Ok(data.remove_folder(FOLDER)?)
+}
+
 /// Copies a backup into an empty folder: all of it is on the disk when this returns. Nothing but
 /// files is copied, and no link is followed.
 ///
@@ -177,17 +218,15 @@ fn size(folder: &Folder) -> anyhow::Result<(u64, u64)> {
 /// If the folder is not that backup, before and after: a host of another machine may have told of
 /// it, or another backup has taken its place. If a file cannot be copied.
 pub fn copy(backup: &Backup, to: &Path) -> anyhow::Result<()> {
-    let opened = || format!("opening {}", backup.directory.display());
-    let from = Folder::open(&backup.directory).with_context(opened)?;
-    let is_it = || {
-        let manifest = from.read(MANIFEST).ok();
-        let manifest = manifest.and_then(|file| serde_json::from_reader::<_, Backup>(file).ok());
-        manifest.is_some_and(|now| now.id == backup.id)
-    };
-    ensure!(is_it(), "{} is not the backup that was made", backup.directory.display());
+    let (_, from) = open(backup)?;
+    let shown = backup.directory.display();
+    ensure!(is_it(&from, backup), "{shown} is not the backup that was made");
     let to = Folder::private(to)?;
     let copied = copy_all(&from, &to);
-    ensure!(is_it(), "another backup was asked for meanwhile, and has taken the place of this one");
+    ensure!(
+        is_it(&from, backup),
+        "it is gone: another was asked for meanwhile, or the host's disk had no room"
+    );
     copied?;
     rustix::fs::syncfs(to.handle(".")?).context("writing to the disk")
 }

@@ -37,7 +37,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::util::folder::Folder;
-pub use backup::{Backup, copy as copy_backup};
+pub use backup::{Backup, copy as copy_backup, discard as discard_backup};
 pub use deployments::DeploymentRow;
 pub use error::JournalError;
 use events::EventJournal;

@@ -117,10 +117,18 @@ impl<S: EventSink> SinkDriver<S> {
                     continue;
                 }
             };
+            let mut changed = self.journal.changed();
             let wait = self.failed(&fault).await;
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = next(&mut wanted) => self.backoff.reset(),
+            let mut over = std::pin::pin!(tokio::time::sleep(wait));
+            loop {
+                tokio::select! {
+                    () = &mut over => break,
+                    () = next(&mut wanted) => {
+                        self.backoff.reset();
+                        break;
+                    }
+                    () = next(&mut changed) => self.recount().await,
+                }
             }
         }
     }
@@ -128,12 +136,10 @@ impl<S: EventSink> SinkDriver<S> {
     /// Tells of a failure, and gives how long to wait.
     async fn failed(&mut self, fault: &SinkError) -> Duration {
         self.count_error();
+        self.recount().await;
         self.health.lock().fail(fault.to_string());
         if matches!(fault, SinkError::Timeout(_)) {
             self.limit = (self.limit / 2).max(1);
-        }
-        if let Ok(spans) = self.journal.sessions().await {
-            self.count_behind(&spans);
         }
         let label = &self.name.label;
         if self.down.is_none() {
@@ -147,6 +153,13 @@ impl<S: EventSink> SinkDriver<S> {
         match fault {
             SinkError::Rest { wait: asked, .. } => wait.max(*asked),
             _ => wait,
+        }
+    }
+
+    /// Counts what waits in the journal while nothing is written.
+    async fn recount(&mut self) {
+        if let Ok(spans) = self.journal.sessions().await {
+            self.count_behind(&spans);
         }
     }
 
@@ -184,12 +197,7 @@ impl<S: EventSink> SinkDriver<S> {
             changed.borrow_and_update();
             let spans = self.journal.sessions().await?;
             self.resume(&mut connection, start, &spans).await?;
-            let mut moved = Vec::new();
-            let written = self.round(&mut connection, &spans, &mut moved).await;
-            if !moved.is_empty() {
-                self.journal.set_cursors(&self.name.id, moved);
-            }
-            let written = written?;
+            let written = self.round(&mut connection, &spans).await?;
             self.count_behind(&spans);
             self.works();
             if !written {
@@ -255,6 +263,8 @@ impl<S: EventSink> SinkDriver<S> {
         let SessionPosition { session, span, cursor } = position;
         if start == SinkStart::Now {
             let start = self.starts.get(session).copied().unwrap_or(0);
+            // What is behind a cursor is owed, however the sink began.
+            let start = cursor.map_or(start, |cursor| cursor.min(start));
             after = after.max(start.min(span.newest));
         }
         if let Some(cursor) = cursor.filter(|cursor| after < *cursor) {
@@ -277,13 +287,11 @@ impl<S: EventSink> SinkDriver<S> {
         SessionProgress::Suspended(Instant::now() + ASIDE)
     }
 
-    /// Writes a batch for each session that has more. Gives whether there was any, and adds to
-    /// `moved` how far sessions have come.
+    /// Writes a batch for each session that has more. Gives whether there was any.
     async fn round(
         &mut self,
         connection: &mut S::Connection,
         spans: &[(Arc<str>, SequenceRange)],
-        moved: &mut Vec<(Arc<str>, u64)>,
     ) -> Result<bool, SinkError> {
         let mut any = false;
         for (session, span) in spans {
@@ -296,31 +304,32 @@ impl<S: EventSink> SinkDriver<S> {
             // Without a write, too: the target may have more than the host came to noting.
             if let Some(SessionProgress::Known(now)) = self.sessions.get(session) {
                 let now = *now;
-                moved.extend(self.advance(session, now));
+                self.advance(session, now);
             }
         }
         Ok(any)
     }
 
-    /// Moves the cursor of a session, and gives it where that is forward.
-    fn advance(&mut self, session: &Arc<str>, to: u64) -> Option<(Arc<str>, u64)> {
+    /// Moves the cursor of a session where that is forward, in the journal, too: this task may be
+    /// stopped at the next wait.
+    fn advance(&mut self, session: &Arc<str>, to: u64) {
         if to <= self.cursor(session).unwrap_or(0) {
-            return None;
+            return;
         }
         self.cursors.get_or_insert_default().insert(Arc::clone(session), to);
-        Some((Arc::clone(session), to))
+        self.journal.set_cursors(&self.name.id, vec![(Arc::clone(session), to)]);
     }
 
-    /// Moves the cursors to where a sink began that is owed nothing from before: the journal keeps
-    /// for a sink what is behind its cursor, whether or not its target is ever there.
+    /// Moves the cursors of sessions that were never written to where the sink began, which is owed
+    /// nothing from before: the journal keeps for a sink what is behind its cursor, whether or not
+    /// its target is ever there.
     async fn leave_out_what_was_before(&mut self) -> Result<(), JournalError> {
-        let mut moved = Vec::new();
         for (session, span) in self.journal.sessions().await? {
+            if self.cursor(&session).is_some() {
+                continue;
+            }
             let start = self.starts.get(&session).copied().unwrap_or(0);
-            moved.extend(self.advance(&session, start.min(span.newest)));
-        }
-        if !moved.is_empty() {
-            self.journal.set_cursors(&self.name.id, moved);
+            self.advance(&session, start.min(span.newest));
         }
         Ok(())
     }

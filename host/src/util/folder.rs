@@ -207,6 +207,11 @@ impl Folder {
         }
     }
 
+    /// Copies a file into another folder, unless that has one of this name.
+    pub(crate) fn copy(&self, name: &str, to: &Self, second: &str) -> io::Result<()> {
+        if to.has(second) { Ok(()) } else { self.dir.copy(name, &to.dir, second).map(drop) }
+    }
+
     /// Removes a folder of this one with all that is in it. One that is not there is no error.
     pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
         match self.dir.remove_dir_all(name) {

@@ -60,6 +60,7 @@ async fn a_copy_of_a_running_journal_goes_on_above_all_numbers_of_the_original()
         ("components/one.wasm", "component"),
         ("pipelines/own.wasm", "own"),
         ("compiled/cache", "made anew"),
+        ("lost+found/0", "of a file system"),
         ("attachments/ab/begun.new", "half"),
     ] {
         std::fs::create_dir_all(data.join(path).parent().unwrap()).unwrap();
@@ -75,6 +76,15 @@ async fn a_copy_of_a_running_journal_goes_on_above_all_numbers_of_the_original()
     journal.events().flush().await.unwrap();
     let copied = site.path().join("backup");
     copy(&backup, &copied).unwrap();
+    // A copy is no host's: root neither copies nor deletes what an answer names.
+    let elsewhere = Backup { directory: copied.clone(), ..backup.clone() };
+    assert!(copy(&elsewhere, &site.path().join("no")).is_err());
+    assert!(discard(&elsewhere).is_err() && copied.join(MANIFEST).exists());
+    // A person may write into a file of their own; the backup has it as it was.
+    std::fs::write(data.join("pipelines/own.wasm"), "new").unwrap();
+    assert_eq!(std::fs::read(data.join(FOLDER).join("pipelines/own.wasm")).unwrap(), b"own");
+    discard(&backup).unwrap();
+    assert!(!data.join(FOLDER).exists());
     let picture = Digest::of([1; 100]);
     assert_eq!(
         files(&copied),

@@ -8,7 +8,7 @@ mod retention;
 
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -196,7 +196,7 @@ pub(super) struct EventStore {
     pictures: AttachmentFiles,
     clips: ClipFiles,
     /// The store's, whose disk's room counts.
-    folder: PathBuf,
+    folder: Folder,
     /// What all pictures take; one that several streams have counts once.
     picture_bytes: u64,
     /// What all clips take.
@@ -291,7 +291,7 @@ impl EventStore {
             unswept: pictures::FOLDERS,
             pictures: AttachmentFiles::new(folder.clone()),
             clips: ClipFiles::new(folder.clone(), last_clip),
-            folder: folder.path().to_owned(),
+            folder: folder.clone(),
             picture_bytes,
             clip_bytes,
         };
@@ -369,7 +369,7 @@ impl EventStore {
 
     /// What is to go so that so many bytes stay free on the disk.
     pub(super) fn shortage(&self, reserve: u64) -> Shortage {
-        Room::of(&self.folder).map_or(Shortage::default(), |room| room.shortage(reserve))
+        Room::of(self.folder.path()).map_or(Shortage::default(), |room| room.shortage(reserve))
     }
 
     /// The clock as the file keeps it. One that was written before there was any kept the system's

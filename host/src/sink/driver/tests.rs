@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use tokio::task::AbortHandle;
 
 use super::*;
@@ -129,6 +131,32 @@ fn rests() -> Result<(), SinkError> {
 
 fn is_gone() -> Result<(), SinkError> {
     Err(SinkError::Rest { reason: "gone".into(), wait: Duration::MAX })
+}
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static IS_BACK: AtomicBool = AtomicBool::new(false);
+
+/// Takes a batch, and then nothing more until it is back.
+fn takes_one() -> Result<(), SinkError> {
+    if TAKEN.load(Ordering::Relaxed) > 0 && !IS_BACK.load(Ordering::Relaxed) {
+        return is_away();
+    }
+    TAKEN.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_sink_owes_stays_owed_when_it_is_to_begin_later() {
+    let journal = Journal::temporary().unwrap();
+    // More than one batch has.
+    publish(&journal, "gate", MAX_EVENTS + 5).await;
+    let mut sink = RunningSink::start(&journal, SinkStart::Beginning, takes_one);
+    cursors_become(&journal, &[("gate", MAX_EVENTS as u64)]).await;
+    sink.connects(2).await;
+    sink.settings.send(Some((SinkStart::Now, 1))).unwrap();
+    IS_BACK.store(true, Ordering::Relaxed);
+    cursors_become(&journal, &[("gate", MAX_EVENTS as u64 + 5)]).await;
+    assert_eq!(TAKEN.load(Ordering::Relaxed), 2, "the rest was written");
 }
 
 #[tokio::test]

@@ -185,7 +185,8 @@ impl WebhookTarget {
         if body.is_some() {
             self.open = Some(connection);
         }
-        let said = words(&String::from_utf8_lossy(&body.unwrap_or_default()), MAX_WORDS);
+        let said = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+        let said = words(&without_target(said, self.settings.url.url()), MAX_WORDS);
         Ok((answer, if said.is_empty() { said } else { format!(": {said:?}") }))
     }
 
@@ -254,6 +255,13 @@ pub(crate) enum PingError {
     Sink(#[from] SinkError),
     #[error("HTTP status {0}{1}")]
     Status(u16, String),
+}
+
+/// A receiver may repeat what it was asked for ("Cannot POST /..."), and that may hold a secret.
+fn without_target(said: String, url: &url::Url) -> String {
+    let parts = [Some(url.path()), url.query()].into_iter().flatten();
+    let parts = parts.filter(|part| !matches!(*part, "" | "/"));
+    parts.fold(said, |said, part| said.replace(part, "..."))
 }
 
 #[cfg(test)]

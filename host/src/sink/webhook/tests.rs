@@ -51,6 +51,15 @@ fn start(sinks: &Sinks, config: WebhookConfig) -> (watch::Sender<Option<WebhookC
 }
 
 #[test]
+fn what_a_receiver_repeats_of_its_address_is_left_out() {
+    let url = url::Url::parse("https://hooks.example/services/T0/hush?key=hush").unwrap();
+    let said = "Cannot POST /services/T0/hush?key=hush".to_owned();
+    assert_eq!(without_target(said, &url), "Cannot POST ...?...");
+    let root = url::Url::parse("https://hooks.example").unwrap();
+    assert_eq!(without_target("a/b".to_owned(), &root), "a/b");
+}
+
+#[test]
 fn addresses_are_admitted_by_what_they_are() {
     let admits = |address: &str, private, plain| {
         super::admits(address.parse().unwrap(), private, plain).is_ok()

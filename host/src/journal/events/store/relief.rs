@@ -8,6 +8,7 @@ use ocelli_protocol::digest::Digest;
 
 use super::retention::{AttachmentRow, FREE_PAGES, largest, pictures};
 use super::{EventStore, EventStream};
+use crate::journal::backup;
 use crate::journal::events::reader;
 use crate::journal::events::room::Shortage;
 
@@ -33,6 +34,10 @@ impl EventStore {
     ) -> rusqlite::Result<Relieved> {
         // A log that begins anew needs no room of its own. Where it cannot, a reader holds it up.
         let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
+        // A backup takes room, and what goes here stays on the disk by its second names.
+        if backup::remove(&self.folder) {
+            return Ok(Relieved::default());
+        }
         let clips = self.forget_oldest_clips(shortage.pictures, rows)?;
         if clips > 0 {
             return Ok(Relieved { clips, ..Relieved::default() });

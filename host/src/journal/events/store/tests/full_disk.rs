@@ -88,6 +88,10 @@ fn on_little_room_the_oldest_pictures_go_and_events_only_when_there_is_none() {
     // Another session has the first picture, and has it later.
     keep(&mut store, "yard", vec![pictured(1, 1, 1000)], 20);
     let some = Shortage { pictures: 3000, events: true };
+    // What a backup has too would stay on the disk.
+    std::fs::create_dir(folder.path().join("backup")).unwrap();
+    assert_eq!(store.relieve(some, &[], 100).unwrap(), Relieved::default());
+    assert!(!folder.path().join("backup").exists());
     let gone = store.relieve(some, &[], 100).unwrap();
     assert_eq!((gone.pictures, gone.events), (3, 0));
     let there = |store: &EventStore, n: u8| store.pictures.read(&[n; 32].into()).unwrap().is_some();
