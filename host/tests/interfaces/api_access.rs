@@ -260,7 +260,8 @@ impl Host {
         let endless = |answer: &[u8]| {
             let text = String::from_utf8_lossy(answer);
             let endless = ["text/event-stream", "multipart/x-mixed-replace"];
-            endless.iter().any(|kind| text.contains(kind)) && text.contains("\r\n\r\n")
+            let head = text.split_once("\r\n\r\n").map(|(head, _)| head);
+            head.is_some_and(|head| endless.iter().any(|kind| head.contains(kind)))
         };
         while within(stream.read_buf(&mut answer)).await.unwrap() > 0 && !endless(&answer) {}
         String::from_utf8(answer).unwrap()
@@ -319,6 +320,7 @@ const RULES: &[Rule] = &[
     Rule { request: "GET /v1/sessions/{id}/settings", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/stream", who: LOOK, seen: true },
     Rule { request: "GET /v1/events", who: LOOK, seen: false },
+    Rule { request: "GET /v1/events/{id}/clip.mp4", who: LOOK, seen: false },
     Rule { request: "GET /v1/stream", who: LOOK, seen: false },
     Rule { request: "GET /v1/sessions/{id}/events", who: LOOK, seen: true },
     Rule { request: "GET /v1/sessions/{id}/frame.jpg", who: LOOK, seen: true },

@@ -383,7 +383,12 @@ impl Ocelli {
         body: &[u8],
     ) -> Result<(u16, String), String> {
         let exchange = async {
-            let (request, headers) = (format!("{method} {path}"), format!("{headers}\r\n"));
+            let request = format!("{method} {path}");
+            // An empty line would end the head.
+            let headers = match headers {
+                "" => String::new(),
+                headers => format!("{headers}\r\n"),
+            };
             let mut connection = http::request(self.address, &request, &headers, body).await?;
             HttpResponse::try_read(&mut connection).await
         };
