@@ -32,9 +32,9 @@ const FOLDER: &str = "backup";
 /// The file that says what the backup is.
 const MANIFEST: &str = "backup.json";
 
-/// Folders of the data directory that are left out: what was compiled and the backup are made
+/// What of the data directory is left out: what was compiled, the backup and the ballast are made
 /// anew; the last is the file system's, and root's alone, where the directory is a disk.
-const LEFT_OUT: [&str; 3] = ["compiled", FOLDER, "lost+found"];
+const LEFT_OUT: [&str; 4] = ["compiled", FOLDER, super::events::BALLAST, "lost+found"];
 
 /// Folders whose files are the host's own and never change under their names: they get a second
 /// name. All else is copied.

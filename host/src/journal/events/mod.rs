@@ -82,6 +82,7 @@ use reader::EventRead;
 pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub(super) use store::FILE;
+pub(super) use store::relief::BALLAST;
 pub use types::{
     ALERT_KIND, Attachment, ClipMetrics, DeliveryCallback, DeliveryHandler, EventDraft,
     EventHealth, EventQuery, JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent,

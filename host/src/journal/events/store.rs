@@ -3,7 +3,7 @@
 
 mod clips;
 pub(super) mod copy;
-mod relief;
+pub(super) mod relief;
 mod retention;
 
 use std::collections::HashMap;

@@ -333,6 +333,9 @@ impl EventWriter {
         self.stuck = failed;
         let shortage = self.store.shortage(keep.reserve_bytes);
         let relieved = self.relieve(shortage);
+        if shortage.is_none() && self.refused.is_none() {
+            self.store.keep_ballast();
+        }
         let little = "little room on the disk: the oldest clips and pictures of events go";
         let little = (!shortage.is_none()).then(|| little.to_owned());
         self.shared.state.lock().pictures = self.refused.clone().or(little);

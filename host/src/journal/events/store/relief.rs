@@ -2,18 +2,30 @@
 //! there is none old events, as many as new ones need.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use ocelli_protocol::digest::Digest;
+use rand::Rng as _;
 
 use super::retention::{AttachmentRow, FREE_PAGES, largest, pictures};
 use super::{EventStore, EventStream};
 use crate::journal::backup;
 use crate::journal::events::reader;
-use crate::journal::events::room::Shortage;
+use crate::journal::events::room::{Room, Shortage, is_database_full};
 
 /// Bytes of a page: what SQLite takes by itself.
 const PAGE_BYTES: u64 = 4096;
+
+/// The file whose room old events need to go: what is deleted is written to the log first, and a
+/// disk that is full to the last byte would have none for that.
+pub(in crate::journal) const BALLAST: &str = "ballast";
+
+/// Its size in bytes: twice what a step of deletion writes at most.
+const BALLAST_BYTES: usize = 2 << 20;
+
+/// The part of the free room that it may be: a small disk is not for it.
+const BALLAST_PART: u64 = 8;
 
 /// What went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +39,20 @@ impl EventStore {
     /// One step: at most so many clips, pictures or events. An event that one of these sinks does not
     /// have yet stays.
     pub(in crate::journal::events) fn relieve(
+        &mut self,
+        shortage: Shortage,
+        sinks: &[Arc<str>],
+        rows: usize,
+    ) -> rusqlite::Result<Relieved> {
+        match self.make_room(shortage, sinks, rows) {
+            Err(error) if is_database_full(&error) && self.give_ballast() => {
+                self.make_room(shortage, sinks, rows)
+            }
+            done => done,
+        }
+    }
+
+    fn make_room(
         &mut self,
         shortage: Shortage,
         sinks: &[Arc<str>],
@@ -47,6 +73,31 @@ impl EventStore {
             return Ok(Relieved { pictures: gone, ..Relieved::default() });
         }
         Ok(Relieved { events: self.free_pages(sinks, rows)?, ..Relieved::default() })
+    }
+
+    /// Keeps the file whose room old events need, where there is plenty.
+    pub(in crate::journal::events) fn keep_ballast(&self) {
+        let room = Room::of(self.folder.path());
+        let plenty = |room: Room| room.free / BALLAST_PART >= BALLAST_BYTES as u64;
+        if self.folder.has(BALLAST) || !room.is_some_and(plenty) {
+            return;
+        }
+        // Of noise: some file systems take no room for zeros.
+        let mut noise = vec![0; BALLAST_BYTES];
+        rand::rng().fill_bytes(&mut noise);
+        let written = self.folder.draft().and_then(|mut draft| {
+            draft.file.write_all(&noise)?;
+            draft.file.sync_all()?;
+            draft.persist(BALLAST)
+        });
+        if let Err(error) = written {
+            tracing::debug!(target: "ocelli::journal", "no room is kept for deleting: {error}");
+        }
+    }
+
+    /// Gives up that file, if it is there.
+    fn give_ballast(&self) -> bool {
+        self.folder.remove(BALLAST).is_ok()
     }
 
     /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.
