@@ -72,7 +72,9 @@ fn sinks(answer: &Value) -> Vec<Value> {
                 (Value::Bool(true), _) => "ok",
                 // Not reached yet: the host gives that some seconds.
                 (_, Value::Null) => {
-                    answer["host"]["sinks"][name.as_str()]["state"].as_str().unwrap_or("degraded")
+                    let told = answer["host"].get("sinks").and_then(|sinks| sinks.get(name));
+                    let state = told.and_then(|sink| sink.get("state")).and_then(Value::as_str);
+                    state.unwrap_or("degraded")
                 }
                 _ => "degraded",
             };

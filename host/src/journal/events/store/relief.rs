@@ -97,7 +97,7 @@ impl EventStore {
 
     /// Gives up that file, if it is there.
     fn give_ballast(&self) -> bool {
-        self.folder.remove(BALLAST).is_ok()
+        self.folder.has(BALLAST) && self.folder.remove(BALLAST).is_ok()
     }
 
     /// Deletes the oldest pictures of all, at most so many rows and until so many bytes have gone.

@@ -1,5 +1,6 @@
 //! A disk with little room, and one with none.
 
+use crate::journal::events::store::relief::Relieved;
 use ocelli_testkit::small_disk::SmallDisk;
 
 use super::*;
