@@ -279,6 +279,15 @@ async fn a_journal_of_every_version_is_read_whole_and_goes_on() {
         assert!(!own.exists(), "{} is of a version that is released", own.display());
         write(&own).await;
     }
+    // The journal of this version has this version's form.
+    for (name, known) in [(FILE, KIND.migrations.len()), (events::FILE, events::schema())] {
+        let site = tempfile::tempdir().unwrap();
+        copied(&own, &site.path().join("data"));
+        let connection = Connection::open(site.path().join("data").join(name)).unwrap();
+        let found: usize =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+        assert_eq!(found, known, "{name}: write {} anew before the release", own.display());
+    }
     for version in versions() {
         let site = tempfile::tempdir().unwrap();
         let folder = site.path().join("data");

@@ -83,6 +83,8 @@ pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub(super) use store::FILE;
 pub(super) use store::relief::BALLAST;
+#[cfg(test)]
+pub(super) use store::schema;
 pub use types::{
     ALERT_KIND, Attachment, ClipMetrics, DeliveryCallback, DeliveryHandler, EventDraft,
     EventHealth, EventQuery, JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent,

@@ -205,6 +205,12 @@ pub(super) struct EventStore {
     unswept: u16,
 }
 
+/// The version of the schema that this version writes.
+#[cfg(test)]
+pub(in crate::journal) fn schema() -> usize {
+    KIND.migrations.len()
+}
+
 /// An error where a version to come has written the file of this folder.
 pub(super) fn refuse_newer(folder: &Folder) -> Result<(), JournalError> {
     file::refuse_newer(folder, FILE, &KIND)
