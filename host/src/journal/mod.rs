@@ -195,25 +195,27 @@ impl Journal {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let (give, value) = oneshot::channel();
-        let work = move |connection: &Connection| {
-            let _ = give.send(work(connection));
-        };
-        self.send(JournalJob::Read(Box::new(work))).await?;
-        value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
+        self.read_as(JournalJob::Read, work).await
     }
 
-    /// Reads as a command of its own, which no transaction may be around. Sees every write that was
-    /// asked for before.
+    /// As [`read`](Self::read), as a command of its own, which no transaction may be around.
     async fn read_outside<T: Send + 'static>(
         &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        self.read_as(JournalJob::ReadOutside, work).await
+    }
+
+    async fn read_as<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(Box<dyn FnOnce(&Connection) + Send>) -> JournalJob,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, JournalError> {
         let (give, value) = oneshot::channel();
         let work = move |connection: &Connection| {
             let _ = give.send(work(connection));
         };
-        self.send(JournalJob::ReadOutside(Box::new(work))).await?;
+        self.send(job(Box::new(work))).await?;
         value.await.map_err(|_| JournalError::Ended)?.map_err(JournalError::Read)
     }
 

@@ -26,3 +26,28 @@ pub(crate) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
 pub(crate) fn matrix(matrix: [u32; 9]) -> Vec<u8> {
     matrix.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
+
+/// The sample entry of a codec's pictures; `codec` is the box that tells of it.
+pub(crate) fn visual_entry(kind: &[u8; 4], (width, height): (u16, u16), codec: &[u8]) -> Vec<u8> {
+    boxed(
+        kind,
+        &[
+            &[0; 6],
+            // The first reference to data.
+            &1u16.to_be_bytes(),
+            &[0; 16],
+            &width.to_be_bytes(),
+            &height.to_be_bytes(),
+            // 72 dots to the inch, both ways.
+            &(72u32 << 16).to_be_bytes(),
+            &(72u32 << 16).to_be_bytes(),
+            &[0; 4],
+            // A picture in each sample, no name, colours of 24 bits.
+            &1u16.to_be_bytes(),
+            &[0; 32],
+            &24u16.to_be_bytes(),
+            &[0xff; 2],
+            codec,
+        ],
+    )
+}

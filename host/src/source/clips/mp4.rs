@@ -18,7 +18,7 @@ use ocelli_protocol::worker::Orientation;
 use super::parameters::{ParameterSets, StreamDescription};
 use crate::source::AccessUnit;
 use crate::source::nal::{NalKind, split_annex_b};
-use crate::util::mp4::{UPRIGHT, boxed, full, matrix};
+use crate::util::mp4::{UPRIGHT, boxed, full, matrix, visual_entry};
 
 /// Units of time in a second: those of RTP.
 const TIMESCALE: u32 = 90_000;
@@ -190,26 +190,7 @@ fn index(fragments: &[&[Sample<'_>]], heads: &[Vec<u8>]) -> Result<Vec<u8>, MuxE
 fn movie(description: &StreamDescription, orientation: Orientation, length: u64) -> Vec<u8> {
     let (width, height) = description.size;
     let (kind, record) = &description.record;
-    let entry = boxed(
-        description.entry,
-        &[
-            &[0; 6],
-            &1u16.to_be_bytes(),
-            &[0; 16],
-            &width.to_be_bytes(),
-            &height.to_be_bytes(),
-            // 72 dots to the inch, both ways.
-            &(72u32 << 16).to_be_bytes(),
-            &(72u32 << 16).to_be_bytes(),
-            &[0; 4],
-            // A picture in each sample, no name, colours of 24 bits.
-            &1u16.to_be_bytes(),
-            &[0; 32],
-            &24u16.to_be_bytes(),
-            &[0xff; 2],
-            &boxed(kind, &[record]),
-        ],
-    );
+    let entry = visual_entry(description.entry, description.size, &boxed(kind, &[record]));
     let none = &[0; 4];
     let stbl = boxed(
         b"stbl",

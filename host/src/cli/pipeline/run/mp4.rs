@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 
 use super::super::draft::DraftFile;
 use crate::playback::AnnotatedPicture;
-use crate::util::mp4::{UPRIGHT, boxed, full, matrix};
+use crate::util::mp4::{UPRIGHT, boxed, full, matrix, visual_entry};
 
 /// Units of time in a second: those of RTP, which most rates divide.
 const TIMESCALE: u32 = 90_000;
@@ -189,27 +189,7 @@ fn description(width: u16, height: u16) -> Vec<u8> {
     let decoder = [&[4, 13, JPEG, VISUAL][..], &[0; 11]].concat();
     let stream = [&[3, 3 + 15 + 3][..], &[0, 1, 0], &decoder, &[6, 1, 2]].concat();
     let esds = full(b"esds", 0, 0, &[&stream]);
-    let entry = boxed(
-        b"mp4v",
-        &[
-            &[0; 6],
-            // The reference above that it is of.
-            &1u16.to_be_bytes(),
-            &[0; 16],
-            &width.to_be_bytes(),
-            &height.to_be_bytes(),
-            // 72 dots to the inch, both ways.
-            &(72u32 << 16).to_be_bytes(),
-            &(72u32 << 16).to_be_bytes(),
-            &[0; 4],
-            // A picture in each sample, no name, colours of 24 bits.
-            &1u16.to_be_bytes(),
-            &[0; 32],
-            &24u16.to_be_bytes(),
-            &[0xff; 2],
-            &esds,
-        ],
-    );
+    let entry = visual_entry(b"mp4v", (width, height), &esds);
     full(b"stsd", 0, 0, &[&1u32.to_be_bytes(), &entry])
 }
 
