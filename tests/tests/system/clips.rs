@@ -109,8 +109,6 @@ async fn an_event_has_the_seconds_around_it_in_either_codec_and_a_cut_one_says_s
     for (id, expected, code) in [
         ("h264:1000000", 404, "unknown_event"),
         ("nobody:1", 404, "unknown_event"),
-        // The session's deployment.
-        ("h264:1", 404, "no_clip"),
         ("h264", 400, "bad_event_id"),
     ] {
         let (status, text) = host.request("GET", &of(id)).await;

@@ -243,8 +243,9 @@ fn without_deployment(message: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_played_through_changes_gives_what_it_gives_without() {
     let config = format!("{COMMON}{}", FileSession::ALLOWED);
+    // The larger model: the file lasts until the first change is compiled.
     let session = FileSession {
-        settings: json!({"score": 0.3}),
+        settings: json!({"score": 0.3, "model": "nanodet-g-416"}),
         ..FileSession::detecting("cam", "people-576-high-b3.mp4")
     };
     let host = Ocelli::start(&config).await;
