@@ -1,14 +1,19 @@
 //! Time for models that is short: what pipelines get that ask for it.
 
 use futures_util::future::join_all;
-use ocelli_testkit::{Ocelli, PipelineFolder};
+use ocelli_testkit::{DEADLINE, Ocelli, PipelineFolder};
 use serde_json::Value;
+use tokio::time::timeout;
 
 /// Cameras, each a live one: a clip with 25 frames a second that plays for ever.
 const CAMERAS: [&str; 4] = ["one", "two", "three", "four"];
 
 /// Results of a run that each camera gets before the test looks at what they cost.
 const RUNS: usize = 3;
+
+/// Milliseconds that results grow older than: four runs of 8 ms, on a fast processor, take a tenth of
+/// a core 320 ms.
+const OLD_MS: u64 = 200;
 
 fn config(store: &PipelineFolder, cameras: &ocelli_testkit::Cameras) -> String {
     let mut config = format!("[inference]\nbudget_cores = 0.1\nthreads = 1\n{}", store.section());
@@ -29,7 +34,8 @@ async fn with_a_tenth_of_a_core_results_grow_old_and_say_so_and_nobody_starves_a
         let mut client = host.client().await;
         client.subscribe(session).await;
         let (mut runs, mut oldest) = (0, 0);
-        while runs < RUNS {
+        // A busy machine may show a client the newest of several results alone.
+        while runs < RUNS || oldest <= OLD_MS {
             let message = client.detections(session).await;
             let age = message["model_age_ms"].as_u64().unwrap();
             match message["source"].as_str().unwrap() {
@@ -41,12 +47,8 @@ async fn with_a_tenth_of_a_core_results_grow_old_and_say_so_and_nobody_starves_a
             }
             oldest = oldest.max(age);
         }
-        oldest
     });
-    for oldest in join_all(watched).await {
-        // Four runs of 8 ms, on a fast processor, take a tenth of a core 320 ms.
-        assert!(oldest > 200, "{oldest} ms");
-    }
+    timeout(DEADLINE, join_all(watched)).await.expect("results grow old, and come");
     let mut sessions = Vec::new();
     for session in CAMERAS {
         sessions.push(host.session(session).await);
