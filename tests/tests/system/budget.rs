@@ -11,8 +11,8 @@ const CAMERAS: [&str; 4] = ["one", "two", "three", "four"];
 /// Results of a run that each camera gets before the test looks at what they cost.
 const RUNS: usize = 3;
 
-/// Milliseconds that results grow older than: four runs of 8 ms, on a fast processor, take a tenth of
-/// a core 320 ms.
+/// Milliseconds that results grow older than: four runs of 8 ms, on a fast processor, take a tenth
+/// of a core 320 ms.
 const OLD_MS: u64 = 200;
 
 fn config(store: &PipelineFolder, cameras: &ocelli_testkit::Cameras) -> String {
