@@ -51,14 +51,15 @@ async fn with_a_tenth_of_a_core_results_grow_old_and_say_so_and_nobody_starves_a
     timeout(DEADLINE, join_all(watched)).await.expect("results grow old, and come");
     let mut sessions = Vec::new();
     for session in CAMERAS {
-        sessions.push(host.session(session).await);
+        // The mean of some seconds, which a fast machine has not seen yet.
+        let ran = |status: &Value| status["runs_per_second"].as_f64() > Some(0.0);
+        sessions.push(host.wait_for_session(session, ran).await);
     }
     let frames = |session: &Value, key: &str| session["frames"][key].as_u64().unwrap();
     let most = sessions.iter().map(|session| frames(session, "inferred")).max().unwrap();
     for session in &sessions {
         let [asked, granted, inferred] =
             ["budget_asked", "budget_granted", "inferred"].map(|key| frames(session, key));
-        assert!(session["runs_per_second"].as_f64().unwrap() > 0.0, "{session}");
         assert!(
             session["last_run_age_s"].as_f64().unwrap() < session["uptime_s"].as_f64().unwrap()
         );
