@@ -302,8 +302,8 @@ pub struct EventsConfig {
     #[schemars(range(min = 0, max = 1_048_576))]
     pub clips_mb: u64,
     /// Free space in MiB on the disk of store.directory, at most 3 % of it, below which clips are
-    /// deleted and then attachments, the oldest first; below an eighth of it old events make way for new ones. 0:
-    /// nothing is deleted for want of space.
+    /// deleted and then attachments, the oldest first; below an eighth of it old events make way for
+    /// new ones. 0: nothing is deleted for want of space.
     #[schemars(range(min = 0, max = 1_048_576))]
     pub reserve_mb: u64,
 }

@@ -5,9 +5,9 @@
 //! Both databases are written anew, each as of one moment: `journal.db` by its own thread between
 //! two commits, `events.db` beside its writer, on a connection that only reads. Attachments, clips
 //! and components never change under their names, so they get a second one and take no further
-//! room; what people may write is copied. A picture is on the disk before the event that names it is committed,
-//! and retention may delete one at any time: files are linked before the databases are read, for
-//! those that go meanwhile, and after it, for those that come.
+//! room; what people may write is copied. A picture is on the disk before the event that names it is
+//! committed, and retention may delete one at any time: files are taken before the databases are
+//! read, for those that go meanwhile, and after it, for those that come.
 //!
 //! The backup lies in the data directory, on the same disk, until whoever asked for it has copied
 //! it. There is one: the next one takes its place, and so does the next start of the host remove it.

@@ -1,9 +1,9 @@
 //! What an object looks like: colours by which two people who meet are told apart.
 //!
 //! Four bands of a box's middle, from top down: hair and face, jacket, trousers, shoes, each as a
-//! mean that weighs its middle most and reaches half a band beyond it. That is twelve numbers, which a picture of one pixel by four has. On people 75
-//! pixels high a second apart (PETS09-S2L1), 94 of 100 pairs of sights are more alike if they are of
-//! one person than if they are of two.
+//! mean that weighs its middle most and reaches half a band beyond it. That is twelve numbers, which
+//! a picture of one pixel by four has. On people 75 pixels high a second apart (PETS09-S2L1), 94 of
+//! 100 pairs of sights are more alike if they are of one person than if they are of two.
 
 use serde::{Deserialize, Serialize};
 

@@ -120,25 +120,24 @@ impl ClipFiles {
         Ok(ClipDraft { draft: folder.draft()?, folder })
     }
 
-    fn open(&self, id: u64) -> io::Result<File> {
-        self.data.read(&format!("{CLIPS}/{id}{ENDING}"))
+    /// A clip's file, and its bytes.
+    fn open(&self, id: u64) -> io::Result<(File, u64)> {
+        let file = self.data.read(&format!("{CLIPS}/{id}{ENDING}"))?;
+        let bytes = file.metadata()?.len();
+        Ok((file, bytes))
     }
 
     /// Deletes a clip, where it is there.
     pub(super) fn remove(&self, id: u64) -> io::Result<()> {
-        match self.data.remove(&format!("{CLIPS}/{id}{ENDING}")) {
-            // The folder is made with the first clip.
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.data.remove(&format!("{CLIPS}/{id}{ENDING}"))
     }
 
     /// Deletes what a host that was killed has left, of which `is_kept` knows nothing. To be called
     /// before the first clip is begun.
-    pub(super) fn sweep(&self, is_kept: impl Fn(u64) -> bool) {
+    pub(super) fn sweep(&self, mut is_kept: impl FnMut(u64) -> bool) {
         for name in self.data.names_in(CLIPS).unwrap_or_default() {
             let id = name.strip_suffix(ENDING).and_then(|id| id.parse().ok());
-            if !id.is_some_and(&is_kept)
+            if !id.is_some_and(&mut is_kept)
                 && let Err(error) = self.data.remove(&format!("{CLIPS}/{name}"))
             {
                 tracing::warn!(target: "ocelli::journal", "a file that is no clip stays: {error}");
@@ -213,28 +212,19 @@ impl EventJournal {
         // Before the row is looked for: one that is written meanwhile is found.
         let pending = self.clips.pending.lock().clone();
         let (session, clips) = (session.to_owned(), self.clips.clone());
-        let (row, opened) = self
-            .read(move |connection| {
-                let row = reader::clip(connection, &session, seq)?;
-                let opened = match &row {
-                    ClipRow::Kept { id, .. } => clips.open(*id),
-                    _ => Err(io::ErrorKind::NotFound.into()),
-                };
-                let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
-                Ok((row, opened))
+        let found = self.read(move |connection| {
+            Ok(match reader::clip(connection, &session, seq)? {
+                ClipRow::NoEvent => Ok(ClipState::NoEvent),
+                ClipRow::Named(id) if pending.contains(&id) => Ok(ClipState::Pending),
+                ClipRow::None | ClipRow::Named(_) => Ok(ClipState::None),
+                ClipRow::Kept { id, cut } => match clips.open(id) {
+                    Ok((file, bytes)) => Ok(ClipState::Kept(ClipFile { file, bytes, cut })),
+                    // Deleted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(ClipState::None),
+                    Err(error) => Err(error),
+                },
             })
-            .await?;
-        Ok(match row {
-            ClipRow::NoEvent => ClipState::NoEvent,
-            ClipRow::None => ClipState::None,
-            ClipRow::Named(id) if pending.contains(&id) => ClipState::Pending,
-            ClipRow::Named(_) => ClipState::None,
-            ClipRow::Kept { cut, .. } => match opened {
-                Ok((bytes, file)) => ClipState::Kept(ClipFile { file, bytes, cut }),
-                // Deleted meanwhile.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => ClipState::None,
-                Err(error) => return Err(JournalError::Attachment(error)),
-            },
-        })
+        });
+        found.await?.map_err(JournalError::Attachment)
     }
 }

@@ -19,8 +19,8 @@
 //! [`clips`] are kept beside their events, with bounds of their own: an event names its clip before
 //! that is whole.
 //!
-//! Clips go before pictures and those before events where room is short ([`room`]): the oldest are deleted, and where that
-//! is not enough events are committed without theirs.
+//! Clips go before pictures and those before events where room is short ([`room`]): the oldest are
+//! deleted, and where that is not enough events are committed without their pictures.
 //!
 //! Pages are read by a second thread ([`reader`]) on a connection that only reads: in WAL mode it
 //! delays no commit and sees all that is committed.

@@ -143,8 +143,8 @@ pub struct RetentionLimits {
     pub clip_hours: u64,
     /// Bytes of all clips.
     pub clip_bytes: u64,
-    /// Bytes that stay free on the disk: clips go for it, then attachments, and at last old events. 0: nothing
-    /// goes for want of room.
+    /// Bytes that stay free on the disk: clips go for it, then attachments, and at last old events.
+    /// 0: nothing goes for want of room.
     pub reserve_bytes: u64,
     /// The sinks whose events stay until each has them, however little room there is.
     pub sinks: Vec<Arc<str>>,

@@ -146,9 +146,8 @@ impl EventStore {
     /// Deletes the files of clips that no row names.
     pub(super) fn sweep_clips(&self) -> rusqlite::Result<()> {
         let mut row = self.connection.prepare("SELECT 1 FROM clips WHERE id = ?")?;
-        let ids = std::cell::RefCell::new(&mut row);
         // What cannot be asked for stays.
-        self.clips.sweep(|id| ids.borrow_mut().exists([id]).unwrap_or(true));
+        self.clips.sweep(|id| row.exists([id]).unwrap_or(true));
         Ok(())
     }
 }

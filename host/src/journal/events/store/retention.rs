@@ -1,5 +1,5 @@
-//! What is kept no longer: events, clips and attachments that are too old or too many, streams that are
-//! too many. One bounded step at a time, so that events wait for no more than one.
+//! What is kept no longer: events, clips and attachments that are too old or too many, streams that
+//! are too many. One bounded step at a time, so that events wait for no more than one.
 //!
 //! Where the bound of a size is reached, the stream that takes most gives its oldest, until it
 //! takes no more than the next: a camera that floods the journal pushes out its own history first.
