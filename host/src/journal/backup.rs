@@ -133,8 +133,8 @@ fn take(from: &Folder, to: &Folder, depth: usize, linked: bool) -> anyhow::Resul
         let path = || from.path().join(&name).display().to_string();
         if about.is_file() {
             let taken = match linked {
-                true => from.link(&name, to, &name),
-                false => from.copy(&name, to, &name),
+                true => from.link(&name, to),
+                false => from.copy(&name, to),
             };
             match taken {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -196,20 +196,21 @@ impl Folder {
         }
     }
 
-    /// Gives a file of this folder a second name in a folder of the same disk; where the file system
-    /// knows no second names, the file is copied. One that has the name is left as it is.
-    pub(crate) fn link(&self, name: &str, to: &Self, second: &str) -> io::Result<()> {
-        match self.dir.hard_link(name, &to.dir, second) {
+    /// Puts a file of this folder into another one of the same disk as well, without a copy of its
+    /// bytes; where the file system knows no second names, it is copied. One that is there is left
+    /// as it is.
+    pub(crate) fn link(&self, name: &str, to: &Self) -> io::Result<()> {
+        match self.dir.hard_link(name, &to.dir, name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            Err(_) => self.dir.copy(name, &to.dir, second).map(drop),
+            Err(_) => self.copy(name, to),
             Ok(()) => Ok(()),
         }
     }
 
     /// Copies a file into another folder, unless that has one of this name.
-    pub(crate) fn copy(&self, name: &str, to: &Self, second: &str) -> io::Result<()> {
-        if to.has(second) { Ok(()) } else { self.dir.copy(name, &to.dir, second).map(drop) }
+    pub(crate) fn copy(&self, name: &str, to: &Self) -> io::Result<()> {
+        if to.has(name) { Ok(()) } else { self.dir.copy(name, &to.dir, name).map(drop) }
     }
 
     /// Removes a folder of this one with all that is in it. One that is not there is no error.
