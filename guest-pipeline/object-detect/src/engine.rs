@@ -92,17 +92,16 @@ impl Engine {
         self.finish_with(time, size, &standing, &[], &mut |_| None)
     }
 
-    /// What suppression leaves of the candidates of a frame.
+    /// What suppression leaves of the candidates of a frame, best first.
     pub(crate) fn standing(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
         nms::suppress(candidates, self.settings.iou)
     }
 
-    /// The boxes of which the tracker wants to know what they look like, with their places: those
-    /// that are reported.
-    pub(crate) fn shown(&self, standing: &[Candidate]) -> Vec<(usize, BBox)> {
-        let candidates = standing.iter().enumerate();
-        let shown = candidates.filter(|(_, c)| c.score >= self.settings.score);
-        shown.map(|(place, candidate)| (place, candidate.bbox)).collect()
+    /// The boxes of which the tracker wants to know what they look like: those that are reported.
+    /// They come first in `standing`, which is best first.
+    pub(crate) fn shown(&self, standing: &[Candidate]) -> Vec<BBox> {
+        let reported = standing.iter().take_while(|c| c.score >= self.settings.score);
+        reported.map(|c| c.bbox).collect()
     }
 
     /// As [`Engine::finish`], from what stands. `looks` says what each looks like, as far as that

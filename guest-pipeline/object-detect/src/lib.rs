@@ -30,7 +30,6 @@ pub mod snapshot;
 mod track_event;
 
 use ocelli_sdk::detect::Detector;
-use ocelli_sdk::geometry::BBox;
 use ocelli_sdk::settings::given;
 use ocelli_sdk::track::{Look, Points};
 use ocelli_sdk::{Description, Frame, ModelNeed, Output, Pipeline, Point, budget, export_pipeline};
@@ -98,7 +97,7 @@ impl Pipeline for ObjectDetect {
         let candidates = self.detector.candidates(frame, None, filter.least_score, wants)?;
         let standing = self.engine.standing(candidates);
         // Colours are a hint: without them tracks meet as before.
-        let looks = looks(frame, &self.engine.shown(&standing), standing.len()).unwrap_or_default();
+        let looks = Look::of(frame, &self.engine.shown(&standing)).unwrap_or_default();
         Ok(self.engine.finish_with(time, size, &standing, &looks, &mut picture))
     }
 
@@ -143,21 +142,6 @@ impl ObjectDetect {
         }
         Ok(runs)
     }
-}
-
-/// What is in the boxes at these places of a list of so many.
-fn looks(
-    frame: &Frame,
-    shown: &[(usize, BBox)],
-    count: usize,
-) -> Result<Vec<Option<Look>>, String> {
-    let boxes: Vec<_> = shown.iter().map(|(_, bbox)| *bbox).collect();
-    let found = Look::of(frame, &boxes).map_err(|e| e.to_string())?;
-    let mut looks = vec![None; count];
-    for ((place, _), found) in shown.iter().zip(found) {
-        looks.get_mut(*place).into_iter().for_each(|look| *look = found);
-    }
-    Ok(looks)
 }
 
 /// Where points of the frame before are in this one.

@@ -20,8 +20,8 @@ use crate::source::{
 };
 use crate::util::line;
 
-/// How long it is read after the last viewer has left: a page that is loaded anew, or another one,
-/// comes within it, and joins without waiting for the camera.
+/// How long it is read after the last viewer has left, where no clips are recorded: a page that is
+/// loaded anew, or another one, comes within it, and joins without waiting for the camera.
 const LINGER: Duration = Duration::from_secs(20);
 
 /// The main stream as `GET /v1/sessions` shows it.
@@ -148,7 +148,7 @@ impl MainStreamTask {
     }
 }
 
-/// Returns once there was no viewer for [`LINGER`].
+/// Returns once there was neither viewer nor recorder of clips for [`LINGER`].
 async fn deserted(viewers: &mut watch::Receiver<u64>) {
     loop {
         if viewers.wait_for(|count| *count == 0).await.is_err() {

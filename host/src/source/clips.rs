@@ -125,10 +125,7 @@ impl Clips {
     pub fn apply_config(&self, config: &Config) {
         let settings = ClipSettings::from(config);
         *self.inner.settings.lock() = settings.clone();
-        let mut recorders = self.inner.recorders.lock();
-        recorders.retain(|recorder| recorder.strong_count() > 0);
-        let recorders: Vec<_> = recorders.iter().filter_map(Weak::upgrade).collect();
-        for recorder in recorders {
+        for recorder in self.inner.recorders.lock().iter().filter_map(Weak::upgrade) {
             recorder.set_terms(settings.of(&recorder.session));
         }
     }
@@ -233,9 +230,6 @@ impl RecorderInner {
     /// The next unit, in decoding order.
     pub(super) fn unit(&self, unit: &Arc<AccessUnit>) {
         let mut ring = self.ring.lock();
-        if !ring.is_on() {
-            return;
-        }
         let ended = ring.unit(unit, &*self.clips.collected);
         self.viewing.set_clip_bytes(ring.bytes());
         drop(ring);
@@ -265,11 +259,8 @@ impl RecorderInner {
 
     fn set_terms(&self, terms: Option<ClipTerms>) {
         let mut ring = self.ring.lock();
-        let was_on = ring.is_on();
         let ended = ring.set_terms(terms);
-        if was_on != terms.is_some() {
-            self.viewing.set_recorded(terms.is_some());
-        }
+        self.viewing.set_recorded(terms.is_some());
         self.viewing.set_clip_bytes(ring.bytes());
         drop(ring);
         self.hand_over(ended);

@@ -80,6 +80,15 @@ impl From<NalCodec> for Codec {
 }
 
 impl NalCodec {
+    /// That of a codec; `None`: each of its units is a picture by itself.
+    pub(super) fn of(codec: Codec) -> Option<Self> {
+        match codec {
+            Codec::H264 => Some(Self::H264),
+            Codec::H265 => Some(Self::H265),
+            Codec::Mjpeg => None,
+        }
+    }
+
     pub(super) fn nal_type(self, nal: &[u8]) -> Option<u8> {
         let header = *nal.first()?;
         Some(match self {

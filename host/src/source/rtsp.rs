@@ -296,11 +296,7 @@ struct PictureStream {
 
 impl PictureStream {
     fn new(video: Video, now: Instant) -> Self {
-        let inspector = match video.codec {
-            Codec::H264 => Some(PictureInspector::new(NalCodec::H264)),
-            Codec::H265 => Some(PictureInspector::new(NalCodec::H265)),
-            Codec::Mjpeg => None,
-        };
+        let inspector = NalCodec::of(video.codec).map(PictureInspector::new);
         Self {
             video,
             inspector,

@@ -55,7 +55,7 @@ pub enum ViewerChoice {
     Key,
 }
 
-/// The viewers of a session.
+/// The viewers of a session, and what its clips take.
 #[derive(Debug, Default)]
 pub struct ViewerCounts {
     /// Viewers, and the recorder of clips.

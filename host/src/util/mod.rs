@@ -1,7 +1,6 @@
 //! Small values that more than one part of the host uses. They know no clock and no randomness of
 //! their own: both come as parameters, so that tests are exact. Beside them, the host's ends of the
-//! sockets to its child processes, folders, certificate authorities, and the boxes of
-//! MP4 files.
+//! sockets to its child processes, folders, certificate authorities, and the boxes of MP4 files.
 
 pub(crate) mod address;
 pub(crate) mod authorities;

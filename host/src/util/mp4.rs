@@ -51,3 +51,14 @@ pub(crate) fn visual_entry(kind: &[u8; 4], (width, height): (u16, u16), codec: &
         ],
     )
 }
+
+/// The media of a track of pictures in this file; `times` is its `mdhd`, `samples` its `stbl`.
+pub(crate) fn media(times: &[u8], samples: &[u8]) -> Vec<u8> {
+    let hdlr = full(b"hdlr", 0, 0, &[&[0; 4], b"vide", &[0; 12], b"Ocelli\0"]);
+    let url = full(b"url ", 0, 1, &[]);
+    let dref = full(b"dref", 0, 0, &[&1u32.to_be_bytes(), &url]);
+    let dinf = boxed(b"dinf", &[&dref]);
+    let vmhd = full(b"vmhd", 0, 1, &[&[0; 8]]);
+    let minf = boxed(b"minf", &[&vmhd, &dinf, samples]);
+    boxed(b"mdia", &[times, &hdlr, &minf])
+}

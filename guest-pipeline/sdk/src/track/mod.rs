@@ -502,21 +502,7 @@ impl Tracker {
         ended.extend(infos(&gone, time));
         ended.sort_by_key(|t| t.id);
 
-        let begins = high
-            .iter()
-            .map(|&o| (o, &observations[o]))
-            .filter(|(_, o)| o.score >= config.new_score);
-        for (o, observation) in begins {
-            let twice = observations.iter().zip(&used).any(|(other, used)| {
-                *used
-                    && other.class == observation.class
-                    && other.bbox.iou(&observation.bbox) > TWICE
-            });
-            if !used[o] && !twice && tracks.len() < MAX_TRACKS {
-                used[o] = true;
-                tracks.push(Track::begin(observation, time));
-            }
-        }
+        begin(tracks, observations, &high, used, config.new_score, time);
         TrackUpdate { tracks: numbers, began, ended }
     }
 
@@ -537,6 +523,30 @@ impl Tracker {
                 self.certainty.look(ended.len(), ended.len());
                 ended
             }
+        }
+    }
+}
+
+/// Begins tracks of observations that have none, and are not another's object seen twice.
+// Every index is one of an observation, made from the length of their list.
+#[allow(clippy::indexing_slicing)]
+fn begin(
+    tracks: &mut Vec<Track>,
+    observations: &[Observation],
+    high: &[usize],
+    mut used: Vec<bool>,
+    least: f32,
+    time: u64,
+) {
+    for &o in high {
+        let observation = &observations[o];
+        let twice = observations.iter().zip(&used).any(|(other, used)| {
+            *used && other.class == observation.class && other.bbox.iou(&observation.bbox) > TWICE
+        });
+        let begins = observation.score >= least && !used[o] && !twice;
+        if begins && tracks.len() < MAX_TRACKS {
+            used[o] = true;
+            tracks.push(Track::begin(observation, time));
         }
     }
 }

@@ -379,8 +379,10 @@ impl SessionTask {
         serving.mark_done(frame);
         self.advance(CandidateInput::RunningResult(&result), serving).await;
         let deployment = self.spec.pipeline.id();
-        let has_events = !result.events.is_empty();
-        let clip = has_events.then(|| self.clips.event(result.presentation_ns)).flatten();
+        let clip = match result.events.is_empty() {
+            true => None,
+            false => self.clips.event(result.presentation_ns),
+        };
         let hub = &self.environment.hub;
         let published = hub.publish_result(self.id(), deployment, result, clip).await;
         if let Err(error) = published {

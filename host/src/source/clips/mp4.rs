@@ -18,7 +18,7 @@ use ocelli_protocol::worker::Orientation;
 use super::parameters::{ParameterSets, StreamDescription};
 use crate::source::AccessUnit;
 use crate::source::nal::{NalKind, split_annex_b};
-use crate::util::mp4::{UPRIGHT, boxed, full, matrix, visual_entry};
+use crate::util::mp4::{UPRIGHT, boxed, full, matrix, media, visual_entry};
 
 /// Units of time in a second: those of RTP.
 const TIMESCALE: u32 = 90_000;
@@ -202,16 +202,11 @@ fn movie(description: &StreamDescription, orientation: Orientation, length: u64)
             &full(b"stco", 0, 0, &[none]),
         ],
     );
-    let url = full(b"url ", 0, 1, &[]);
-    let dref = full(b"dref", 0, 0, &[&1u32.to_be_bytes(), &url]);
-    let minf =
-        boxed(b"minf", &[&full(b"vmhd", 0, 1, &[&[0; 8]]), &boxed(b"dinf", &[&dref]), &stbl]);
     let timescale = TIMESCALE.to_be_bytes();
     // Made and changed in 1904, which says nothing; all pictures are in fragments, so that the
     // durations here are 0. No language.
     let mdhd = full(b"mdhd", 0, 0, &[&[0; 8], &timescale, none, &0x55c4u16.to_be_bytes(), &[0; 2]]);
-    let hdlr = full(b"hdlr", 0, 0, &[none, b"vide", &[0; 12], b"Ocelli\0"]);
-    let mdia = boxed(b"mdia", &[&mdhd, &hdlr, &minf]);
+    let mdia = media(&mdhd, &stbl);
     let tkhd = full(
         b"tkhd",
         0,

@@ -85,12 +85,7 @@ impl ParameterSets {
 
     /// The sets of this type.
     fn of_type(&self, wanted: u8) -> impl Iterator<Item = &Vec<u8>> {
-        let is_wanted = move |set: &&Vec<u8>| match (self.codec, set.first()) {
-            (NalCodec::H264, Some(header)) => header & 0x1f == wanted,
-            (NalCodec::H265, Some(header)) => (header >> 1) & 0x3f == wanted,
-            (_, None) => false,
-        };
-        self.sets.iter().filter(is_wanted)
+        self.sets.iter().filter(move |set| self.codec.nal_type(set) == Some(wanted))
     }
 
     fn describe_h264(&self) -> Option<StreamDescription> {
@@ -205,28 +200,44 @@ fn sequence_h264(set: &[u8]) -> Option<Sequence> {
     }
     let down = down.checked_mul(2 - frames_only)?;
     bits.bit()?;
-    let mut crop = [0; 4];
-    if bits.bit()? == 1 {
-        for end in &mut crop {
-            *end = bits.exp_golomb()?;
-        }
-    }
-    let [left, right, top, bottom] = crop;
+    let crop = crop(&mut bits)?;
     let format = if separate { 0 } else { chroma };
-    let unit_across = if matches!(format, 1 | 2) { 2 } else { 1 };
-    let unit_down = if format == 1 { 2 } else { 1 } * (2 - frames_only);
     Some(Sequence {
-        size: (
-            cropped(across, unit_across, [left, right])?,
-            cropped(down, unit_down, [top, bottom])?,
-        ),
+        size: shown_size((across, down), crop, format, 2 - frames_only)?,
         chroma: u8::try_from(chroma).ok()?,
         depths,
         is_high,
     })
 }
 
-/// bit_depth_minus8: at most 8, which no record has more bits for.
+/// What is cut off at left, right, top and bottom, in units.
+fn crop<I: Iterator<Item = u8>>(bits: &mut Bits<I>) -> Option<[u32; 4]> {
+    let mut crop = [0; 4];
+    if bits.bit()? == 1 {
+        for end in &mut crop {
+            *end = bits.exp_golomb()?;
+        }
+    }
+    Some(crop)
+}
+
+/// The size as it is shown. `format`: of colours (0: none, or in planes of their own); `rows`: how
+/// many a unit of a frame has for each of one of its fields.
+fn shown_size(
+    (across, down): (u32, u32),
+    [left, right, top, bottom]: [u32; 4],
+    format: u32,
+    rows: u32,
+) -> Option<(u16, u16)> {
+    let unit_across = if matches!(format, 1 | 2) { 2 } else { 1 };
+    let unit_down = if format == 1 { 2 } else { 1 };
+    Some((
+        cropped(across, unit_across, [left, right])?,
+        cropped(down, unit_down * rows, [top, bottom])?,
+    ))
+}
+
+/// bit_depth_minus8: below 8, since the records have three bits for it.
 fn depth<I: Iterator<Item = u8>>(bits: &mut Bits<I>) -> Option<u8> {
     bits.exp_golomb().and_then(|depth| u8::try_from(depth).ok()).filter(|depth| *depth < 8)
 }
@@ -273,22 +284,11 @@ fn sequence_h265(set: &[u8]) -> Option<(Sequence, [u8; PROFILE_BYTES], u8)> {
     let chroma = bits.exp_golomb().filter(|format| *format <= 3)?;
     let separate = chroma == 3 && bits.bit()? == 1;
     let (across, down) = (bits.exp_golomb()?, bits.exp_golomb()?);
-    let mut crop = [0; 4];
-    if bits.bit()? == 1 {
-        for end in &mut crop {
-            *end = bits.exp_golomb()?;
-        }
-    }
+    let crop = crop(&mut bits)?;
     let depths = (depth(&mut bits)?, depth(&mut bits)?);
-    let [left, right, top, bottom] = crop;
     let format = if separate { 0 } else { chroma };
-    let unit_across = if matches!(format, 1 | 2) { 2 } else { 1 };
-    let unit_down = if format == 1 { 2 } else { 1 };
     let sequence = Sequence {
-        size: (
-            cropped(across, unit_across, [left, right])?,
-            cropped(down, unit_down, [top, bottom])?,
-        ),
+        size: shown_size((across, down), crop, format, 1)?,
         chroma: u8::try_from(chroma).ok()?,
         depths,
         is_high: false,

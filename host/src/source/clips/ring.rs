@@ -4,8 +4,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ocelli_protocol::worker::Codec;
-
 use super::parameters::ParameterSets;
 use crate::source::AccessUnit;
 use crate::source::nal::NalCodec;
@@ -137,10 +135,6 @@ impl ClipRing {
         self.bytes
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.terms.is_some()
-    }
-
     /// Takes other terms over: for clips that begin from now on. The clips that are turned off.
     pub(super) fn set_terms(&mut self, terms: Option<ClipTerms>) -> Vec<CollectedClip> {
         self.terms = terms;
@@ -163,11 +157,9 @@ impl ClipRing {
         budget: &impl ClipBudget,
     ) -> Vec<CollectedClip> {
         let Some(terms) = self.terms else { return Vec::new() };
-        let codec = match unit.header.codec {
-            Codec::H264 => NalCodec::H264,
-            Codec::H265 => NalCodec::H265,
-            // No browser shows it in a file of MP4.
-            Codec::Mjpeg => return self.end(Cut::ParametersChanged),
+        // No browser shows Motion JPEG in a file of MP4.
+        let Some(codec) = NalCodec::of(unit.header.codec) else {
+            return self.end(Cut::ParametersChanged);
         };
         let time = unit.header.shown_ns();
         let mut ended = Vec::new();

@@ -18,11 +18,7 @@ pub(in crate::source) struct PictureReader {
 
 impl PictureReader {
     pub(in crate::source) fn new(stream: &StreamInfo) -> Self {
-        let nal_codec = match stream.codec {
-            Codec::H264 => Some(NalCodec::H264),
-            Codec::H265 => Some(NalCodec::H265),
-            Codec::Mjpeg => None,
-        };
+        let nal_codec = NalCodec::of(stream.codec);
         let sets = || split_annex_b(&stream.parameter_sets).map(<[u8]>::to_vec).collect();
         let assembler = nal_codec.map(|codec| Assembler::new(codec, sets()));
         Self { codec: stream.codec, assembler, has_key: false }

@@ -13,7 +13,7 @@ const MOST_QUESTIONS = 120;
 type Shown = "asking" | "recording" | "ready" | "none" | "failed" | "unplayable";
 
 /** Where the clip of an event is. */
-export function clipPath({ session, seq }: { session: string; seq: number }): string {
+function clipPath({ session, seq }: { session: string; seq: number }): string {
   return path("events", `${session}:${seq}`, "clip.mp4");
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 
 use super::super::draft::DraftFile;
 use crate::playback::AnnotatedPicture;
-use crate::util::mp4::{UPRIGHT, boxed, full, matrix, visual_entry};
+use crate::util::mp4::{UPRIGHT, boxed, full, matrix, media, visual_entry};
 
 /// Units of time in a second: those of RTP, which most rates divide.
 const TIMESCALE: u32 = 90_000;
@@ -151,12 +151,6 @@ impl Mp4 {
                 &[0; 2],
             ],
         );
-        let hdlr = full(b"hdlr", 0, 0, &[&[0; 4], b"vide", &[0; 12], b"Ocelli\0"]);
-        let vmhd = full(b"vmhd", 0, 1, &[&[0; 8]]);
-        // The pictures are in this file.
-        let url = full(b"url ", 0, 1, &[]);
-        let dref = full(b"dref", 0, 0, &[&1u32.to_be_bytes(), &url]);
-        let dinf = boxed(b"dinf", &[&dref]);
         let stsc = full(
             b"stsc",
             0,
@@ -175,8 +169,7 @@ impl Mp4 {
             b"stbl",
             &[&description(wide, high), &time_to_sample(&durations)?, &stsc, &stsz, &co64],
         );
-        let minf = boxed(b"minf", &[&vmhd, &dinf, &stbl]);
-        let mdia = boxed(b"mdia", &[&mdhd, &hdlr, &minf]);
+        let mdia = media(&mdhd, &stbl);
         let trak = boxed(b"trak", &[&tkhd, &mdia]);
         Some(boxed(b"moov", &[&mvhd, &trak]))
     }
