@@ -208,8 +208,11 @@ async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
 /// full disk, a broken tool or a slip of an editor leaves one, and it would end every camera. A
 /// config without cameras has at least a comment. So is a file of cameras that was there before.
 fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
-    refuse_blank(&known.config)?;
-    let file = ConfigFile::load_with(&known.config, |path| {
+    let text = ConfigFile::read(&known.config)?;
+    if is_blank(&text) {
+        return Err(blank(&known.config));
+    }
+    let file = ConfigFile::with_environment(&known.config, &text, |path| {
         let text = ConfigFile::read_cameras(path)?;
         if text.as_deref().is_some_and(is_blank) { Err(blank(path)) } else { Ok(text) }
     })?;
@@ -224,11 +227,6 @@ fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
         return Err(ConfigError::Unreadable { path: path.clone(), source });
     }
     Ok(file)
-}
-
-fn refuse_blank(path: &Path) -> Result<(), ConfigError> {
-    let found = std::fs::read_to_string(path).is_ok_and(|text| is_blank(&text));
-    if found { Err(blank(path)) } else { Ok(()) }
 }
 
 fn is_blank(text: &str) -> bool {

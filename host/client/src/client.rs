@@ -125,19 +125,13 @@ impl Client {
     /// Sends any request. Returns the answer's JSON, or null if it has none.
     pub async fn ask(&self, request: &Request<'_>) -> Result<Value, Error> {
         let asked = async { read(request.send(&self.host, HeaderMap::new()).await?).await };
-        if request.is_patient() {
-            return asked.await;
-        }
-        timeout(PATIENCE, asked).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+        in_time(request, asked).await
     }
 
     /// Sends any request. Returns the answer's content, of at most 64 MiB: a picture, a clip.
     pub async fn download(&self, request: &Request<'_>) -> Result<Bytes, Error> {
         let asked = async { read_file(request.send(&self.host, HeaderMap::new()).await?).await };
-        if request.is_patient() {
-            return asked.await;
-        }
-        timeout(PATIENCE, asked).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
+        in_time(request, asked).await
     }
 
     async fn typed<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, Error> {
@@ -155,6 +149,17 @@ impl Client {
         let list = answer.get_mut(key).map(Value::take).unwrap_or_default();
         Vec::deserialize(list).map_err(|error| Error::InvalidAnswer(error.to_string()))
     }
+}
+
+/// Ends what takes too long, unless the request may.
+async fn in_time<T>(
+    request: &Request<'_>,
+    asked: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    if request.is_patient() {
+        return asked.await;
+    }
+    timeout(PATIENCE, asked).await.unwrap_or(Err(Error::TimedOut(PATIENCE)))
 }
 
 #[cfg(test)]

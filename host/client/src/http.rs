@@ -192,10 +192,7 @@ pub(crate) async fn read_file(answer: Response<Incoming>) -> Result<Bytes, Error
 /// Reads an answer to its end. Returns its JSON, null if it has none.
 pub(crate) async fn read(answer: Response<Incoming>) -> Result<Value, Error> {
     let status = answer.status();
-    let body = read_bytes(answer).await?;
-    if !status.is_success() {
-        return Err(Problem::parse(status, &body).into());
-    }
+    let body = read_file(answer).await?;
     if body.is_empty() && status == StatusCode::NO_CONTENT {
         return Ok(Value::Null);
     }

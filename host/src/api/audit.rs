@@ -236,14 +236,14 @@ impl Drop for AuditEntry {
     fn drop(&mut self) {
         let Self { log, caller, peer, action, subject, detail, outcome, request } = self;
         let request_id = request.as_ref().map(RequestId::as_str);
-        let shown = client_address::shown(*peer);
+        let line = AuditLine::of(AuditKind::Done, caller, *peer, action).about(subject);
         // No field `session`: it would make a log file for any name that a client sends.
         tracing::info!(
             target: TARGET,
-            caller = &*caller.name, role = caller.role.name(), peer = %shown, action, subject = subject.as_str(),
+            caller = &*caller.name, role = caller.role.name(), peer = %line.peer, action,
+            subject = subject.as_str(),
             detail = detail.as_deref(), outcome = outcome.as_str(), request_id, "done"
         );
-        let line = AuditLine::of(AuditKind::Done, caller, *peer, action).about(subject);
         let (detail, outcome) = (detail.take(), Some(std::mem::take(outcome)));
         // It may be dropped by another task than the request's.
         let request_id = request_id.map(str::to_owned);

@@ -35,9 +35,9 @@ pub(super) async fn find(
 fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[TrustedProxy]) -> SocketAddr {
     let is_proxy = |address: IpAddr| trusted.iter().any(|proxy| proxy.contains(address));
     let lines = headers.get_all(HEADER).iter().map(|line| line.to_str().unwrap_or_default());
-    let named: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
+    let named = lines.flat_map(|line| line.split(',')).map(str::trim);
     let mut client = peer;
-    for name in named.into_iter().rev() {
+    for name in named.rev() {
         if !is_proxy(client.ip()) {
             break;
         }

@@ -1,6 +1,6 @@
 //! `ocelli backup`: the data directory of a running host, copied.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -8,6 +8,7 @@ use ocelli_client::Request;
 use serde_json::json;
 
 use super::host::{Asked, HostArgs};
+use super::pipeline::parent;
 use crate::journal::{Backup, copy_backup, discard_backup};
 
 /// What is copied, and where to.
@@ -30,10 +31,7 @@ impl BackupCommand {
             "{} is there: a backup has a folder of its own",
             directory.display()
         );
-        let parent = match directory.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
+        let parent = parent(directory);
         // First what can fail without a backup. It goes by itself where the copy is not whole.
         let partial = tempfile::Builder::new().prefix(".ocelli-backup-").tempdir_in(parent);
         let partial = partial.with_context(|| format!("writing in {}", parent.display()))?;

@@ -6,8 +6,9 @@ use std::io::{self, Write};
 use anyhow::Context;
 use anyhow::anyhow;
 use clap::Args;
-use ocelli_client::{Client, Error, Event, EventPage, Message, Request, Session};
+use ocelli_client::{Client, Error, Event, EventPage, Message, Request};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::follow::{ALL, Followed, Follower, Wish, until_stopped};
@@ -67,17 +68,13 @@ impl EventsCommand {
             (session, None) => {
                 let sessions = match session {
                     Some(session) => vec![session.clone()],
-                    None => {
-                        let sessions = client.sessions().await;
-                        let ids = |list: Vec<_>| list.into_iter().map(|one: Session| one.id);
-                        match sessions {
-                            Ok(sessions) => ids(sessions).collect(),
-                            Err(error) => {
-                                let nothing = Asked::nothing();
-                                return Err(self.host.explained(&client, error, nothing).await);
-                            }
+                    None => match client.sessions().await {
+                        Ok(sessions) => sessions.into_iter().map(|one| one.id).collect(),
+                        Err(error) => {
+                            let nothing = Asked::nothing();
+                            return Err(self.host.explained(&client, error, nothing).await);
                         }
-                    }
+                    },
                 };
                 // First how far each has come: what happens meanwhile is followed.
                 for session in sessions {
@@ -154,17 +151,7 @@ impl EventsCommand {
             if let Some(cursor) = cursor {
                 request = request.query("cursor", cursor);
             }
-            let page = match client.ask(&request).await {
-                Ok(answer) => EventList::deserialize(answer)
-                    .map_err(|error| Error::InvalidAnswer(error.to_string())),
-                Err(error) => Err(error),
-            };
-            let page = match page {
-                Ok(page) => page,
-                Err(error) => {
-                    return Err(self.host.explained(client, error, Asked::nothing()).await);
-                }
-            };
+            let page: EventList = self.ask(client, &request, Asked::nothing()).await?;
             // Later ones are followed.
             let known = |event: &Event| newest.get(&event.session).is_none_or(|n| event.seq <= *n);
             found.extend(page.events.into_iter().filter(known));
@@ -195,17 +182,22 @@ impl EventsCommand {
         if let [kind] = self.kinds.as_slice() {
             request = request.query("kind", kind.clone());
         }
-        let answer = match client.ask(&request).await {
-            Ok(answer) => EventPage::deserialize(answer)
-                .map_err(|error| Error::InvalidAnswer(error.to_string())),
-            Err(error) => Err(error),
+        self.ask(client, &request, Asked::session(session)).await
+    }
+
+    /// An answer of the host; an error says what to do.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+        asked: Asked<'_>,
+    ) -> anyhow::Result<T> {
+        let read = |answer: Value| {
+            T::deserialize(answer).map_err(|error| Error::InvalidAnswer(error.to_string()))
         };
-        match answer {
-            Ok(page) => Ok(page),
-            Err(error) => {
-                let asked = Asked::session(session);
-                Err(self.host.explained(client, error, asked).await)
-            }
+        match client.ask(request).await.and_then(read) {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.host.explained(client, error, asked).await),
         }
     }
 

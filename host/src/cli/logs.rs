@@ -10,7 +10,6 @@ use clap::Args;
 use futures_util::{StreamExt, stream};
 use ocelli_client::{Client, Error, Request};
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::follow::until_stopped;
@@ -249,9 +248,7 @@ fn add_new<'a>(logs: &mut Vec<SessionLog<'a>>, client: &'a Client, names: &[Stri
 
 /// The names of all sessions.
 async fn sessions(client: &Client) -> Result<Vec<String>, Error> {
-    let answer = client.ask(&Request::get(&["sessions"])).await?;
-    let list = answer.get("sessions").and_then(Value::as_array).into_iter().flatten();
-    Ok(list.filter_map(|session| Some(session.get("id")?.as_str()?.to_owned())).collect())
+    Ok(client.sessions().await?.into_iter().map(|session| session.id).collect())
 }
 
 fn is_gone(error: &Error) -> bool {

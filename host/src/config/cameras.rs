@@ -13,11 +13,6 @@ const CAMERAS: &str = "cameras";
 /// The key of the config that names the file.
 const KEY: &str = "server.cameras_file";
 
-/// Where the file is that a config at `path` names, whether it is there or not.
-pub(super) fn place(path: &Path, named: &Path) -> PathBuf {
-    path.parent().unwrap_or(Path::new("")).join(named)
-}
-
 /// The file that the tree of a config at `path` names.
 pub(super) fn named(path: &Path, tree: &Node) -> Result<Option<PathBuf>, ConfigProblem> {
     let node = tree.nearest(KEY);
@@ -28,7 +23,7 @@ pub(super) fn named(path: &Path, tree: &Node) -> Result<Option<PathBuf>, ConfigP
         // The schema says what is wrong.
         return Ok(None);
     }
-    let file = place(path, Path::new(text));
+    let file = path.parent().unwrap_or(Path::new("")).join(text);
     let wrong = |message: &str| Err(ConfigProblem::at(&node.origin, KEY, message));
     if file == path {
         wrong("it is this file itself: leave the key out, or name another file")

@@ -25,19 +25,15 @@ pub struct ConfigFile {
 impl ConfigFile {
     /// Reads a config file, the environment's overrides of it, and its file of cameras.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        Self::load_with(path, Self::read_cameras)
+        Self::with_environment(path, &Self::read(path)?, Self::read_cameras)
     }
 
-    /// As [`load`](Self::load); `cameras` gives the text of the file of cameras.
-    pub fn load_with(
-        path: &Path,
-        cameras: impl FnOnce(&Path) -> Result<Option<String>, ConfigError>,
-    ) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+    /// The text of a config file.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|source| match source.kind() {
             ErrorKind::NotFound => ConfigError::Missing { path: path.to_owned() },
             _ => ConfigError::Unreadable { path: path.to_owned(), source },
-        })?;
-        Self::with_environment(path, &text, cameras)
+        })
     }
 
     /// The text of a file of cameras; `None`: it is not there.

@@ -137,7 +137,7 @@ pub struct RefusedConfig {
     /// When: RFC 3339 in UTC, with milliseconds.
     #[schemars(regex(pattern = TIME))]
     pub time: String,
-    /// Why it was read: edited, or SIGHUP.
+    /// Why it was read: edited, SIGHUP, or by somebody over the API.
     pub cause: String,
     /// All that is wrong with it.
     pub problems: Vec<ShownProblem>,

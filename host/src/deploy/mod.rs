@@ -159,8 +159,8 @@ impl Deployer {
     pub async fn apply(&self, wanted: Config, problems: Vec<ShownProblem>) -> ReloadReport {
         let mut cameras = self.inner.cameras.lock().await;
         let running = self.config();
-        log_sections(&running, &wanted);
         let mut keys = diff::sections(&running, &wanted);
+        log_sections(&keys);
         let mut taken = |effect| keys.remove(&effect).unwrap_or_default();
         let (now, next_worker) = (taken(Effect::Now), taken(Effect::NextWorker));
         let waiting = taken(Effect::NextHost);
@@ -434,8 +434,8 @@ impl Deployer {
 }
 
 /// Logs what changed outside the cameras, and when it takes effect.
-fn log_sections(running: &Config, wanted: &Config) {
-    for (effect, keys) in diff::sections(running, wanted) {
+fn log_sections(sections: &BTreeMap<Effect, Vec<String>>) {
+    for (effect, keys) in sections {
         let keys = keys.join(", ");
         match effect {
             Effect::Now => tracing::info!(target: "ocelli::deploy", "in force from now on: {keys}"),

@@ -36,7 +36,7 @@ impl PipelineUse<'_> {
         match self.camera {
             Some(camera) => Finding::of_camera(problem, camera),
             // The host starts, and the pipeline's workers fail.
-            None => Finding { stops_start: false, ..Finding::of_host(problem) },
+            None => Finding::tolerable(problem),
         }
     }
 }

@@ -87,7 +87,7 @@ fn of_registries(file: &ConfigFile) -> impl Iterator<Item = Finding> {
     registries.filter_map(|(index, registry)| {
         let fault = registry.ca.as_deref().and_then(authorities::fault_of_file)?;
         let problem = file.problem(format!("deploy.registries[{index}].ca"), fault);
-        Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+        Some(Finding::tolerable(problem))
     })
 }
 
@@ -96,7 +96,7 @@ fn of_mqtt(file: &ConfigFile) -> Option<Finding> {
     let ca = file.config.mqtt.as_ref()?.ca.as_deref()?;
     let fault = authorities::fault_of_file(ca)?;
     let problem = file.problem("mqtt.ca".to_owned(), fault);
-    Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+    Some(Finding::tolerable(problem))
 }
 
 /// Certificate authorities of webhooks. The host starts without: events wait in the journal.
@@ -104,7 +104,7 @@ fn of_webhooks(file: &ConfigFile) -> impl Iterator<Item = Finding> {
     file.config.webhooks.iter().enumerate().filter_map(|(index, hook)| {
         let fault = hook.ca.as_deref().and_then(authorities::fault_of_file)?;
         let problem = file.problem(format!("webhooks[{index}].ca"), fault);
-        Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+        Some(Finding::tolerable(problem))
     })
 }
 
@@ -113,7 +113,7 @@ fn of_collector(file: &ConfigFile) -> Option<Finding> {
     let collector = file.config.otlp.as_ref()?;
     let fault = collector.ca.as_deref().and_then(authorities::fault_of_file)?;
     let problem = file.problem("otlp.ca", fault);
-    Some(Finding { stops_start: false, ..Finding::of_host(problem) })
+    Some(Finding::tolerable(problem))
 }
 
 fn of_camera(file: &ConfigFile, index: usize, camera: &Camera) -> Vec<Finding> {

@@ -26,7 +26,7 @@ use crate::deploy::{Deployer, ReloadReport};
 use crate::preflight::{self, Finding};
 use crate::util::folder::Folder;
 
-/// Edits that may wait: people make them.
+/// Requests that may wait: people make them.
 const WAITING: usize = 16;
 
 /// Bytes of a config: a thousand cameras with zones of their own.
@@ -61,21 +61,20 @@ impl ConfigEditor {
 
     /// Changes the file, and returns once the change is applied.
     pub(crate) async fn edit(&self, edit: ConfigEdit) -> Result<(), EditError> {
-        let (reply, done) = oneshot::channel();
-        self.requests
-            .send(ConfigRequest::Edit(edit, reply))
-            .await
-            .map_err(|_| EditError::Stopping)?;
-        done.await.map_err(|_| EditError::Stopping)?
+        self.ask(|reply| ConfigRequest::Edit(edit, reply)).await
     }
 
     /// Has the config read again and applied.
     pub(crate) async fn reload(&self, by: String) -> Result<ReloadReport, EditError> {
+        self.ask(|reply| ConfigRequest::Reload(by, reply)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, EditError>>) -> ConfigRequest,
+    ) -> Result<T, EditError> {
         let (reply, done) = oneshot::channel();
-        self.requests
-            .send(ConfigRequest::Reload(by, reply))
-            .await
-            .map_err(|_| EditError::Stopping)?;
+        self.requests.send(request(reply)).await.map_err(|_| EditError::Stopping)?;
         done.await.map_err(|_| EditError::Stopping)?
     }
 

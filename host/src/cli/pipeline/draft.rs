@@ -55,7 +55,7 @@ impl DraftFile {
 }
 
 /// The folder of a file.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(in crate::cli) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

@@ -16,7 +16,7 @@ mod tool;
 use clap::Subcommand;
 
 pub(super) use build::in_units;
-pub(super) use draft::DraftFile;
+pub(super) use draft::{DraftFile, parent};
 
 /// The commands about pipelines.
 #[derive(Subcommand)]
