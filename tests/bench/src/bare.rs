@@ -306,7 +306,8 @@ pub(crate) async fn units(clip: &Path) -> Result<Vec<AccessUnit>> {
     Ok(units)
 }
 
-fn seconds(clock: ClockId) -> f64 {
+/// What a clock of the kernel has counted.
+pub(crate) fn seconds(clock: ClockId) -> f64 {
     let time = clock_gettime(clock);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -50,6 +50,15 @@ pub(crate) fn sources() -> Result<Sources> {
 }
 
 impl Paths {
+    /// A pipeline of the tests, which `./x bench` builds.
+    pub fn test_pipeline(&self, name: &str) -> Result<PathBuf> {
+        let programs = self.host.parent().and_then(|folder| folder.parent());
+        let programs = programs.context("the host's program lies in no folder")?;
+        let pipeline = programs.join("test-pipelines").join(name).with_extension("wasm");
+        ensure!(pipeline.is_file(), "{} is missing: `./x bench` builds it", pipeline.display());
+        Ok(pipeline)
+    }
+
     /// Looks for all of them: programs in `programs` or else beside this one, the rest in the
     /// checkout `root`.
     pub fn find(root: &Path, programs: Option<&Path>) -> Result<Self> {

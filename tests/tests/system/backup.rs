@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use ocelli_testkit::{DEADLINE, HookReceiver, Ocelli, PipelineFolder, clip, program};
+use ocelli_testkit::{DEADLINE, HookReceiver, Ocelli, PipelineFolder, clip};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+
+use crate::terminal::run;
 
 /// A camera that makes an event of each frame: 25 a second.
 fn eventful() -> String {
@@ -20,16 +20,6 @@ fn eventful() -> String {
 
 fn store(folder: &Path) -> String {
     format!("[store]\ndirectory = {:?}\n", folder.display().to_string())
-}
-
-/// `ocelli backup`: its exit status, standard output and standard error.
-fn back_up(host: &Ocelli, folder: &Path) -> (i32, String, String) {
-    let url = format!("http://{}", host.address());
-    let mut command = Command::new(program("ocelli"));
-    command.args(["backup", "--json", "--url", &url]).arg(folder).stdin(Stdio::null());
-    let run = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (run.status.code().unwrap(), text(run.stdout), text(run.stderr))
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -54,11 +44,12 @@ async fn a_host_goes_on_with_a_backup_that_was_made_while_another_ran() {
     receiver.until("events", |receiver| receiver.numbers("gate").len() > 20).await;
 
     let backup = site.path().join("backup");
-    let (status, said, error) = back_up(&host, &backup);
+    let back_up = ["backup", "--json", backup.to_str().unwrap()];
+    let (status, said, error) = run(&host, &back_up).await;
     assert_eq!(status, 0, "{error}");
     let said: Value = serde_json::from_str(&said).unwrap();
     assert!(said["bytes"].as_u64().unwrap() > 10_000, "{said}");
-    let (status, _, error) = back_up(&host, &backup);
+    let (status, _, error) = run(&host, &back_up).await;
     assert!(status == 1 && error.contains("is there"), "{status} {error}");
     assert_eq!(std::fs::read_dir(site.path()).unwrap().count(), 1, "nothing else is left there");
     assert!(!pipelines.folder().join("backup").exists());
@@ -117,13 +108,7 @@ async fn a_host_goes_on_with_a_backup_that_was_made_while_another_ran() {
     let all: BTreeSet<u64> = receiver.numbers("gate").into_iter().collect();
     assert!((1..=in_backup).all(|number| all.contains(&number)));
     // `ocelli events` crosses the numbers that no event has.
-    let url = format!("http://{}", host.address());
     let lines = (events.len() + 25).to_string();
-    let told = tokio::time::timeout(Duration::from_secs(60), async {
-        let mut command = tokio::process::Command::new(program("ocelli"));
-        command.args(["events", "gate", "--json", "--lines", &lines, "--url", &url]);
-        command.output().await.unwrap()
-    });
-    let told = String::from_utf8(told.await.unwrap().stdout).unwrap();
+    let (_, told, _) = run(&host, &["events", "gate", "--json", "--lines", &lines]).await;
     assert!(told.lines().any(|line| line.contains("\"seq\":1,")), "{told}");
 }

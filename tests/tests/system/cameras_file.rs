@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 
-use ocelli_testkit::{DEADLINE, Ocelli, PipelineFolder, clip, program};
+use ocelli_testkit::{Ocelli, PipelineFolder, clip};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+
+use crate::terminal::run;
 
 /// The keys of a camera on a file that plays for ever.
 fn table() -> Value {
@@ -146,12 +146,8 @@ async fn a_wrong_file_of_cameras_changes_nothing_and_is_told_with_its_place() {
     }
 
     std::fs::write(&cameras, playing("gate") + "\n" + &playing("yard")).unwrap();
-    let mut command = Command::new(program("ocelli"));
-    command.args(["reload", "--url", &format!("http://{}", host.address())]);
-    let run = tokio::task::spawn_blocking(move || command.output());
-    let Output { status, stdout, stderr } = timeout(DEADLINE, run).await.unwrap().unwrap().unwrap();
-    let said = String::from_utf8_lossy(&stdout).into_owned();
-    assert!(status.success(), "{said}{}", String::from_utf8_lossy(&stderr));
+    let (status, said, error) = run(&host, &["reload"]).await;
+    assert_eq!(status, 0, "{said}{error}");
     assert!(said.contains("started: yard") || said.contains("nothing has changed"), "{said}");
     runs(&host, "yard").await;
     host.metric_becomes("ocelli_config_refused", |value| value == 0.0).await;
@@ -159,14 +155,8 @@ async fn a_wrong_file_of_cameras_changes_nothing_and_is_told_with_its_place() {
 
     // An edit by hand is seen without being asked for, and ends what it leaves out.
     std::fs::write(&cameras, "# none\n").unwrap();
-    let ended = |id: &'static str| {
-        let host = &host;
-        async move {
-            while !host.session(id).await.is_null() {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
-        }
-    };
-    timeout(DEADLINE, async { tokio::join!(ended("gate"), ended("yard")) }).await.expect("ended");
+    for id in ["gate", "yard"] {
+        host.wait_for_session(id, Value::is_null).await;
+    }
     assert_eq!(host.session("steady").await["pid"], steady);
 }

@@ -25,7 +25,7 @@ fn command(host: &Ocelli, arguments: &[&str]) -> Command {
 }
 
 /// Runs it to its end: status, standard output and standard error.
-async fn run(host: &Ocelli, arguments: &[&str]) -> (i32, String, String) {
+pub(crate) async fn run(host: &Ocelli, arguments: &[&str]) -> (i32, String, String) {
     let mut command = command(host, arguments);
     let run = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
     let Output { status, stdout, stderr } =

@@ -70,11 +70,7 @@ pub struct Load {
 pub async fn measure(environment: &Environment) -> Result<Fanout> {
     raise_limit()?;
     let paths = &environment.paths;
-    let programs = paths.host.parent().and_then(|folder| folder.parent());
-    let pipeline = programs
-        .context("the host's program lies in no folder")?
-        .join("test-pipelines/changeling.wasm");
-    ensure!(pipeline.is_file(), "{} is missing: `./x bench` builds it", pipeline.display());
+    let pipeline = paths.test_pipeline("changeling")?;
     let camera = |(name, every)| {
         Camera::recorded(name, &paths.clip, &pipeline).with(json!({"every": every, "stamp": true}))
     };

@@ -6,12 +6,13 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 use rumqttc::{AsyncClient, Broker, Event, MqttOptions, Packet, PublishOptions};
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::{HOST, STREAM_LENGTH, SinkKind};
+use crate::bare::seconds;
 
 /// Events of one transaction of Redis, and messages that a broker has not acknowledged.
 const BATCH: usize = 256;
@@ -56,15 +57,9 @@ pub(super) fn start(
             .context("starting a runtime")
             .and_then(|runtime| runtime.block_on(write(sink, port, &events)));
         // The bench may have given up.
-        let _ = telling.send(written.map(|()| cpu_of_thread()));
+        let _ = telling.send(written.map(|()| seconds(ClockId::ThreadCPUTime)));
     });
     told
-}
-
-/// Seconds of CPU of this thread.
-fn cpu_of_thread() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 async fn write(sink: SinkKind, port: u16, events: &[BareEvent]) -> Result<()> {

@@ -34,7 +34,7 @@ use crate::statistics::{median, percentile};
 use crate::table::Table;
 use receiver::Receiver;
 
-/// Events of the backlog: a second or more of writing.
+/// Events of the backlog: two seconds of writing to the slowest sink.
 const BACKLOG: u64 = 10_000;
 
 /// Events that wait for the disk at once at most.
@@ -289,11 +289,7 @@ async fn lags(
     progress: &impl Fn(&str),
 ) -> Result<Vec<Lag>> {
     let paths = &environment.paths;
-    let programs = paths.host.parent().and_then(|folder| folder.parent());
-    let pipeline = programs
-        .context("the host's program lies in no folder")?
-        .join("test-pipelines/changeling.wasm");
-    ensure!(pipeline.is_file(), "{} is missing: `./x bench` builds it", pipeline.display());
+    let pipeline = paths.test_pipeline("changeling")?;
     let names: Vec<String> = (0..CAMERAS).map(|index| format!("eventful-{index}")).collect();
     let camera = |name: &String| {
         let settings = json!({"every": 1, "stamp": true});
