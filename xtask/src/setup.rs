@@ -31,6 +31,9 @@ const fn need(package: &'static str, probe: &'static [&'static str]) -> Need {
 const TO_BUILD: &[Need] = &[
     need("build-essential", &["c++", "--version"]),
     need("pkg-config", &["pkg-config", "--version"]),
+    // etcd's client is made of etcd's protocol definitions, which import protobuf's own.
+    need("protobuf-compiler", &["protoc", "--version"]),
+    need("libprotobuf-dev", &["test", "-e", "/usr/include/google/protobuf/descriptor.proto"]),
     need("libavcodec-dev", &["pkg-config", "--exists", "libavcodec"]),
     need("libavformat-dev", &["pkg-config", "--exists", "libavformat"]),
     need("libavutil-dev", &["pkg-config", "--exists", "libavutil"]),
@@ -65,6 +68,7 @@ const TO_TEST: &[Need] = &[
     need("mosquitto", &["sh", "-c", "PATH=$PATH:/usr/sbin; mosquitto -h | grep -q version"]),
     need("mosquitto-clients", &["sh", "-c", "mosquitto_sub --help | grep -q version"]),
     need("docker-registry", &["docker-registry", "--version"]),
+    need("etcd-server", &["etcd", "--version"]),
     need("nginx-light", &["sh", "-c", "PATH=$PATH:/usr/sbin; nginx -v"]),
     need("caddy", &["caddy", "version"]),
     need("curl", &["curl", "--version"]),
