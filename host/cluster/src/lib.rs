@@ -13,5 +13,6 @@
 //! of which names the one before ([`streams`]).
 
 pub mod site;
+pub mod streams;
 
 pub use site::{Epoch, SiteError, SiteOptions, SiteTls};
