@@ -18,6 +18,7 @@ pub mod lease;
 pub mod member;
 pub mod plan;
 pub mod site;
+pub mod streams;
 
 pub use member::Member;
 pub use site::{Epoch, SiteError, SiteOptions, SiteTls};
