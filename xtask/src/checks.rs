@@ -5,9 +5,11 @@ use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 
+use crate::helm::HELM;
+use crate::nats_server::NATS_SERVER;
 use crate::workspace::Workspace;
 use crate::{
-    features, fuzz, helm, package, process, programs, promtool, sdks, setup, skips, structure, ui,
+    features, fuzz, package, process, programs, promtool, sdks, setup, skips, structure, ui,
 };
 
 /// Tells the tests that they are to run their long loops whole.
@@ -41,9 +43,7 @@ pub(crate) fn test(workspace: &Workspace, full: bool, filter: &[String]) -> Resu
     if let Some(tool) = promtool::find() {
         runner.env(promtool::VARIABLE, tool);
     }
-    if let Some(tool) = helm::find() {
-        runner.env(helm::VARIABLE, tool);
-    }
+    HELM.tell(&mut runner);
     if full {
         runner.env(DEPTH.0, DEPTH.1);
     }
@@ -153,6 +153,7 @@ pub(crate) fn system_environment(command: &mut Command, workspace: &Workspace) {
     command.env("OCELLI_BIN_DIR", workspace.programs());
     // Newer versions of ONNX Runtime phone home unless told not to before they are loaded.
     command.env("ORT_DISABLE_TELEMETRY", "1");
+    NATS_SERVER.tell(command);
 }
 
 /// The exit code of a program as our own; 1 where a signal ended it.

@@ -9,6 +9,8 @@ mod demo;
 mod features;
 mod fuzz;
 mod helm;
+mod lab;
+mod nats_server;
 mod onnxruntime;
 mod package;
 #[cfg(test)]
@@ -22,6 +24,7 @@ mod skips;
 mod soak;
 mod structure;
 mod ui;
+mod wheel_program;
 mod workspace;
 
 use std::process::ExitCode;
@@ -88,6 +91,12 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u32,
     },
+    /// Loses hosts, links and engines of a site in network namespaces, and says what that cost
+    Lab {
+        /// Given to the lab's program: `--scenario NAME`, `--seed N`, `--repeat N`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds everything and strains one host for some minutes: what it holds must not grow
     Soak {
         /// Given to the soak program: `--quick` does a tenth of everything
@@ -123,6 +132,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Package(packages) => package::run(&workspace, &packages).map(|()| ExitCode::SUCCESS),
         Task::Bench { arguments } => bench::run(&workspace, &arguments),
         Task::Fuzz { target, seconds } => fuzz::run(&workspace, target.as_deref(), seconds),
+        Task::Lab { arguments } => lab::run(&workspace, &arguments),
         Task::Soak { arguments } => soak::run(&workspace, &arguments),
     }
 }

@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::helm::HELM;
+use crate::nats_server::NATS_SERVER;
 use crate::programs::GUEST_TARGET;
 use crate::workspace::Workspace;
-use crate::{clients, helm, onnxruntime, process, promtool};
+use crate::{clients, onnxruntime, process, promtool};
 
 /// The system's Python: the GObject bindings are Debian packages, which another Python on the PATH
 /// does not see.
@@ -137,10 +139,27 @@ pub(crate) fn for_measuring() -> Result<()> {
 /// Installs all that the tests need and the machine lacks.
 pub(crate) fn for_testing(workspace: &Workspace) -> Result<()> {
     everything()?;
-    packages(TO_TEST.iter())?;
+    packages(TO_TEST.iter().chain(TO_CONNECT))?;
     promtool::install()?;
-    helm::install()?;
+    HELM.install()?;
+    NATS_SERVER.install()?;
     clients::install(workspace)
+}
+
+/// What of [`TO_TEST`] the lab takes.
+const TO_LOSE: [&str; 1] = ["etcd-server"];
+
+/// What makes the lab's networks.
+const TO_CONNECT: &[Need] = &[
+    need("iproute2", &["sh", "-c", "PATH=$PATH:/usr/sbin; ip -V"]),
+    need("nftables", &["sh", "-c", "PATH=$PATH:/usr/sbin; nft --version"]),
+];
+
+/// Installs all that the lab needs and the machine lacks.
+pub(crate) fn for_the_lab() -> Result<()> {
+    for_building()?;
+    packages(TO_TEST.iter().filter(|need| TO_LOSE.contains(&need.package)).chain(TO_CONNECT))?;
+    NATS_SERVER.install()
 }
 
 /// Installs a component of the Rust toolchain that gives cargo the command `subcommand`.

@@ -1,5 +1,5 @@
 //! What the tests of all crates are made with: the real programs, real RTSP cameras and scripted ones,
-//! a WebSocket client, servers that are no cameras, and the one way to skip.
+//! a WebSocket client, real servers of what hosts speak to, servers that are no cameras, and the one way to skip.
 //!
 //! It knows no crate of the product, so that any may have it for its tests, and so that
 //! whole-system tests see what an operator and a subscriber see. Whatever waits has a deadline, and
@@ -19,15 +19,19 @@
 pub mod browser;
 pub mod camera;
 mod cameras;
+mod certificates;
 mod client;
 mod client_process;
 pub mod depth;
+mod engine;
+mod etcd;
 mod fake_server;
 mod guests;
 mod host;
 pub mod http;
 mod log;
 mod mosquitto;
+mod nats;
 pub mod onnx;
 mod page;
 mod play;
@@ -39,6 +43,7 @@ mod recording;
 mod redis;
 mod registry;
 mod resources;
+mod site;
 pub mod skip;
 pub mod small_disk;
 mod versions;
@@ -47,13 +52,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cameras::Cameras;
+pub use certificates::{Authority, Certificate};
 pub use client::Client;
 pub use client_process::{ClientProcess, axe_core, client_python};
+pub use engine::{Place, Servers};
+pub use etcd::Etcd;
 pub use fake_server::{ClosedPort, FakeServer, Relay};
 pub use guests::{PipelineFolder, guest};
 pub use host::{Exit, Ocelli, built, built_in_pipeline, program, run_to_end};
 pub use log::Log;
 pub use mosquitto::{BrokerCertificates, Mosquitto, MqttMessage, MqttSubscriber};
+pub use nats::{Nats, NatsAccount, NatsSettings, NatsUser};
 pub use page::BrowserPage;
 pub use play::{FileSession, assert_identical};
 pub use process::{Process, children};
@@ -64,6 +73,7 @@ pub use recording::{Received, Recording};
 pub use redis::{Entry, Redis};
 pub use registry::{OciRegistry, REGISTRY_LOGIN};
 pub use resources::ProcessResources;
+pub use site::Site;
 pub use versions::{changeling, tagged};
 
 /// Numbers that depend on a seed alone, so that what fails can be run again.

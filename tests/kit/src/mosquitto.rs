@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::{ClosedPort, DEADLINE, Process};
+use crate::{Authority, ClosedPort, DEADLINE, Process};
 
 /// Between two looks at a server that tells nobody when it listens.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -171,26 +170,16 @@ impl Drop for Mosquitto {
 
 impl BrokerCertificates {
     pub(crate) fn make(folder: &Path) -> Self {
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // Two authorities of one name differ by their signatures alone.
-        let name = format!("authority {}", folder.display());
-        authority.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap());
-        let authority = authority.unwrap();
-        let ca = folder.join("ca.pem");
-        std::fs::write(&ca, authority.pem()).unwrap();
+        let authority = Authority::new(folder);
         let signed = |name: &str, place: &str| {
-            let key = KeyPair::generate().unwrap();
-            let mut params = CertificateParams::new(vec![place.to_owned()]).unwrap();
-            params.distinguished_name.push(rcgen::DnType::CommonName, name);
-            let certificate = params.signed_by(&key, &authority).unwrap();
-            let files = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
-            std::fs::write(&files.0, certificate.pem()).unwrap();
-            std::fs::write(&files.1, key.serialize_pem()).unwrap();
-            files
+            let files = authority.sign(name, &[place]);
+            (files.certificate, files.key)
         };
-        Self { client: signed("client", "client"), server: signed("server", "127.0.0.1"), ca }
+        Self {
+            client: signed("client", "client"),
+            server: signed("server", "127.0.0.1"),
+            ca: authority.file(),
+        }
     }
 }
 
