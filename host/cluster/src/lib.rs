@@ -12,6 +12,13 @@
 //! that it writes is refused where another epoch has been there: a camera's events are a chain, each
 //! of which names the one before ([`streams`]).
 
+pub mod documents;
+mod etcd;
+pub mod lease;
+pub mod member;
+pub mod plan;
 pub mod site;
+pub mod streams;
 
+pub use member::Member;
 pub use site::{Epoch, SiteError, SiteOptions, SiteTls};

@@ -54,6 +54,9 @@ pub enum SiteError {
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
+    /// An address of an engine that cannot be used as it is written.
+    #[error("{0:?}: {1}")]
+    Address(String, String),
 }
 
 /// The longest name of a site or a host, in bytes: a part of keys, subjects and client names.
