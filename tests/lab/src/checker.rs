@@ -50,9 +50,9 @@ impl Breach {
     /// The host that is to blame, where one is.
     pub(crate) fn host(&self) -> Option<Host> {
         match self {
-            Self::Lost { host, .. } | Self::Replaced { host, .. } | Self::TwoVoices { host, .. } => {
-                Some(*host)
-            }
+            Self::Lost { host, .. }
+            | Self::Replaced { host, .. }
+            | Self::TwoVoices { host, .. } => Some(*host),
             _ => None,
         }
     }
@@ -216,11 +216,11 @@ fn voices(voices: &[Voice], heard: &[Heard]) -> Vec<Breach> {
 
 /// A follower gets what it gets in order, each once. It may be behind, and begin anywhere.
 fn followed(history: &History) -> Vec<Breach> {
-    let mut last = BTreeMap::<Camera, u64>::new();
+    let mut last = BTreeMap::<(usize, Camera), u64>::new();
     let mut breaches = Vec::new();
     for event in &history.followed {
         let (camera, found) = (event.camera, event.seq);
-        if let Some(before) = last.insert(camera, found)
+        if let Some(before) = last.insert((event.life, camera), found)
             && found != before + 1
         {
             breaches.push(Breach::Followed { camera, before, found });

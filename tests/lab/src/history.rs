@@ -79,6 +79,8 @@ pub(crate) struct Voice {
 /// An event that a subscriber at another host got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Followed {
+    /// Which follower: each life of its host begins anew.
+    pub(crate) life: usize,
     pub(crate) camera: Camera,
     pub(crate) seq: u64,
 }

@@ -37,7 +37,7 @@ fn honest() -> History {
             Voice { camera: 7, epoch: 10, host: 1, first: 100, last: 300 },
             Voice { camera: 7, epoch: 20, host: 2, first: 500, last: 600 },
         ],
-        followed: (2..=5).map(|seq| Followed { camera: 7, seq }).collect(),
+        followed: (2..=5).map(|seq| Followed { life: 0, camera: 7, seq }).collect(),
     }
 }
 
@@ -182,4 +182,8 @@ fn a_follower_that_misses_an_event_or_gets_one_twice_is_found() {
     assert_eq!(breaches, [Breach::Followed { camera: 7, before: 2, found: 4 }]);
     let breaches = condemned(|history| history.followed.push(history.followed[3]));
     assert_eq!(breaches, [Breach::Followed { camera: 7, before: 5, found: 5 }]);
+    let another = |history: &mut History| {
+        history.followed.push(Followed { life: 1, ..history.followed[0] });
+    };
+    assert_eq!(condemned(another), [], "another follower begins for itself");
 }

@@ -114,7 +114,7 @@ pub(crate) struct Entries {
 
 impl Bookmark {
     /// Reads on.
-    pub(crate) fn read(&mut self, folder: &Path, host: Host) -> Entries {
+    pub(crate) fn read(&mut self, folder: &Path, host: Host, life: usize) -> Entries {
         let acked = lines(&folder.join(ACKED), &mut self.acked);
         let acked = acked.lines().filter_map(|line| {
             let mut words = line.split(' ');
@@ -131,7 +131,7 @@ impl Bookmark {
         let followed = lines(&folder.join(FOLLOWED), &mut self.followed);
         let followed = followed.lines().filter_map(|line| {
             let (camera, seq) = line.split_once(' ')?;
-            Some(Followed { camera: camera.parse().ok()?, seq: seq.parse().ok()? })
+            Some(Followed { life, camera: camera.parse().ok()?, seq: seq.parse().ok()? })
         });
         let refused = lines(&folder.join(REFUSED), &mut self.refused).lines().count();
         let voices = std::fs::read_to_string(folder.join(VOICES)).unwrap_or_default();
@@ -194,9 +194,9 @@ mod tests {
         diary.speaks_on(first, u64::MAX);
         diary.speaks_on(second, 200);
         let mut bookmark = Bookmark::default();
-        let entries = bookmark.read(folder.path(), 5);
+        let entries = bookmark.read(folder.path(), 5, 2);
         assert_eq!(entries.acked, [event.clone(), event]);
-        assert_eq!(entries.followed, [Followed { camera: 3, seq: 9 }]);
+        assert_eq!(entries.followed, [Followed { life: 2, camera: 3, seq: 9 }]);
         assert_eq!(entries.refused, 2);
         let longest = Voice {
             host: 5,
@@ -207,7 +207,7 @@ mod tests {
         };
         let short = Voice { host: 5, camera: 3, epoch: 18, first: 100, last: 200 };
         assert_eq!(entries.voices, [longest, short]);
-        let again = bookmark.read(folder.path(), 5);
+        let again = bookmark.read(folder.path(), 5, 2);
         assert!(again.acked.is_empty() && again.followed.is_empty());
         assert_eq!(again.refused, 0);
     }
