@@ -137,8 +137,7 @@ impl Reader {
                 let message = message.map_err(|error| anyhow::anyhow!("{error}"))?;
                 let about = message.info().map_err(|error| anyhow::anyhow!("{error}"))?;
                 let place = about.stream_sequence;
-                let event = event(&message.payload, &message.subject)
-                    .with_context(|| format!("{name} {place}: {:?}", message.payload))?;
+                let event = event(&message).with_context(|| format!("{name} {place}"))?;
                 events.push(event);
                 self.read[number] = place;
                 if place >= last {
@@ -166,31 +165,34 @@ impl Shared {
     }
 }
 
-/// An event as it lies in its stream.
+/// The header that has all of an event but its body.
+const HEAD: &str = "Ocelli-Event";
+
+/// What it says.
 #[derive(Deserialize)]
-struct Record {
+struct Head {
     seq: u64,
     epoch: u64,
     host: String,
     kind: String,
-    #[serde(default)]
-    body: serde_json::Value,
 }
 
-fn event(payload: &[u8], subject: &str) -> Result<Stored> {
-    let record: Record = serde_json::from_slice(payload)?;
-    let id = match (&*record.kind, &record.body) {
-        (TAKEOVER, _) => TAKEOVER,
-        (_, body) => body["id"].as_str().context("an event without an id")?,
+fn event(message: &async_nats::Message) -> Result<Stored> {
+    let head = message.headers.as_ref().and_then(|headers| headers.get(HEAD));
+    let head: Head = serde_json::from_str(head.context("an event without a head")?.as_str())?;
+    let body: serde_json::Value = serde_json::from_slice(&message.payload)?;
+    let id = match &*head.kind {
+        TAKEOVER => TAKEOVER,
+        _ => body["id"].as_str().context("an event without an id")?,
     };
-    let token = subject.rsplit('.').next().unwrap_or_default();
+    let token = message.subject.rsplit('.').next().unwrap_or_default();
     let camera = ocelli_cluster::streams::names::text(token);
-    let camera = camera.and_then(|id| host::camera_number(&id));
+    let camera = camera.and_then(|id| host::camera_number(&id)).context("no camera of the lab")?;
     Ok(Stored {
-        camera: camera.context("no camera of the lab")?,
-        seq: record.seq,
-        epoch: record.epoch,
-        host: host::number(&record.host).context("no host of the lab")?,
+        camera,
+        seq: head.seq,
+        epoch: head.epoch,
+        host: host::number(&head.host).context("no host of the lab")?,
         id: id.into(),
     })
 }

@@ -12,7 +12,7 @@ use crate::figures::Window;
 use crate::history::{Host, now};
 use crate::host::Request;
 use crate::network::Cut;
-use crate::world::{ENGINES, World};
+use crate::world::{ENGINES, Kind, World};
 
 /// How long a fault lasts that ends by itself: several times what a lease lives.
 const LASTS: Duration = Duration::from_secs(20);
@@ -62,6 +62,8 @@ pub(crate) enum Scenario {
     DiskEtcd,
     /// The disk of the event leader is full for 20 s
     DiskNats,
+    /// The clocks of a tenth of the hosts set an hour ahead, then an hour back
+    Clock,
     /// Every host restarted in order, a tenth at a time
     Rolling,
     /// Fifty changes of owners while another host follows all events
@@ -165,6 +167,7 @@ impl Run<'_> {
                 let leader = self.event_leader()?;
                 self.fill_disk(leader, 1).await
             }
+            Scenario::Clock => self.step_clocks().await,
             Scenario::Rolling => self.restart_all().await,
             Scenario::Takeovers => self.take_over_often().await,
             Scenario::Disobey => self.disobey().await,
@@ -349,11 +352,31 @@ impl Run<'_> {
         self.settle().await
     }
 
+    /// Starts some hosts anew with a clock of their own, and sets it.
+    async fn step_clocks(&mut self) -> Result<()> {
+        let victims = self.some_hosts(self.tenth());
+        let clock = self.world.clock(0)?;
+        for host in &victims {
+            self.world.leave(*host).await?;
+            self.world.start_host_as(*host, Kind::OwnClock(clock.clone())).await?;
+        }
+        self.settle().await?;
+        self.begins();
+        for hours in [1, -1] {
+            self.world.clock(hours)?;
+            self.pause(LASTS / 2).await;
+        }
+        for host in &victims {
+            self.world.leave(*host).await?;
+        }
+        self.settle().await
+    }
+
     async fn disobey(&mut self) -> Result<()> {
         let victims = self.some_hosts(1);
         for host in &victims {
             self.world.leave(*host).await?;
-            self.world.start_host_as(*host, true).await?;
+            self.world.start_host_as(*host, Kind::Disobedient).await?;
         }
         self.settle().await?;
         // It has cameras: those of another host that leaves.

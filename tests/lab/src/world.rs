@@ -35,6 +35,19 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// KiB of a disk that is to be filled: above what etcd and NATS take at once.
 const DISK_KIB: u64 = 400 << 10;
 
+/// The library that gives a process a clock of its own (Debian: `libfaketime`).
+const OWN_CLOCK: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
+/// What a host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Honest,
+    /// Disobeys lease and plan.
+    Disobedient,
+    /// Has the time of day from this file.
+    OwnClock(PathBuf),
+}
+
 /// How large a lab is.
 #[derive(Debug, Clone)]
 pub(crate) struct Size {
@@ -149,11 +162,11 @@ impl World {
 
     /// Starts a host's next life.
     pub(crate) async fn start_host(&mut self, host: Host) -> Result<()> {
-        self.start_host_as(host, false).await
+        self.start_host_as(host, Kind::Honest).await
     }
 
-    /// Likewise; one that disobeys lease and plan, if so.
-    pub(crate) async fn start_host_as(&mut self, number: Host, disobeys: bool) -> Result<()> {
+    /// Likewise, as a host of this kind.
+    pub(crate) async fn start_host_as(&mut self, number: Host, kind: Kind) -> Result<()> {
         let (size, namespace) = (&self.size, self.network.namespace(self.machine_of(number)));
         let follows = number == self.follower();
         let host = &mut self.hosts[usize::from(number)];
@@ -172,7 +185,7 @@ impl World {
             event_ms: size.event_ms,
             live_ms: size.live_ms,
             streams: size.streams,
-            disobeys,
+            disobeys: kind == Kind::Disobedient,
             follows,
         };
         let file = folder.join("settings.json");
@@ -187,6 +200,13 @@ impl World {
         host.running = Some(Running { child, stdin, answers });
         host.lives.push((folder, Bookmark::default()));
         Ok(())
+    }
+
+    /// Sets the clock of hosts that have one of their own, by so many hours from the machine's.
+    pub(crate) fn clock(&self, hours: i32) -> Result<PathBuf> {
+        let file = self.folder.path().join("clock");
+        std::fs::write(&file, format!("{hours:+}h\n"))?;
+        Ok(file)
     }
 
     /// The host that follows all events: on a machine without engines, where there is one.
@@ -399,4 +419,9 @@ impl World {
     pub(crate) fn epochs(&self) -> BTreeMap<Camera, u64> {
         self.reader.latest().into_iter().map(|(camera, heard)| (camera, heard.epoch)).collect()
     }
+}
+
+/// Whether hosts can have clocks of their own.
+pub(crate) fn own_clocks() -> bool {
+    std::fs::exists(OWN_CLOCK).unwrap_or_default()
 }

@@ -39,6 +39,8 @@ pub(super) struct Task {
 struct Waiting {
     id: String,
     made: Nanos,
+    /// The event is the same each time that it is tried.
+    time_ms: i64,
 }
 
 /// What voice and events share.
@@ -104,7 +106,7 @@ impl Speaker {
             epoch: self.epoch,
             host: name(self.common.settings.number),
             kind: "counted".into(),
-            time_ms: time_ms(),
+            time_ms: waiting.time_ms,
             body: wire::event(&waiting.id).into(),
             attachments: Vec::new(),
             clip: None,
@@ -150,7 +152,7 @@ async fn voice(speaker: Arc<Speaker>) {
                 let id = format!("{}-{}-{count}", settings.number, epoch);
                 let mut outbox = speaker.outbox.lock();
                 if outbox.len() < OUTBOX {
-                    outbox.push_back(Waiting { id, made: at });
+                    outbox.push_back(Waiting { id, made: at, time_ms: time_ms() });
                 }
                 drop(outbox);
                 speaker.more.notify_one();
