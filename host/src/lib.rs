@@ -8,12 +8,13 @@
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
 //! [`api`], [`monitor`], [`sink`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
-//! `registry`, [`inference`], [`source`], [`event`], [`journal`], [`telemetry`], [`config`],
+//! `registry`, [`inference`], [`source`], [`cluster`], [`event`], [`journal`], [`telemetry`], [`config`],
 //! `discover`, `shape` and `util`.
 
 pub mod analyze;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod deploy;
 mod discover;

@@ -11,8 +11,9 @@ use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::cluster::{OwnedCameras, OwnedFeed};
 use crate::config::edit::EditError;
-use crate::config::{Camera, ConfigError, ConfigFile, ShownProblem};
+use crate::config::{Camera, CamerasPlace, ConfigError, ConfigFile, ShownProblem};
 use crate::deploy::{Deployer, ReloadReport};
 use crate::preflight::{self, Finding};
 use crate::util::watch::{FileStamp, Watch};
@@ -26,6 +27,8 @@ pub(crate) struct ConfigReloader {
     files: ConfigFiles,
     hangup: Signal,
     asked: mpsc::Receiver<ConfigRequest>,
+    /// The site's cameras that this host has to run.
+    owned: OwnedFeed,
 }
 
 /// The files of a config.
@@ -38,6 +41,8 @@ struct ConfigFiles {
     has_cameras: bool,
     /// A file of cameras for which a config was refused that names it.
     faulty: Option<PathBuf>,
+    /// The cameras of the site that are this host's.
+    site: OwnedCameras,
 }
 
 impl ConfigFiles {
@@ -47,6 +52,7 @@ impl ConfigFiles {
             cameras: file.config.server.cameras_file.clone(),
             has_cameras: file.has_cameras_file,
             faulty: None,
+            site: OwnedCameras::default(),
         }
     }
 
@@ -75,7 +81,12 @@ impl ConfigReloader {
     pub(crate) fn new(file: &ConfigFile) -> anyhow::Result<(Self, ConfigEditor)> {
         let hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
         let (editor, asked) = ConfigEditor::new(&file.path);
-        Ok((Self { files: ConfigFiles::of(file), hangup, asked }, editor))
+        Ok((Self { files: ConfigFiles::of(file), hangup, asked, owned: OwnedFeed::none() }, editor))
+    }
+
+    /// Has the config follow the cameras of a site.
+    pub(crate) fn follow(&mut self, owned: OwnedFeed) {
+        self.owned = owned;
     }
 
     /// Applies the config whenever there is a reason to. Never returns; may be dropped at any time.
@@ -91,18 +102,22 @@ impl ConfigReloader {
                 watched = self.files.all();
                 first = true;
             }
-            let asked = tokio::select! {
-                _ = self.hangup.recv() => true,
-                () = watch.changed() => false,
+            let cause = tokio::select! {
+                _ = self.hangup.recv() => "SIGHUP",
+                () = watch.changed() => "edited",
+                cameras = self.owned.changed() => {
+                    self.files.site = cameras;
+                    SITE
+                }
                 Some(asked) = self.asked.recv() => {
                     self.answer(asked, &deployer).await;
                     continue;
                 }
             };
-            let quiet = !asked && std::mem::take(&mut first);
-            let cause = if asked { "SIGHUP" } else { "edited" };
+            let quiet = cause == "edited" && std::mem::take(&mut first);
             // Whoever asks hears of problems from the log, the metrics and `GET /v1/config`.
             let _ = reload(&mut self.files, &deployer, cause, quiet).await;
+            self.owned.note_applied(&self.files.site);
         }
     }
 
@@ -126,6 +141,9 @@ impl ConfigReloader {
         }
     }
 }
+
+/// Why a config is read again whose host has got other cameras of the site.
+const SITE: &str = "the site";
 
 /// Said of a config that changes nothing.
 const KEPT: &str = "the config is not applied, everything runs on as before";
@@ -177,7 +195,7 @@ async fn reload(
     {
         tracing::warn!("{warning}");
     }
-    *files = ConfigFiles::of(&file);
+    *files = ConfigFiles { site: files.site.clone(), ..ConfigFiles::of(&file) };
     let report = deployer.apply(file.config.clone(), problems).await;
     let touched = report.cameras.has_touched() || *running != *deployer.config();
     if touched || !quiet {
@@ -212,8 +230,12 @@ fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
     if is_blank(&text) {
         return Err(blank(&known.config));
     }
-    let file = ConfigFile::with_environment(&known.config, &text, |path| {
-        let text = ConfigFile::read_cameras(path)?;
+    let file = ConfigFile::with_environment(&known.config, &text, |place| {
+        let path = match place {
+            CamerasPlace::File(path) => path,
+            CamerasPlace::Site => return Ok(Some(known.site.text())),
+        };
+        let text = ConfigFile::read_cameras(place)?;
         if text.as_deref().is_some_and(is_blank) { Err(blank(path)) } else { Ok(text) }
     })?;
     let cameras = &file.config.server.cameras_file;
@@ -265,8 +287,13 @@ mod tests {
     fn an_empty_file_is_no_config_to_go_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ocelli.toml");
-        let known =
-            ConfigFiles { config: path.clone(), cameras: None, has_cameras: false, faulty: None };
+        let known = ConfigFiles {
+            config: path.clone(),
+            cameras: None,
+            has_cameras: false,
+            faulty: None,
+            site: OwnedCameras::default(),
+        };
         for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
             std::fs::write(&path, blank).unwrap();
             let error = read(&known).err().unwrap().to_string();
@@ -288,6 +315,7 @@ mod tests {
             cameras: Some(cameras.clone()),
             has_cameras,
             faulty: None,
+            site: OwnedCameras::default(),
         };
         std::fs::write(&cameras, "[[cameras]\n").unwrap();
         let error = read(&known(false)).err().unwrap();

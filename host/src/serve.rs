@@ -19,6 +19,7 @@ use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{
     ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Timing,
 };
+use crate::cluster::{Cluster, OwnedFeed};
 use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
 use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
@@ -56,7 +57,7 @@ const DESCRIPTORS: u64 = 16_384;
 /// model that differs from its description, a configured pipeline, ONNX Runtime.
 pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    let (reloads, editor) = ConfigReloader::new(&file)?;
+    let (mut reloads, editor) = ConfigReloader::new(&file)?;
     let config = &file.config;
     raise_descriptor_limit();
     if let (Some(path), false) = (&config.server.cameras_file, file.has_cameras_file) {
@@ -65,7 +66,7 @@ pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let host = tokio::select! {
+    let mut host = tokio::select! {
         host = RunningHost::start(&file, editor) => host?,
         name = signals.next() => {
             tracing::info!("{name}: stopped while starting");
@@ -74,9 +75,22 @@ pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
     };
     tracing::info!(cameras = config.cameras.len(), "ready");
     let deployer = host.deployer.clone();
+    if let Some(owned) = host.owned.take() {
+        reloads.follow(owned);
+    }
     let reloading = tokio::spawn(reloads.run(deployer.clone()));
     let name = signals.next().await;
     tracing::info!("{name}: stopping");
+    let within = Duration::from_secs(deployer.config().session_processes.process_cleanup_timeout);
+    if let Some(cluster) = &host.cluster {
+        tokio::select! {
+            () = cluster.leave(within) => {}
+            name = signals.next() => {
+                tracing::warn!("{name} again: ending at once");
+                std::process::exit(1);
+            }
+        }
+    }
     // A config that is being applied starts no more sessions.
     reloading.abort();
     let _ = reloading.await;
@@ -86,12 +100,14 @@ pub async fn serve(file: ConfigFile) -> anyhow::Result<()> {
         // Child processes die with this one.
         std::process::exit(1);
     });
-    host.stop(Duration::from_secs(deployer.config().session_processes.process_cleanup_timeout))
-        .await;
+    host.stop(within).await;
     Ok(())
 }
 
 struct RunningHost {
+    cluster: Option<Cluster>,
+    /// The cameras that the site gives this host.
+    owned: Option<OwnedFeed>,
     sessions: Sessions,
     deployer: Deployer,
     journal: Journal,
@@ -121,6 +137,14 @@ impl RunningHost {
         let offer = ModelCatalog::new(config)?;
         let journal = Journal::open(&config.store.directory)?;
         let hub = Hub::new(journal.events().clone());
+        let (cluster, owned) = match &config.cluster {
+            None => (None, None),
+            Some(section) => {
+                let started = Cluster::start(config, section, &journal, &hub).await;
+                let (cluster, owned) = started.context("[cluster]")?;
+                (Some(cluster), Some(owned))
+            }
+        };
         let groups = control_groups(config.session_processes.sandbox)?;
         let inference =
             InferenceHandle::start(programs.inference.clone(), &offer.newest().1, config).await?;
@@ -194,6 +218,8 @@ impl RunningHost {
         server.set_ready();
         tracing::info!("listening on {}", server.url());
         Ok(Self {
+            cluster,
+            owned,
             sessions,
             deployer,
             journal,

@@ -34,6 +34,11 @@ pub(super) fn named(path: &Path, tree: &Node) -> Result<Option<PathBuf>, ConfigP
     }
 }
 
+/// Whether the tree is of a host that belongs to a site, where its cameras stand.
+pub(super) fn is_of_site(tree: &Node) -> bool {
+    matches!(&tree.value, NodeValue::Table(members) if members.contains_key("cluster"))
+}
+
 /// Appends the cameras of the file to those of the config's tree.
 pub(super) fn append(
     tree: &mut Node,

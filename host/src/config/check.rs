@@ -106,6 +106,7 @@ pub(super) fn into_config(
     check.redis(config.redis.as_ref());
     check.webhooks(&config.webhooks);
     check.mqtt(config.mqtt.as_ref());
+    check.cluster(&config, &cameras);
     let max_sessions = config.session_processes.max_concurrent_sessions;
     config.cameras = check.cameras(cameras, config.redis.as_ref(), max_sessions);
     if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
@@ -254,6 +255,26 @@ impl Check<'_> {
         } else if let Err(error) = url.into_connection_info() {
             // Its text names the part that is wrong.
             self.report("redis.url", format!("{FORM}; {error}"));
+        }
+    }
+
+    /// Checks what belongs together. The cameras of a site stand in the site.
+    fn cluster(&mut self, config: &Config, cameras: &[CameraTable]) {
+        let Some(cluster) = &config.cluster else { return };
+        for (key, message) in cluster.problems() {
+            self.report(format!("cluster.{key}"), message);
+        }
+        if config.server.cameras_file.is_some() {
+            let message = "with [cluster] cameras are the site's: leave this key out";
+            self.report("server.cameras_file", message);
+        }
+        for index in 0..cameras.len() {
+            let key = format!("cameras[{index}]");
+            if !matches!(self.tree.nearest(&key).origin, ValueOrigin::Cameras(_)) {
+                let message = "with [cluster] cameras are the site's: add them with `ocelli camera \
+                               put`, or over the API";
+                self.report(key, message);
+            }
         }
     }
 

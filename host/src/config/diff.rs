@@ -23,7 +23,7 @@ pub enum Effect {
 }
 
 /// Keys and sections that take effect later than at once.
-const LATER: [(&str, Effect); 12] = [
+const LATER: [(&str, Effect); 13] = [
     ("server.base_path", Effect::NextHost),
     ("server.listen", Effect::NextHost),
     ("server.tls", Effect::NextHost),
@@ -33,6 +33,7 @@ const LATER: [(&str, Effect); 12] = [
     ("logs", Effect::NextHost),
     ("store", Effect::NextHost),
     ("analyze", Effect::NextHost),
+    ("cluster", Effect::NextHost),
     ("session_processes.health_check_interval", Effect::NextWorker),
     ("session_processes.sandbox", Effect::NextWorker),
     ("resource_limits", Effect::NextWorker),
@@ -57,8 +58,9 @@ pub fn sections(old: &Config, new: &Config) -> BTreeMap<Effect, Vec<String>> {
 /// The config after a reload of `wanted`: new values except those that need a restart.
 #[must_use]
 pub fn effective(running: &Config, wanted: Config) -> Config {
-    let Config { server, session_processes, inference, models, logs, store, analyze, .. } =
-        running.clone();
+    let Config {
+        server, session_processes, inference, models, logs, store, analyze, cluster, ..
+    } = running.clone();
     let ServerConfig { listen, base_path, tls, .. } = server;
     let log_rotation = session_processes.log_rotation;
     Config {
@@ -69,6 +71,7 @@ pub fn effective(running: &Config, wanted: Config) -> Config {
         logs,
         store,
         analyze,
+        cluster,
         ..wanted
     }
 }

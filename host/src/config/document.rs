@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::cluster::ClusterConfig;
 use super::directory::Directory;
 use super::inference::InferenceConfig;
 use super::mqtt::MqttConfig;
@@ -59,6 +60,8 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// When an alert is raised.
     pub alerts: AlertsConfig,
+    /// The site that the host belongs to. `None`: it stands alone.
+    pub cluster: Option<ClusterConfig>,
     /// Sessions that are always on.
     #[serde(skip)]
     pub cameras: Vec<Camera>,
@@ -117,6 +120,7 @@ pub(super) struct Document {
     analyze: AnalyzeConfig,
     alerts: AlertsConfig,
     otlp: Option<OtlpConfig>,
+    cluster: Option<ClusterConfig>,
     /// Sessions that are always on.
     cameras: Vec<CameraTable>,
 }
@@ -213,6 +217,7 @@ impl Document {
             analyze: self.analyze,
             alerts: self.alerts,
             otlp: self.otlp,
+            cluster: self.cluster,
             cameras: Vec::new(),
         };
         (config, self.cameras)

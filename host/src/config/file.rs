@@ -22,6 +22,18 @@ pub struct ConfigFile {
     tree: Node,
 }
 
+/// Where cameras stand that are not the config's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CamerasPlace<'a> {
+    /// In this file.
+    File(&'a Path),
+    /// In the site that the host belongs to.
+    Site,
+}
+
+/// In problems, the place of a camera of the site.
+const SITE: &str = "the site";
+
 impl ConfigFile {
     /// Reads a config file, the environment's overrides of it, and its file of cameras.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -36,8 +48,9 @@ impl ConfigFile {
         })
     }
 
-    /// The text of a file of cameras; `None`: it is not there.
-    pub fn read_cameras(path: &Path) -> Result<Option<String>, ConfigError> {
+    /// The text of a file of cameras; `None`: it is not there. A site's cameras come later.
+    pub fn read_cameras(place: CamerasPlace<'_>) -> Result<Option<String>, ConfigError> {
+        let CamerasPlace::File(path) = place else { return Ok(None) };
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -46,11 +59,11 @@ impl ConfigFile {
     }
 
     /// A config from the text of a file with the environment's overrides. `cameras` gives the text
-    /// of its file of cameras, if it has one; no file is read besides.
+    /// of its other cameras, if it has such; no file is read besides.
     pub fn with_environment(
         path: &Path,
         text: &str,
-        cameras: impl FnOnce(&Path) -> Result<Option<String>, ConfigError>,
+        cameras: impl FnOnce(CamerasPlace<'_>) -> Result<Option<String>, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let mut unreadable = Vec::new();
         // Sorted, so that the same environment gives the same result each time.
@@ -90,7 +103,7 @@ impl ConfigFile {
         path: &Path,
         text: &str,
         variables: &[(String, String)],
-        cameras: impl FnOnce(&Path) -> Result<Option<String>, ConfigError>,
+        cameras: impl FnOnce(CamerasPlace<'_>) -> Result<Option<String>, ConfigError>,
     ) -> Result<Self, ConfigError> {
         let json = match path.extension().and_then(|ending| ending.to_str()) {
             Some("json") => true,
@@ -116,8 +129,14 @@ impl ConfigFile {
             problems.push(problem);
             None
         });
-        let more = named.as_deref().map(cameras).transpose()?.flatten();
-        if let (Some(file), Some(text)) = (&named, &more) {
+        let is_of_site = cameras::is_of_site(&tree);
+        let place = match &named {
+            _ if is_of_site => Some(CamerasPlace::Site),
+            named => named.as_deref().map(CamerasPlace::File),
+        };
+        let more = place.map(cameras).transpose()?.flatten();
+        if let (Some(place), Some(text)) = (place, &more) {
+            let file = if let CamerasPlace::File(file) = place { file } else { Path::new(SITE) };
             cameras::append(&mut tree, file, text, &mut problems)?;
         }
         schema.check(&tree, "", &mut problems);
@@ -128,7 +147,7 @@ impl ConfigFile {
             .map_err(|error| invalid(check::type_problems(&tree, &error)))?;
         let mut config = check::into_config(document, &tree, path).map_err(invalid)?;
         config.server.cameras_file = named;
-        let has_cameras_file = more.is_some();
+        let has_cameras_file = more.is_some() && !is_of_site;
         Ok(Self { path: path.to_owned(), config, has_cameras_file, tree })
     }
 

@@ -1,13 +1,17 @@
 //! The hub: one topic for each session, and for each subscriber a queue that its topics write to.
 
+mod relay;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::SystemTime;
 
 use ocelli_protocol::worker::FrameResult;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
+
+pub use relay::Relay;
 
 use super::convert::{self, InvalidResult};
 use super::host::HostStatus;
@@ -26,6 +30,8 @@ pub struct Hub {
 #[derive(Debug)]
 struct HubInner {
     events: EventJournal,
+    /// Carries what is live between hosts of a site, where this one belongs to one.
+    relay: OnceLock<Arc<dyn Relay>>,
     // Locked before a topic's own lock where both are held, and never while a message is
     // serialised.
     topics: Mutex<Topics>,
@@ -92,6 +98,7 @@ impl Hub {
     pub fn new(events: EventJournal) -> Self {
         let shared = Arc::new(HubInner {
             events,
+            relay: OnceLock::new(),
             topics: Mutex::default(),
             next_subscriber: AtomicU64::new(0),
             host: Mutex::new(HostState {
@@ -146,18 +153,29 @@ impl Hub {
 
     /// Publishes what was found in a frame. Costs nothing where no subscriber wants it.
     pub fn publish_detections(&self, session: &str, detections: &Detections) {
+        if !self.may_speak(session) {
+            return;
+        }
         let topic = self.live_topic(session);
         let inner = topic.inner.lock();
+        let relay = self.shared.relay.get();
         let mut listeners =
             inner.members.values().filter(|member| member.wants_detections).peekable();
-        if listeners.peek().is_some() {
+        if relay.is_some() || listeners.peek().is_some() {
             let told = ServerMessage::Detections { session, detections }.encode();
             listeners.for_each(|member| member.queue.push_detections(&topic.session, told.clone()));
+            drop(inner);
+            if let Some(relay) = relay {
+                relay.tell_detections(session, &told.text);
+            }
         }
     }
 
     /// Whether a subscriber wants the session's detections: if not, they need not be made.
     pub fn wants_detections(&self, session: &str) -> bool {
+        if self.shared.relay.get().is_some() {
+            return self.may_speak(session);
+        }
         let topic = self.topics().sessions.get(session).cloned();
         topic.is_some_and(|topic| {
             topic.inner.lock().members.values().any(|member| member.wants_detections)
@@ -190,7 +208,11 @@ impl Hub {
     /// Notes what the session is doing and tells all subscribers, behind the events that were
     /// published before, or at once while the disk takes no events. `reason` is for a person and holds no credential.
     pub fn publish_state(&self, session: &str, state: SessionState, reason: Option<String>) {
+        if !self.may_speak(session) {
+            return;
+        }
         let topic = self.live_topic(session);
+        let hub = self.clone();
         let tell = move || {
             let mut inner = topic.inner.lock();
             inner.state = state;
@@ -198,6 +220,10 @@ impl Hub {
                 let session = &topic.session;
                 ServerMessage::Session { session, state, reason: reason.as_deref() }.encode()
             });
+            drop(inner);
+            if let Some(relay) = hub.shared.relay.get() {
+                relay.tell_state(&topic.session, state, reason.as_deref());
+            }
         };
         self.shared.events.after_pending_while_kept(session, Box::new(tell));
     }

@@ -28,7 +28,7 @@ mod wire;
 
 pub use convert::{InvalidResult, detections, event};
 pub use host::{HostStatus, PartState, PartStatus};
-pub use hub::{Hub, SubscriberHold};
+pub use hub::{Hub, Relay, SubscriberHold};
 pub use queue::{HubCounts, MAX_ANSWERS, MAX_BYTES, MAX_DETECTIONS, MAX_EVENTS, SlowSubscriber};
 pub use subscriber::{SubscribeOptions, Subscriber};
 pub use time::{rfc3339, unix_ns};

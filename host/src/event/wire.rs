@@ -208,6 +208,9 @@ pub(crate) const CODE: &str = "^[a-z0-9_]+$";
 /// The type of the message that tells of an event.
 const EVENT: &str = "event";
 
+/// The type of the message that tells what was found in a frame.
+pub(super) const DETECTIONS: &str = "detections";
+
 /// An event of a session, with its number.
 // For the documents alone: `event` writes it.
 #[derive(JsonSchema)]

@@ -1,5 +1,7 @@
 //! The sessions' `wasi:keyvalue` stores.
 
+use std::sync::Arc;
+
 use ocelli_protocol::worker::{StoreChange, StoreContents};
 use rusqlite::{Connection, params};
 
@@ -30,6 +32,33 @@ impl Journal {
         .await
     }
 
+    /// Has somebody told of each change of a store from now on. To be called once.
+    pub fn set_store_mirror(&self, mirror: Arc<dyn StoreMirror>) {
+        if self.mirror.set(mirror).is_err() {
+            tracing::error!(target: "ocelli::journal", "stores have a mirror already");
+        }
+    }
+
+    /// Puts other contents in the place of a session's store, without telling the mirror.
+    pub async fn replace_store(
+        &self,
+        session: &str,
+        contents: StoreContents,
+    ) -> Result<(), JournalError> {
+        let session = session.to_owned();
+        let entries = contents.into_iter().flat_map(|(bucket, entries)| {
+            let change =
+                move |(key, value)| StoreChange { bucket: bucket.clone(), key, value: Some(value) };
+            entries.into_iter().map(change)
+        });
+        let entries: Vec<StoreChange> = entries.collect();
+        self.commit(move |connection| {
+            connection.execute("DELETE FROM kept WHERE session = ?", [&session])?;
+            keep(connection, &session, &entries)
+        })
+        .await
+    }
+
     /// Keeps changes of a session's store: all of them or none. Waits for room in the queue, not
     /// for the disk; the module says what that means.
     pub async fn commit_store(
@@ -37,8 +66,23 @@ impl Journal {
         session: &str,
         changes: Vec<StoreChange>,
     ) -> Result<(), JournalError> {
+        if let Some(mirror) = self.mirror.get() {
+            mirror.changed(session, &changes);
+        }
         let session = session.to_owned();
         self.enqueue_write(move |connection| keep(connection, &session, &changes)).await
+    }
+}
+
+/// Hears of changes of sessions' stores.
+pub trait StoreMirror: Send + Sync {
+    /// The changes of one call, in their order. Never waits.
+    fn changed(&self, session: &str, changes: &[StoreChange]);
+}
+
+impl std::fmt::Debug for dyn StoreMirror {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("StoreMirror")
     }
 }
 

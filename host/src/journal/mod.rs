@@ -31,7 +31,7 @@ mod readers;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +41,7 @@ pub use backup::{Backup, copy as copy_backup, discard as discard_backup};
 pub use deployments::DeploymentRow;
 pub use error::JournalError;
 use events::EventJournal;
+pub use kv_store::StoreMirror;
 pub use readers::ReaderRow;
 use writer::{FailingReason, JournalJob};
 
@@ -123,6 +124,8 @@ pub struct Journal {
     folder: Folder,
     /// Held while a backup is made.
     backups: Arc<tokio::sync::Mutex<()>>,
+    /// Told of changes of stores.
+    mirror: Arc<OnceLock<Arc<dyn StoreMirror>>>,
 }
 
 impl Journal {
@@ -139,7 +142,7 @@ impl Journal {
         let failing = FailingReason::default();
         writer::start(connection, queue, Arc::clone(&failing))?;
         let events = EventJournal::open(&folder)?;
-        Ok(Self { jobs, events, failing, folder, backups: Arc::default() })
+        Ok(Self { jobs, events, failing, folder, backups: Arc::default(), mirror: Arc::default() })
     }
 
     /// A journal for tests and for `ocelli probe`, in a folder that goes with the last clone of its events.

@@ -49,13 +49,14 @@ mod filter;
 mod outbox;
 mod pictures;
 mod reader;
+mod replicate;
 mod room;
 mod search;
 mod store;
 mod types;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -67,7 +68,7 @@ use ocelli_protocol::digest::Digest;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::JournalError;
 use crate::util::folder::Folder;
@@ -79,6 +80,7 @@ pub use filter::EventFilter;
 use outbox::{DeliveryNote, OutboxBatch, Outboxes};
 use pictures::AttachmentFiles;
 use reader::EventRead;
+pub use replicate::{Appended, EventLog, EventLogError, ReceivedEvents};
 pub use search::{EventPlace, EventSearch, FoundEvents};
 use store::EventStore;
 pub(super) use store::FILE;
@@ -119,7 +121,7 @@ struct JournalOwner {
 impl Drop for JournalOwner {
     fn drop(&mut self) {
         self.shared.state.lock().closed = true;
-        self.shared.wake.notify_all();
+        self.shared.wake();
     }
 }
 
@@ -134,12 +136,22 @@ struct JournalInner {
     keep: Mutex<RetentionLimits>,
     metrics: Mutex<JournalMetrics>,
     clocks: Clocks,
+    /// Told of what the task waits for that has events held elsewhere.
+    pending: Notify,
+    /// Told when the writer has taken what is numbered.
+    room: Notify,
 }
 
 /// What waits for the writer.
 #[derive(Default)]
 struct JournalState {
     outboxes: Outboxes,
+    /// Whether events are numbered and held elsewhere before they come to the writer.
+    is_replicated: bool,
+    /// Then, what is.
+    numbered: VecDeque<OutboxBatch>,
+    /// Why it is not.
+    not_replicated: Option<String>,
     /// One for each stream and sink.
     cursors: Cursors,
     /// Clips whose files are whole, with their sessions: as many as are collected at most.
@@ -161,11 +173,29 @@ type Cursors = BTreeMap<(Arc<str>, Arc<str>), u64>;
 
 type Clocks = Box<dyn Fn() -> ClockReading + Send + Sync>;
 
+impl JournalState {
+    /// Whether there is something for the writer.
+    fn has_writable(&self) -> bool {
+        if self.is_replicated { !self.numbered.is_empty() } else { self.outboxes.has_pending() }
+    }
+
+    /// Why events are not kept.
+    fn why_failing(&self) -> Option<&String> {
+        self.failing.as_ref().or(self.not_replicated.as_ref())
+    }
+}
+
 impl JournalInner {
+    /// Something waits in an outbox.
+    fn wake(&self) {
+        self.wake.notify_all();
+        self.pending.notify_one();
+    }
+
     /// The events of a batch were delivered, or its note was run.
     fn done(&self, batch: &OutboxBatch) {
         self.state.lock().outboxes.done(batch);
-        self.wake.notify_all();
+        self.wake();
         self.progress.send_modify(|count| *count += 1);
     }
 }
@@ -199,6 +229,8 @@ impl EventJournal {
             keep: Mutex::default(),
             metrics: Mutex::default(),
             clocks,
+            pending: Notify::new(),
+            room: Notify::new(),
         });
         let reads = reader::start(reader)?;
         let record = store.clock_record().context("reading the events' clock")?;
@@ -236,7 +268,7 @@ impl EventJournal {
         let taken = !state.closed && state.outboxes.append(session, draft);
         drop(state);
         if taken {
-            shared.wake.notify_all();
+            shared.wake();
         } else {
             shared.metrics.lock().lost += 1;
         }
@@ -252,7 +284,7 @@ impl EventJournal {
             loop {
                 {
                     let state = self.shared().state.lock();
-                    if state.failing.is_some() || state.closed {
+                    if state.why_failing().is_some() || state.closed {
                         return false;
                     }
                     if state.outboxes.has_capacity(session) {
@@ -286,7 +318,7 @@ impl EventJournal {
             note();
             self.shared().done(&batch);
         } else {
-            self.shared().wake.notify_all();
+            self.shared().wake();
         }
     }
 
@@ -299,6 +331,14 @@ impl EventJournal {
     ) -> Result<JournalPage, JournalError> {
         let session = session.to_owned();
         self.read(move |connection| reader::page(connection, &session, &query)).await
+    }
+
+    /// Which numbers a session has given, and which are kept.
+    pub async fn span(&self, session: &str) -> Result<SequenceRange, JournalError> {
+        // No event has a greater number.
+        let query =
+            EventQuery { after: i64::MAX.unsigned_abs(), limit: 1, ..EventQuery::default() };
+        Ok(self.page(session, query).await?.span)
     }
 
     /// Reads events of several sessions in the order of their times. A page that is not the last may
@@ -388,7 +428,7 @@ impl EventJournal {
                 if state.closed {
                     return Err(JournalError::Ended);
                 }
-                if state.failing.is_some() {
+                if state.why_failing().is_some() {
                     return Err(JournalError::Failing);
                 }
             }
@@ -408,7 +448,7 @@ impl EventJournal {
         let metrics = self.metrics();
         let state = self.shared().state.lock();
         EventHealth {
-            failing: state.failing.clone(),
+            failing: state.why_failing().cloned(),
             pictures: state.pictures.clone(),
             clock: state.clock.clone(),
             waiting: state.outboxes.waiting() as u64,

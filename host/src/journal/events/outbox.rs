@@ -42,13 +42,28 @@ pub(super) struct DeliveryNote {
 pub(super) struct OutboxBatch {
     pub(super) session: Arc<str>,
     pub(super) items: Vec<OutboxItem>,
+    /// The number of its first event, where something else than the file has numbered it.
+    pub(super) first: Option<u64>,
     events: usize,
     bytes: usize,
+    /// Whether it was taken from an outbox.
+    is_own: bool,
 }
 
 impl OutboxBatch {
     fn new(session: Arc<str>) -> Self {
-        Self { session, items: Vec::new(), events: 0, bytes: 0 }
+        Self { session, items: Vec::new(), first: None, events: 0, bytes: 0, is_own: true }
+    }
+
+    /// Events that another host has numbered and told.
+    pub(super) fn received(session: Arc<str>, first: u64, drafts: Vec<EventDraft>) -> Self {
+        let items = drafts.into_iter().map(OutboxItem::Event).collect();
+        Self { items, first: Some(first), is_own: false, ..Self::new(session) }
+    }
+
+    /// The events, without their pictures.
+    pub(super) fn events(&self) -> impl Iterator<Item = &EventDraft> {
+        self.items.iter().filter_map(OutboxItem::draft)
     }
 }
 
@@ -172,6 +187,9 @@ impl Outboxes {
 
     /// A part is dealt with.
     pub(super) fn done(&mut self, part: &OutboxBatch) {
+        if !part.is_own {
+            return;
+        }
         let session = &part.session;
         let Some(outbox) = self.boxes.get_mut(session) else { return };
         outbox.in_flight = false;

@@ -325,6 +325,21 @@ impl EventStore {
         written
     }
 
+    /// Drops what the file has already of events that others have numbered.
+    pub(super) fn drop_known(&self, parts: &mut [OutboxBatch]) {
+        for part in parts {
+            let Some(first) = part.first else { continue };
+            let last = self.streams.get(&part.session).map_or(0, |stream| stream.last);
+            let mut known = last.saturating_add(1).saturating_sub(first);
+            part.first = Some(first.max(last.saturating_add(1)));
+            part.items.retain(|item| {
+                let drops = item.draft().is_some() && known > 0;
+                known -= u64::from(drops);
+                !drops
+            });
+        }
+    }
+
     /// Numbers the events of a batch and keeps them, with the cursors and, where they are written,
     /// what there is to know of their pictures: on the disk when it returns. The first number of
     /// each part. After an error nothing of it is kept, and no number is taken.
@@ -351,6 +366,10 @@ impl EventStore {
                 Some(stream) => stream.clone(),
                 None => begin(&transaction, &part.session, self.floor, now_ms, &mut next_id)?,
             };
+            if let Some(first) = part.first {
+                // Those between were deleted where they came from.
+                stream.last = stream.last.max(first.saturating_sub(1));
+            }
             firsts.push(stream.last + 1);
             for draft in events {
                 number += 1;
@@ -545,7 +564,7 @@ fn set_cursors(transaction: &Transaction<'_>, cursors: &Cursors) -> rusqlite::Re
 
 impl OutboxItem {
     /// The event, where it is one.
-    fn draft(&self) -> Option<&EventDraft> {
+    pub(super) fn draft(&self) -> Option<&EventDraft> {
         match self {
             Self::Event(draft) => Some(draft),
             Self::Lost(_) | Self::Note(_) => None,

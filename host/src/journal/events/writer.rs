@@ -77,11 +77,8 @@ impl EventWriter {
         let mut due = Instant::now() + TICK;
         loop {
             let (mut parts, closed) = self.take(due.min(self.step_due));
-            for item in parts.iter_mut().flat_map(|part| &mut part.items) {
-                if let OutboxItem::Lost(lost) = item {
-                    *item = OutboxItem::Event(events_lost(*lost, (self.shared.clocks)().wall));
-                }
-            }
+            settle_lost(&mut parts, (self.shared.clocks)().wall);
+            self.store.drop_known(&mut parts);
             let ticks = Instant::now() >= due;
             if ticks {
                 due = Instant::now() + TICK;
@@ -104,7 +101,7 @@ impl EventWriter {
                 // The caller may be gone.
                 let _ = flushing.send(());
             }
-            if closed && !self.shared.state.lock().outboxes.has_pending() {
+            if closed && !self.shared.state.lock().has_writable() {
                 self.save_clock();
                 return;
             }
@@ -144,14 +141,22 @@ impl EventWriter {
     /// whether no clone of the journal is left.
     fn take(&self, until: Instant) -> (Vec<OutboxBatch>, bool) {
         let idle = |state: &mut JournalState| {
-            !state.outboxes.has_pending()
+            !state.has_writable()
                 && state.flushing.is_empty()
                 && state.clips.is_empty()
                 && !state.closed
         };
         let mut state = self.shared.state.lock();
         self.shared.wake.wait_while_until(&mut state, idle, until);
-        (state.outboxes.take(), state.closed)
+        let parts = if state.is_replicated {
+            state.numbered.drain(..).collect()
+        } else {
+            state.outboxes.take()
+        };
+        let closed = state.closed;
+        drop(state);
+        self.shared.room.notify_waiters();
+        (parts, closed)
     }
 
     /// Notes why commits fail, if they do. Whether they did before.
@@ -348,6 +353,15 @@ impl EventWriter {
         drop(metrics);
         self.step_due =
             Instant::now() + if relieved || more.unwrap_or(false) { BETWEEN_STEPS } else { TICK };
+    }
+}
+
+/// Puts events in the place of those that were lost.
+pub(super) fn settle_lost(parts: &mut [OutboxBatch], now_ms: i64) {
+    for item in parts.iter_mut().flat_map(|part| &mut part.items) {
+        if let OutboxItem::Lost(lost) = item {
+            *item = OutboxItem::Event(events_lost(*lost, now_ms));
+        }
     }
 }
 

@@ -1,0 +1,305 @@
+//! This host in its site: cameras come and go, their events are held by all, and each host answers
+//! for all.
+//!
+//! ```text
+//! etcd --owned--> ownership --config's cameras--> reload --> sessions
+//! JetStream <--append-- chains <-- journal (outbox)            |
+//! JetStream --follow--> journal (file) --> hub --> subscribers
+//! NATS <--detections, states-- hub of the owner; --> hubs of the others
+//! ```
+//!
+//! `ocelli_cluster` has who owns what and what outlasts a host; here it meets the journal, the hub and
+//! the config. A host that belongs to no site has none of this.
+
+mod chains;
+mod entry;
+mod follow;
+mod owned;
+mod ownership;
+mod state;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocelli_cluster::member::{CameraRecord, CoordError, HostRecord, MemberStatus, SiteView};
+use ocelli_cluster::streams::{StreamError, StreamHealth, StreamLimits, Streams};
+use ocelli_cluster::{Member, SiteError, SiteOptions, SiteTls};
+use serde_json::{Map, Value};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::{ClusterConfig, Config};
+use crate::event::Hub;
+use crate::journal::Journal;
+use chains::{Chains, REFUSED, SiteLog};
+use entry::SiteKey;
+pub use entry::{EntryError, SiteKeyError};
+use follow::EventFollower;
+pub use owned::{OwnedCameras, OwnedFeed};
+use ownership::{CameraFaults, OwnedTask};
+use state::StateMirror;
+
+/// Between two attempts at what the site's servers do not do: an election takes seconds.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// Why the host cannot be a member of its site.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    #[error(transparent)]
+    Streams(#[from] StreamError),
+    #[error("[cluster] secret_file: {0}")]
+    Key(#[from] SiteKeyError),
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    #[error(transparent)]
+    Coordination(#[from] CoordError),
+}
+
+/// This host as a member of its site. Cheap to clone; ends when the last clone is gone.
+#[derive(Clone)]
+pub struct Cluster {
+    inner: Arc<ClusterInner>,
+}
+
+struct ClusterInner {
+    host: String,
+    member: Member,
+    streams: Streams,
+    key: Option<SiteKey>,
+    faults: CameraFaults,
+    chains: Arc<Chains>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Which host has a camera.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CameraOwner {
+    /// This one.
+    Here,
+    /// Another one, whose API is at this address.
+    At { host: String, address: String },
+    /// None at this moment: it is between two, or nobody can take it.
+    Nobody,
+    /// The site has no such camera.
+    Unknown,
+}
+
+impl Cluster {
+    /// Joins in the background, for ever: nothing of it waits for a server. What the journal and the
+    /// hub are given belongs to the site from here on. Fails for what no waiting mends.
+    pub async fn start(
+        config: &Config,
+        cluster: &ClusterConfig,
+        journal: &Journal,
+        hub: &Hub,
+    ) -> Result<(Self, OwnedFeed), ClusterError> {
+        let key = cluster.secret_file.as_deref().map(SiteKey::read).transpose()?;
+        let options = options(cluster);
+        let member = Member::start(options.clone(), record(config, cluster))?;
+        let streams = Streams::connect(&options, limits(config, cluster)).await?;
+        let (refused, refusals) = mpsc::channel(REFUSED);
+        let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
+        let mirror =
+            Arc::new(StateMirror::new(streams.clone(), Arc::clone(&chains), journal.clone()));
+        journal.events().set_log(Arc::new(SiteLog(Arc::clone(&chains))));
+        journal.set_store_mirror(Arc::<StateMirror>::clone(&mirror));
+        hub.set_relay(Arc::<Chains>::clone(&chains));
+        let faults = CameraFaults::default();
+        let (cameras, feed) = owned::channel();
+        let (mend, mended) = mpsc::channel(REFUSED);
+        let task = OwnedTask {
+            member: member.clone(),
+            streams: streams.clone(),
+            journal: journal.clone(),
+            chains: Arc::clone(&chains),
+            mirror: Arc::clone(&mirror),
+            key: key.clone(),
+            cameras,
+            faults: Arc::clone(&faults),
+            refused: refusals,
+            mend,
+        };
+        let events = journal.events().clone();
+        let follower =
+            EventFollower::new(streams.clone(), events, Arc::clone(&chains), &cluster.host, mended);
+        let telling = Arc::clone(&chains);
+        let tasks = vec![
+            spawn(task.run()),
+            spawn(async move {
+                if let Err(error) = follower.run().await {
+                    tracing::error!(target: "ocelli::cluster", "does not follow the site: {error:#}");
+                }
+            }),
+            spawn(async move { telling.tell_states().await }),
+            spawn(async move { mirror.run().await }),
+            spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
+            spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
+            spawn(tell(member.status(), streams.health())),
+            spawn(forget(member.site(), hub.clone())),
+        ];
+        let host = cluster.host.clone();
+        let inner = ClusterInner { host, member, streams, key, faults, chains, _tasks: tasks };
+        Ok((Self { inner: Arc::new(inner) }, feed))
+    }
+
+    /// This host's name in its site.
+    pub fn host(&self) -> &str {
+        &self.inner.host
+    }
+
+    /// As which the site knows this host.
+    pub fn member(&self) -> &Member {
+        &self.inner.member
+    }
+
+    /// What the site holds.
+    pub fn streams(&self) -> &Streams {
+        &self.inner.streams
+    }
+
+    /// Which host has a camera.
+    pub fn owner(&self, camera: &str) -> CameraOwner {
+        if self.inner.chains.epoch(camera).is_some() {
+            return CameraOwner::Here;
+        }
+        let site = Arc::clone(&self.inner.member.site().borrow());
+        match site.owner(camera) {
+            Some(owner) if owner.host == self.inner.host => CameraOwner::Here,
+            Some(owner) => match site.hosts.get(&owner.host) {
+                Some(view) => CameraOwner::At {
+                    host: owner.host.clone(),
+                    address: view.record.address.clone(),
+                },
+                None => CameraOwner::Nobody,
+            },
+            None if site.cameras.contains_key(camera) => CameraOwner::Nobody,
+            None => CameraOwner::Unknown,
+        }
+    }
+
+    /// Why cameras of this host do not run, by name.
+    pub fn faults(&self) -> BTreeMap<String, String> {
+        self.inner.faults.lock().clone()
+    }
+
+    /// A camera's entry, as a config has it.
+    pub fn camera(&self, id: &str) -> Option<Result<Map<String, Value>, EntryError>> {
+        let site = Arc::clone(&self.inner.member.site().borrow());
+        let record = site.cameras.get(id)?;
+        Some(entry::table(id, &record.entry, self.inner.key.as_ref()))
+    }
+
+    /// Adds a camera to the site, or says anew what is wanted of it. The entry has been checked.
+    pub async fn put_camera(
+        &self,
+        id: &str,
+        table: Map<String, Value>,
+        needs: CameraNeeds,
+    ) -> Result<(), ClusterError> {
+        let entry = entry::stored(id, table, self.inner.key.as_ref())?;
+        let CameraNeeds { labels, networks } = needs;
+        let (labels, networks) = (labels.into_iter().collect(), networks.into_iter().collect());
+        let record = CameraRecord { entry, labels, networks, cost: 1 };
+        Ok(self.inner.member.put_camera(id, &record).await?)
+    }
+
+    /// Leaves the site: hands its cameras over, as far as others take them.
+    pub async fn leave(&self, within: Duration) {
+        self.inner.member.leave(within).await;
+    }
+}
+
+/// What a camera asks of its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CameraNeeds {
+    pub labels: Vec<String>,
+    pub networks: Vec<String>,
+}
+
+fn spawn(task: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(task))
+}
+
+/// Where the site is, and who this host is there.
+pub fn options(cluster: &ClusterConfig) -> SiteOptions {
+    let ClusterConfig { site, host, etcd, nats, ca, certificate, key, .. } = cluster.clone();
+    let tls =
+        |((ca, certificate), key): ((PathBuf, PathBuf), PathBuf)| SiteTls { ca, certificate, key };
+    SiteOptions { site, host, etcd, nats, tls: ca.zip(certificate).zip(key).map(tls) }
+}
+
+/// What this host says of itself.
+fn record(config: &Config, cluster: &ClusterConfig) -> HostRecord {
+    let sessions = config.session_processes.max_concurrent_sessions;
+    let capacity = cluster.capacity.unwrap_or(u32::try_from(sessions).unwrap_or(u32::MAX));
+    HostRecord {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capacity,
+        labels: cluster.labels.iter().cloned().collect(),
+        networks: cluster.networks.iter().cloned().collect(),
+        address: cluster.address.clone(),
+        ..HostRecord::default()
+    }
+}
+
+/// How much the site holds: what a host keeps.
+fn limits(config: &Config, cluster: &ClusterConfig) -> StreamLimits {
+    let streams = cluster.streams.max(1);
+    StreamLimits {
+        replicas: u8::try_from(cluster.replicas).unwrap_or(u8::MAX),
+        streams,
+        max_age: Duration::from_secs(config.events.keep_hours.saturating_mul(3600)),
+        max_bytes: config.events.keep_mb.saturating_mul(1 << 20) / u64::from(streams),
+        max_msgs_per_subject: 0,
+    }
+}
+
+/// Tells the log how the site's servers are, whenever that changes. Until it is dropped.
+async fn tell(
+    mut member: watch::Receiver<MemberStatus>,
+    mut health: watch::Receiver<StreamHealth>,
+) {
+    loop {
+        let (status, streams) =
+            (member.borrow_and_update().clone(), health.borrow_and_update().clone());
+        match status {
+            MemberStatus::Member { lease } => {
+                tracing::info!(target: "ocelli::cluster", %lease, "is a member of its site");
+            }
+            MemberStatus::Joining(reason) | MemberStatus::Lapsed(reason) => tracing::warn!(
+                target: "ocelli::cluster", "is no member of its site, and runs no camera: {reason}"
+            ),
+            MemberStatus::Refused(refusal) => tracing::error!(
+                target: "ocelli::cluster", "takes no part in its site: {refusal}"
+            ),
+            MemberStatus::Left => tracing::info!(target: "ocelli::cluster", "has left its site"),
+        }
+        if let StreamHealth::Down(error) = streams {
+            tracing::warn!(target: "ocelli::cluster", "events of the site wait: {error}");
+        }
+        tokio::select! {
+            Ok(()) = member.changed() => {}
+            Ok(()) = health.changed() => {}
+            else => return,
+        }
+    }
+}
+
+/// Has the hub forget cameras that the site no longer has. Until it is dropped.
+async fn forget(mut site: watch::Receiver<Arc<SiteView>>, hub: Hub) {
+    let mut known = Arc::<BTreeMap<String, Arc<CameraRecord>>>::default();
+    loop {
+        let cameras = Arc::clone(&site.borrow_and_update().cameras);
+        for gone in known.keys().filter(|camera| !cameras.contains_key(*camera)) {
+            hub.remove_session(gone);
+        }
+        known = cameras;
+        if site.changed().await.is_err() {
+            return;
+        }
+    }
+}
