@@ -20,14 +20,14 @@ pub(crate) struct Window {
 /// The figures of a run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Figures {
-    /// Of each camera that another host, or another life of its own, had after the fault: until it
-    /// was heard again.
+    /// Of each camera of a host that was hit, and that another host, or another life of the same,
+    /// had then: until it was heard again.
     pub(crate) speaks: Vec<Duration>,
     /// Likewise: until its first event was acknowledged.
     pub(crate) first_event: Vec<Duration>,
-    /// Of each change of a camera's owner: from the last message under the one epoch to the first
-    /// under the next.
-    pub(crate) handovers: Vec<Duration>,
+    /// Of each other change of an owner, most of which the plan asked for: from the last message
+    /// under the one epoch to the first under the next.
+    pub(crate) planned: Vec<Duration>,
     /// The longest silence of each camera that stayed where it was.
     pub(crate) others: Vec<Duration>,
     /// From an event to its acknowledgement, of cameras that stayed.
@@ -37,22 +37,28 @@ pub(crate) struct Figures {
 /// Takes them.
 pub(crate) fn of(history: &History, window: &Window) -> Figures {
     let mut figures = Figures::default();
-    let mut stayed = BTreeSet::new();
+    let (mut hit, mut stayed) = (BTreeSet::new(), BTreeSet::new());
     for (camera, heard) in by_camera(&history.heard) {
         let before = heard.iter().rfind(|message| message.received < window.begun);
         let Some(before) = before else { continue };
-        let moved = heard
-            .iter()
-            .find(|message| message.epoch > before.epoch && message.received >= window.from);
-        if let Some(first) = moved {
-            figures.speaks.push(since(window.from, first.received));
-            figures.handovers.extend(handovers(&heard, window.begun));
-        } else if !window.touched.contains(&before.host) {
+        let mut handovers = handovers(&heard, window.begun);
+        if window.touched.contains(&before.host) {
+            let again = heard
+                .iter()
+                .find(|message| message.epoch > before.epoch && message.received >= window.from);
+            if let Some(again) = again {
+                hit.insert(camera);
+                figures.speaks.push(since(window.from, again.received));
+                // The first was no plan's.
+                handovers.drain(..1.min(handovers.len()));
+            }
+        } else if handovers.is_empty() {
             figures.others.push(longest_silence(&heard, window.begun));
             stayed.insert(camera);
         }
+        figures.planned.append(&mut handovers);
     }
-    figures.first_event = first_events(history, window);
+    figures.first_event = first_events(history, window, &hit);
     let late = history.acked.iter().filter(|event| {
         stayed.contains(&event.camera) && event.made >= window.begun && event.at >= event.made
     });
@@ -95,16 +101,17 @@ fn longest_silence(heard: &[Heard], begun: Nanos) -> Duration {
     gaps.max().unwrap_or_default()
 }
 
-/// For each camera whose epoch changed after the fault: when the first event of the new epoch was
-/// acknowledged.
-fn first_events(history: &History, window: &Window) -> Vec<Duration> {
+/// For each of these cameras whose epoch changed after the fault: when the first event of the new
+/// epoch was acknowledged.
+fn first_events(history: &History, window: &Window, cameras: &BTreeSet<Camera>) -> Vec<Duration> {
     let mut before = BTreeMap::<Camera, u64>::new();
     for event in history.acked.iter().filter(|event| event.at < window.from) {
         let epoch = before.entry(event.camera).or_default();
         *epoch = event.epoch.max(*epoch);
     }
     let mut first = BTreeMap::<Camera, Nanos>::new();
-    for event in history.acked.iter().filter(|event| event.at >= window.from) {
+    let after = history.acked.iter().filter(|event| event.at >= window.from);
+    for event in after.filter(|event| cameras.contains(&event.camera)) {
         if before.get(&event.camera).is_some_and(|epoch| event.epoch > *epoch) {
             let at = first.entry(event.camera).or_insert(event.at);
             *at = event.at.min(*at);
@@ -139,7 +146,8 @@ mod tests {
     fn who_moved_and_who_stayed_is_told_apart() {
         let history = History {
             heard: vec![
-                // The first moves, the second stays, the third is frozen with its host and stays.
+                // The first moves, the second stays, the third is frozen with its host and stays,
+                // the fourth moves by plan.
                 heard(1, 10, 1, 9 * SECOND),
                 heard(2, 11, 2, 9 * SECOND),
                 heard(3, 12, 1, 9 * SECOND),
@@ -149,6 +157,9 @@ mod tests {
                 heard(1, 20, 2, 17 * SECOND),
                 heard(2, 11, 2, 13 * SECOND),
                 heard(3, 12, 1, 30 * SECOND),
+                heard(4, 13, 3, 9 * SECOND),
+                heard(4, 13, 3, 20 * SECOND),
+                heard(4, 21, 2, 22 * SECOND),
             ],
             acked: vec![
                 acked(1, 10, 8 * SECOND, 9 * SECOND),
@@ -165,7 +176,7 @@ mod tests {
         };
         assert_eq!(seconds(&figures.speaks), [5]);
         assert_eq!(seconds(&figures.first_event), [6]);
-        assert_eq!(seconds(&figures.handovers), [6]);
+        assert_eq!(seconds(&figures.planned), [2]);
         assert_eq!(seconds(&figures.others), [3]);
         assert_eq!(seconds(&figures.late), [3]);
     }

@@ -74,7 +74,7 @@ impl Outcome {
 
     /// The line.
     pub(crate) fn json(&self) -> Value {
-        let Figures { speaks, first_event, handovers, others, late } = &self.figures;
+        let Figures { speaks, first_event, planned, others, late } = &self.figures;
         let shown = self.breaches.iter().take(SHOWN).map(ToString::to_string);
         json!({
             "scenario": self.scenario.name(),
@@ -83,7 +83,8 @@ impl Outcome {
             "moved": speaks.len(),
             "speaks_ms": milliseconds(speaks),
             "first_event_ms": milliseconds(first_event),
-            "handover_ms": milliseconds(handovers),
+            "other_moves": planned.len(),
+            "other_moves_ms": milliseconds(planned),
             "stayed": others.len(),
             "others_silent_ms": milliseconds(others),
             "others_event_ms": milliseconds(late),
@@ -120,9 +121,9 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         scenarios.entry(outcome.scenario).or_default().push(outcome);
     }
     let mut table = String::from(
-        "| what happens | runs | cameras moved | heard again, p50 / max | first event, p50 / max | \
-         the others silent, max | their events, max | broken, lost, two voices |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+        "| what happens | runs | cameras hit | heard again, p50 / max | first event, p50 / max | the \
+         others silent, max | their events late, max | other moves: silent, max | broken, lost, two \
+         voices |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for (scenario, runs) in scenarios {
         let all = |of: fn(&Figures) -> &Vec<Duration>| -> Vec<Duration> {
@@ -133,7 +134,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         // Writing to a text cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {} | {} | {} | {}, {}, {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {}, {}, {} |",
             scenario.title(),
             runs.len(),
             range(&moved),
@@ -141,6 +142,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             both(&all(|figures| &figures.first_event)),
             most(&all(|figures| &figures.others)),
             most(&all(|figures| &figures.late)),
+            most(&all(|figures| &figures.planned)),
             sum(Kind::Chain) + sum(Kind::Follower),
             sum(Kind::Lost),
             sum(Kind::Voice),

@@ -309,7 +309,6 @@ impl Run<'_> {
         let (hosts, tenth) = (self.world.size.hosts, self.tenth());
         let all: Vec<Host> = (0..hosts).collect();
         self.begins();
-        self.window.touched = all.iter().copied().collect();
         for group in all.chunks(tenth) {
             for host in group {
                 self.world.ask_to_leave(*host).await?;
@@ -338,7 +337,6 @@ impl Run<'_> {
             if self.rng.u8(..5) == 0 {
                 for host in self.some_hosts(1) {
                     self.world.kill_host(host).await?;
-                    self.window.touched.insert(host);
                 }
                 self.pause(Duration::from_secs(8)).await;
                 self.world.repair().await?;
