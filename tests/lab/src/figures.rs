@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::history::{Camera, Heard, History, Host, Nanos, since};
+use crate::history::{Camera, Heard, History, Host, Nanos, since, speaks_often};
 
 /// What a run did, and when.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub(crate) struct Figures {
     /// Of each other change of an owner, most of which the plan asked for: from the last message
     /// under the one epoch to the first under the next.
     pub(crate) planned: Vec<Duration>,
-    /// The longest silence of each camera that stayed where it was.
+    /// The longest silence of each camera that stayed where it was, of those that speak often.
     pub(crate) others: Vec<Duration>,
     /// From an event to its acknowledgement, of cameras that stayed.
     pub(crate) late: Vec<Duration>,
@@ -53,7 +53,9 @@ pub(crate) fn of(history: &History, window: &Window) -> Figures {
                 handovers.drain(..1.min(handovers.len()));
             }
         } else if handovers.is_empty() {
-            figures.others.push(longest_silence(&heard, window.begun));
+            if speaks_often(camera) {
+                figures.others.push(longest_silence(&heard, window.begun));
+            }
             stayed.insert(camera);
         }
         figures.planned.append(&mut handovers);
@@ -149,13 +151,13 @@ mod tests {
                 // The first moves, the second stays, the third is frozen with its host and stays,
                 // the fourth moves by plan.
                 heard(1, 10, 1, 9 * SECOND),
-                heard(2, 11, 2, 9 * SECOND),
+                heard(20, 11, 2, 9 * SECOND),
                 heard(3, 12, 1, 9 * SECOND),
-                heard(2, 11, 2, 12 * SECOND),
+                heard(20, 11, 2, 12 * SECOND),
                 heard(1, 20, 2, 15 * SECOND),
                 heard(1, 10, 1, 16 * SECOND),
                 heard(1, 20, 2, 17 * SECOND),
-                heard(2, 11, 2, 13 * SECOND),
+                heard(20, 11, 2, 13 * SECOND),
                 heard(3, 12, 1, 30 * SECOND),
                 heard(4, 13, 3, 9 * SECOND),
                 heard(4, 13, 3, 20 * SECOND),
@@ -163,7 +165,7 @@ mod tests {
             ],
             acked: vec![
                 acked(1, 10, 8 * SECOND, 9 * SECOND),
-                acked(2, 11, 11 * SECOND, 14 * SECOND),
+                acked(20, 11, 11 * SECOND, 14 * SECOND),
                 acked(1, 20, 15 * SECOND, 16 * SECOND),
             ],
             ..History::default()

@@ -85,7 +85,7 @@ struct Lab {
     /// Milliseconds between two events of a camera
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     event_ms: u64,
-    /// Milliseconds between two live messages of a camera
+    /// Milliseconds between two live messages of a camera; one in ten sends five times as many
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     live_ms: u64,
     /// Streams over which events are spread

@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::{Common, camera_number, name};
-use crate::history::{Acked, Camera, Nanos, TAKEOVER, now};
+use crate::history::{Acked, Camera, Nanos, OFTEN, TAKEOVER, now, speaks_often};
 use crate::wire;
 
 /// Events that wait for their acknowledgement, at most: minutes of a camera.
@@ -129,7 +129,10 @@ impl Speaker {
 /// Speaks live, and makes events.
 async fn voice(speaker: Arc<Speaker>) {
     let settings = &speaker.common.settings;
-    let live = Duration::from_millis(settings.live_ms);
+    let mut live = Duration::from_millis(settings.live_ms);
+    if speaks_often(speaker.camera) {
+        live /= OFTEN;
+    }
     let event = Duration::from_millis(settings.event_ms);
     // The cameras of a host do not all speak at once; the first message of each is at once.
     let mut due = Instant::now() + event.mul_f64(fastrand::f64());
