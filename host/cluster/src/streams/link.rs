@@ -346,6 +346,12 @@ impl Link {
             WRONG_LAST_SEQUENCE_IN_PROCESS | BATCH_INCOMPLETE | BATCHES_IN_FLIGHT => {
                 Failure::Busy(description)
             }
+            // It is made again as soon as that is noticed.
+            STREAM_NOT_FOUND => {
+                let error = StreamError::Unavailable(description);
+                self.down(error.clone());
+                Failure::Unknown(error)
+            }
             code => match StreamError::of_engine(code, description) {
                 error @ StreamError::Unavailable(_) => {
                     self.down(error.clone());
