@@ -17,7 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{
-    ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Timing,
+    ClusterSite, ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Site,
+    Timing,
 };
 use crate::cluster::{Cluster, OwnedFeed, Speaker};
 use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
@@ -206,7 +207,9 @@ impl RunningHost {
         // Earlier connections wait until here: a client that gets an answer finds every configured
         // session.
         let config_in_force = deployer.watch_config();
+        let site = cluster.clone().zip(config.cluster.as_ref());
         let control = HostControl {
+            site: site.map(|(cluster, section)| Arc::new(ClusterSite::new(cluster, section))),
             sessions: sessions.clone(),
             deployer: deployer.clone(),
             analyses: analyses.clone(),
@@ -318,6 +321,8 @@ fn control_groups(sandbox: Sandbox) -> anyhow::Result<Option<ControlGroups>> {
 /// The host as the API controls it.
 #[derive(Clone)]
 struct HostControl {
+    /// The site that it belongs to.
+    site: Option<Arc<ClusterSite>>,
     sessions: Sessions,
     deployer: Deployer,
     analyses: Analyses,
@@ -328,6 +333,13 @@ struct HostControl {
     journal: Journal,
     /// The folder of the logs.
     logs: PathBuf,
+}
+
+impl HostControl {
+    /// Its name in its site.
+    fn host_name(&self) -> Option<String> {
+        self.site.as_ref().map(|site| site.host().to_owned())
+    }
 }
 
 /// The sources of the model list.
@@ -341,10 +353,18 @@ impl Control for HostControl {
     type Status = SessionStatus;
     type Models = ModelList;
 
+    fn site(&self) -> Option<Arc<dyn Site>> {
+        let site = self.site.clone()?;
+        Some(site)
+    }
+
     fn sessions(&self) -> Vec<SessionStatus> {
         let mut drifts = self.deployer.drifts();
-        let with_drift =
-            |status: SessionStatus| SessionStatus { drift: drifts.remove(&status.id), ..status };
+        let with_drift = |status: SessionStatus| SessionStatus {
+            drift: drifts.remove(&status.id),
+            host: self.host_name(),
+            ..status
+        };
         self.sessions.list().into_iter().map(with_drift).collect()
     }
 
@@ -354,7 +374,7 @@ impl Control for HostControl {
 
     fn session(&self, id: &str) -> Option<SessionStatus> {
         let status = self.sessions.get(id)?.status();
-        Some(SessionStatus { drift: self.deployer.drift(id), ..status })
+        Some(SessionStatus { drift: self.deployer.drift(id), host: self.host_name(), ..status })
     }
 
     fn pictures(&self, id: &str) -> Option<PictureFeed> {

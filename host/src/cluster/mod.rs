@@ -83,7 +83,7 @@ pub enum CameraOwner {
     Here,
     /// Another one, whose API is at this address.
     At { host: String, address: String },
-    /// None at this moment: it is between two, or nobody can take it.
+    /// None at this moment: it is between two, on its way here, or nobody can take it.
     Nobody,
     /// The site has no such camera.
     Unknown,
@@ -172,7 +172,8 @@ impl Cluster {
         }
         let site = Arc::clone(&self.inner.member.site().borrow());
         match site.owner(camera) {
-            Some(owner) if owner.host == self.inner.host => CameraOwner::Here,
+            // It is taken over, or given up.
+            Some(owner) if owner.host == self.inner.host => CameraOwner::Nobody,
             Some(owner) => match site.hosts.get(&owner.host) {
                 Some(view) => CameraOwner::At {
                     host: owner.host.clone(),

@@ -222,13 +222,23 @@ pub fn changed_cameras(text: &str, change: &ConfigChange) -> Result<String, Chan
 /// A camera's table as it is written, with the secrets of its source hidden; `None`: the text has
 /// no such camera.
 pub fn camera(text: &str, id: &str) -> Result<Option<Map<String, Json>>, ChangeError> {
+    Ok(camera_with_secrets(text, id)?.map(without_secrets))
+}
+
+/// As [`camera`], with the secrets.
+pub(crate) fn camera_with_secrets(
+    text: &str,
+    id: &str,
+) -> Result<Option<Map<String, Json>>, ChangeError> {
     let mut document = parse(text)?;
     let found = tables(document.as_table_mut(), CAMERAS)?.iter().find(|table| has(table, ID, id));
-    Ok(found.map(|table| {
-        let mut keys = to_json(table);
-        keys.values_mut().for_each(hide);
-        keys
-    }))
+    Ok(found.map(|table| to_json(table)))
+}
+
+/// A camera's table with the secrets of its source hidden.
+pub(crate) fn without_secrets(mut table: Map<String, Json>) -> Map<String, Json> {
+    table.values_mut().for_each(hide);
+    table
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ChangeError> {
