@@ -257,17 +257,23 @@ pub(in crate::api) async fn move_camera<C: Control>(
     let MoveRequest { host } = body::json(request).await?;
     let status = site.status();
     if !caller.sees(&id) || !status.cameras.iter().any(|camera| camera.id == id) {
-        let detail = format!("the site has no camera {id:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail));
+        return Err(unknown_camera(&id));
     }
     if let Some(host) = &host
         && site.address(host).is_none()
     {
         return Err(unknown_host(host));
     }
-    site.move_camera(&id, host.as_deref()).await?;
+    if !site.move_camera(&id, host.as_deref()).await? {
+        return Err(unknown_camera(&id));
+    }
     let detail = json!({"host": host});
     Ok((Extension(AuditDetail(detail.clone())), Json(with_id(detail, id))).into_response())
+}
+
+fn unknown_camera(id: &str) -> Problem {
+    let detail = format!("the site has no camera {id:?}");
+    Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail)
 }
 
 fn with_id(mut answer: serde_json::Value, id: String) -> serde_json::Value {
