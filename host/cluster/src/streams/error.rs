@@ -101,7 +101,6 @@ impl StreamError {
             | STREAM_OFFLINE_REASON
             | NO_PEERS
             | STORE_FAILED
-            | STREAM_NOT_FOUND
             | CONSUMER_NOT_FOUND => Self::Unavailable(reason),
             _ => Self::Refused { code, reason },
         }
