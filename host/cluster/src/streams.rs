@@ -1,4 +1,4 @@
-//! What outlasts a host: events, state and objects in NATS JetStream, and live messages beside them.
+//! What outlasts a host: events, state and objects in NATS JetStream. Beside them, live messages.
 //!
 //! # How a camera's events stay one chain
 //!

@@ -178,8 +178,8 @@ impl Link {
         }
     }
 
-    /// Waits for what sends to `subject` or to subjects below it. The server sends no answer to what
-    /// it does not allow, but says so on the connection.
+    /// Waits for what sends to `subject` or below it. The server answers nothing that it
+    /// does not allow, but says so on the connection.
     pub(super) async fn watched<T>(
         &self,
         subject: &str,
@@ -520,6 +520,8 @@ fn connect_options(options: &SiteOptions, shared: &Arc<Shared>) -> ConnectOption
     let mut connect = ConnectOptions::new()
         .name(format!("ocelli {} {}", options.site, options.host))
         .retry_on_initial_connect()
+        // The config names all servers; what they say of themselves may not be reached from here.
+        .ignore_discovered_servers()
         .ping_interval(PING_INTERVAL)
         .connection_timeout(ATTEMPT)
         .request_timeout(Some(ATTEMPT))
