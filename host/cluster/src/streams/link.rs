@@ -37,6 +37,12 @@ const COMMANDS: usize = 64;
 /// Messages of one subscription that wait for their reader: more than a page or a pull asks for.
 pub(super) const SUBSCRIPTION: usize = 4096;
 
+/// The longest subject, in bytes. The server ends a connection whose line is longer than 4,096.
+const MAX_SUBJECT: usize = 3000;
+
+/// What a message has beside the text of its headers and its payload, in bytes, at most.
+const OVERHEAD: usize = 1024;
+
 /// Refusals that a request may have missed while it looked at others.
 const REFUSALS: usize = 64;
 
@@ -57,6 +63,8 @@ struct Shared {
     check: Notify,
     /// Counts the times that the connection was made or lost.
     changes: AtomicU64,
+    /// How many messages in a row nobody has acknowledged or refused.
+    unanswered: AtomicU64,
 }
 
 /// A message to be stored.
@@ -126,6 +134,7 @@ impl Link {
             refusals: broadcast::Sender::new(REFUSALS),
             check: Notify::new(),
             changes: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
         });
         let connect = connect_options(options, &shared);
         let client = connect
@@ -149,6 +158,16 @@ impl Link {
     /// Changes whenever the connection was made or lost.
     pub(super) fn changes(&self) -> u64 {
         self.shared.changes.load(Ordering::Acquire)
+    }
+
+    /// How many messages in a row nobody has acknowledged or refused.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.shared.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// Counts them anew.
+    pub(super) fn answered(&self) {
+        self.shared.unanswered.store(0, Ordering::Relaxed);
     }
 
     /// Waits until the streams have to be looked at.
@@ -219,13 +238,6 @@ impl Link {
         let reason = match answer {
             Ok(Ok(message)) => return Ok(message),
             Ok(Err(error)) => match error.kind() {
-                RequestErrorKind::MaxPayloadExceeded => {
-                    return Err(StreamError::TooLarge {
-                        what: "a message",
-                        size: 0,
-                        most: self.client.max_payload(),
-                    });
-                }
                 RequestErrorKind::NoResponders => format!("nobody answers {subject}"),
                 RequestErrorKind::TimedOut => no_answer(subject),
                 _ => format!("{subject}: {error}"),
@@ -300,6 +312,9 @@ impl Link {
         mut messages: Vec<Outgoing>,
     ) -> Result<u64, Failure> {
         self.usable().map_err(Failure::Refused)?;
+        for message in &messages {
+            self.fits(message).map_err(Failure::Refused)?;
+        }
         let Some(mut last) = messages.pop() else { return Ok(0) };
         let before = messages.len();
         if before > 0 {
@@ -329,14 +344,33 @@ impl Link {
         self.acknowledged(last).await
     }
 
+    /// Fails for what would make the server end the connection.
+    fn fits(&self, message: &Outgoing) -> Result<(), StreamError> {
+        let (size, most) = (message.subject.len(), MAX_SUBJECT);
+        if size > most {
+            return Err(StreamError::TooLarge { what: "a subject (names and keys)", size, most });
+        }
+        let headers = message.headers.iter().flat_map(|(_, values)| values);
+        let headers: usize = headers.map(|value| value.as_str().len()).sum();
+        let (size, most) = (headers + message.payload.len() + OVERHEAD, self.client.max_payload());
+        if size > most {
+            return Err(StreamError::TooLarge { what: "a message", size, most });
+        }
+        Ok(())
+    }
+
     /// Sends the message that is answered, and reads the answer.
     async fn acknowledged(&self, message: Outgoing) -> Result<u64, Failure> {
         let Outgoing { subject, headers, payload } = message;
         let answer = match self.request(&subject, headers, payload).await {
             Ok(answer) => answer,
-            Err(error @ StreamError::Unavailable(_)) => return Err(Failure::Unknown(error)),
+            Err(error @ StreamError::Unavailable(_)) => {
+                self.shared.unanswered.fetch_add(1, Ordering::Relaxed);
+                return Err(Failure::Unknown(error));
+            }
             Err(error) => return Err(Failure::Refused(error)),
         };
+        self.answered();
         let ack: Ack = serde_json::from_slice(&answer.payload).map_err(|error| {
             Failure::Refused(StreamError::NotOurs(format!("{subject} is answered: {error}")))
         })?;

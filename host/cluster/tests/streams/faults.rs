@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use ocelli_cluster::streams::{StateChange, StreamHealth};
 use ocelli_cluster::{Epoch, SiteTls};
-use ocelli_testkit::{Authority, Nats, NatsAccount, NatsSettings, NatsUser, Place};
+use ocelli_testkit::{
+    Authority, Nats, NatsAccount, NatsSettings, NatsUser, Place, small_disk::SmallDisk,
+};
 use tempfile::TempDir;
 
 use crate::*;
@@ -130,4 +132,34 @@ async fn a_full_jetstream_is_named() {
     assert_eq!(a.put_object(object).await.unwrap_err().code(), "full");
     // What was acknowledged is there, and reading goes on.
     assert_eq!(all(&a, "door", 100).await.last().unwrap().seq, chain.seq());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_suspected_and_one_with_room_again_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(folder.path(), 16 << 10) else { return };
+    let place = Place { folder: Some(folder.path().join("nats")), ..Place::loopback() };
+    let Some(mut nats) = Nats::start(&[place], NatsSettings::default()) else { return };
+    let a = host(&nats, "a").await;
+    let mut chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
+    disk.fill();
+    let mut event = events(&chain, "a", 1);
+    event[0].body = "x".repeat(100_000).into();
+    let appending = tokio::spawn({
+        let a = a.clone();
+        async move {
+            append(&a, &mut chain, &event).await;
+            chain
+        }
+    });
+    // The server answers nothing that it cannot write.
+    down(&a, |error| error.to_string().contains("a full disk?")).await;
+    disk.free();
+    // It writes to that stream again when it has been started again.
+    nats.stop(0);
+    nats.run(0);
+    let chain = appending.await.unwrap();
+    assert_eq!(chain.seq(), 2);
+    assert_chain(&all(&a, "door", 10).await, 1);
+    within(a.ready()).await;
 }

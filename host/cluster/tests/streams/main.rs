@@ -6,6 +6,7 @@
 mod chain;
 mod cluster;
 mod faults;
+mod figures;
 mod follow;
 mod live;
 mod site;

@@ -63,6 +63,13 @@ async fn a_batch_has_a_bound_and_many_are_written_at_once() {
     };
     let error = a.put_state(&chain, many(MAX_CHANGES + 1, "v")).await.unwrap_err();
     assert_eq!(error.code(), "too_large");
+    // The server would end the connection.
+    for change in
+        [change("b", &".".repeat(1000), None), change("b", "k", Some(&"v".repeat(1 << 20)))]
+    {
+        let error = a.put_state(&chain, vec![change]).await.unwrap_err();
+        assert_eq!(error.code(), "too_large");
+    }
     a.put_state(&chain, many(MAX_CHANGES, "v")).await.unwrap();
     // More than one page, and writers that do not wait for each other.
     let writers = (0..8).map(|n| {
