@@ -118,7 +118,7 @@ fn lab(lab: &Lab) -> Result<bool> {
         ocelli_testkit::skip::skip(&format!("namespaces cannot be made: {error:#}"));
         return Ok(true);
     }
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut failed) = (Vec::new(), 0);
     let mut wanted: Vec<Scenario> =
         if lab.scenario.is_empty() { Scenario::all().collect() } else { lab.scenario.clone() };
     if wanted.contains(&Scenario::Clock) && !world::own_clocks() {
@@ -141,11 +141,16 @@ fn lab(lab: &Lab) -> Result<bool> {
             });
             site.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
-        outcomes.extend(runs?);
+        let (runs, not_carried_out) = runs?;
+        outcomes.extend(runs);
+        failed += not_carried_out;
     }
     println!("{}", report::table(&outcomes));
-    Ok(outcomes.iter().all(Outcome::passes))
+    Ok(failed == 0 && outcomes.iter().all(Outcome::passes))
 }
+
+/// Runs that were carried out, and how many could not be: their site did not settle.
+type Runs = (Vec<Outcome>, usize);
 
 fn on_a_site(
     lab: &Lab,
@@ -153,7 +158,7 @@ fn on_a_site(
     scenarios: &[Scenario],
     seed: u64,
     mut runtime: tokio::runtime::Builder,
-) -> Result<Vec<Outcome>> {
+) -> Result<Runs> {
     let size = Size {
         machines: lab.machines,
         hosts: lab.hosts,
@@ -173,20 +178,15 @@ fn on_a_site(
         let work = async {
             match World::start(size, network).await? {
                 Some(mut world) => run_all(&mut world, lab, scenarios, seed).await,
-                None => Ok(Vec::new()),
+                None => Ok(Runs::default()),
             }
         };
         tokio::select! { done = work => done, stopped = interrupted => stopped }
     })
 }
 
-async fn run_all(
-    world: &mut World,
-    lab: &Lab,
-    scenarios: &[Scenario],
-    seed: u64,
-) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+async fn run_all(world: &mut World, lab: &Lab, scenarios: &[Scenario], seed: u64) -> Result<Runs> {
+    let (mut outcomes, mut failed) = (Vec::new(), 0);
     for scenario in scenarios {
         for repeat in 0..lab.repeat {
             let seed = seed + repeat;
@@ -195,8 +195,10 @@ async fn run_all(
             let outcome = match run {
                 Ok(outcome) => outcome,
                 Err(error) => {
+                    eprintln!("    FAILED: {error:#}");
                     world.keep_logs();
-                    return Err(error);
+                    failed += 1;
+                    continue;
                 }
             };
             let line = outcome.json();
@@ -212,7 +214,7 @@ async fn run_all(
             outcomes.push(outcome);
         }
     }
-    Ok(outcomes)
+    Ok((outcomes, failed))
 }
 
 async fn run_one(world: &mut World, scenario: Scenario, seed: u64) -> Result<Outcome> {
