@@ -20,7 +20,7 @@ use crate::api::{
     ClusterSite, ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Site,
     Timing,
 };
-use crate::cluster::{Cluster, OwnedFeed};
+use crate::cluster::{Cluster, OwnedFeed, Speaker};
 use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
 use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
@@ -41,7 +41,7 @@ use crate::reload::{ConfigEditor, ConfigReloader, SiteCameras};
 use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
-use crate::sink::{ConfiguredSinks, Sinks};
+use crate::sink::{ConfiguredSinks, Owners, SessionOwner, Sinks};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, LogPart, LogPosition, session_log_after, session_tail};
 use crate::worker::{
@@ -174,7 +174,10 @@ impl RunningHost {
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
-        let sinks = Sinks::new(journal.events().clone());
+        let sinks = match &cluster {
+            None => Sinks::new(journal.events().clone()),
+            Some(cluster) => Sinks::of_site(journal.events().clone(), owners(cluster.clone())),
+        };
         let monitored = Monitored {
             sessions: sessions.clone(),
             analyses: analyses.clone(),
@@ -255,6 +258,15 @@ impl RunningHost {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Each host of a site hands the events of its own sessions to sinks.
+fn owners(cluster: Cluster) -> Owners {
+    Arc::new(move |session| match cluster.speaks_for(session) {
+        Speaker::ThisHost => SessionOwner::ThisHost,
+        Speaker::OtherHost => SessionOwner::OtherHost,
+        Speaker::Changing => SessionOwner::Changing,
+    })
 }
 
 /// Fails with all that keeps the host from starting, and logs what is wrong with single cameras.

@@ -149,8 +149,9 @@ pub(crate) fn for_testing(workspace: &Workspace) -> Result<()> {
 /// What of [`TO_TEST`] the lab takes.
 const TO_LOSE: [&str; 1] = ["etcd-server"];
 
-/// What makes the lab's networks.
+/// What makes the lab's networks, and gives a host a clock of its own.
 const TO_CONNECT: &[Need] = &[
+    need("faketime", &["faketime", "--version"]),
     need("iproute2", &["sh", "-c", "PATH=$PATH:/usr/sbin; ip -V"]),
     need("nftables", &["sh", "-c", "PATH=$PATH:/usr/sbin; nft --version"]),
 ];

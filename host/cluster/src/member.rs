@@ -22,8 +22,13 @@
 //! [`Member::prepared`]. Then, or after [`PREPARATION`], the owner sees it in [`Member::leaving`],
 //! hands over and says [`Member::release`]. Now the new one claims it.
 
+mod claims;
+mod keeper;
+mod planning;
 mod records;
-#[allow(dead_code)]
+mod renewal;
+mod site;
+mod transactions;
 mod voice;
 
 use std::collections::BTreeMap;
@@ -33,8 +38,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::documents::Documents;
-use crate::etcd::Etcd;
-use crate::site::{Epoch, SiteError, SiteOptions};
+use crate::etcd::keys::{bad_camera, bad_document};
+use crate::etcd::{Etcd, Fault};
+use crate::site::{Epoch, SiteError, SiteOptions, is_name};
 
 pub use records::{
     CameraRecord, CoordError, HostRecord, HostView, LeaseId, MemberStatus, Owner, Ownership,
@@ -73,7 +79,6 @@ struct Shared {
 
 /// What those who hold the member ask of the keeper.
 #[derive(Debug)]
-#[allow(dead_code)]
 enum Command {
     Prepared { camera: String },
     Release { camera: String, epoch: Epoch, done: oneshot::Sender<Result<(), CoordError>> },
@@ -96,7 +101,7 @@ impl Member {
             leaving: watch::Sender::default(),
             site: watch::Sender::default(),
         });
-        let _ = (inbox, record);
+        tokio::spawn(keeper::keep(Arc::clone(&shared), etcd.clone(), record, inbox));
         Ok(Self { shared, etcd, commands })
     }
 
@@ -188,28 +193,36 @@ impl Member {
 
     /// What etcd says of the site at this moment.
     pub async fn read_site(&self) -> Result<SiteView, CoordError> {
-        Err(CoordError::NotMember)
+        let (entries, revision) = site::read(&self.etcd).await.map_err(|fault| fault.about(""))?;
+        let mut site = site::Site::default();
+        site.load(entries, revision);
+        Ok(site.view)
     }
 
     /// Adds a camera to the site, or says anew what is wanted of it.
-    pub async fn put_camera(&self, _id: &str, _record: &CameraRecord) -> Result<(), CoordError> {
-        Err(CoordError::NotMember)
+    pub async fn put_camera(&self, id: &str, record: &CameraRecord) -> Result<(), CoordError> {
+        check_camera(id)?;
+        transactions::put_camera(&self.etcd, id, record).await.map_err(about(id))
     }
 
     /// Removes a camera from the site. False where there was none.
-    pub async fn remove_camera(&self, _id: &str) -> Result<bool, CoordError> {
-        Err(CoordError::NotMember)
+    pub async fn remove_camera(&self, id: &str) -> Result<bool, CoordError> {
+        check_camera(id)?;
+        transactions::remove_camera(&self.etcd, id).await.map_err(about(id))
     }
 
     /// Wishes that a host be emptied and get nothing, or no more. The wish outlasts the host's lives.
-    pub async fn set_draining(&self, _host: &str, _draining: bool) -> Result<(), CoordError> {
-        Err(CoordError::NotMember)
+    pub async fn set_draining(&self, host: &str, draining: bool) -> Result<(), CoordError> {
+        check_host(host)?;
+        transactions::set_draining(&self.etcd, host, draining).await.map_err(about(host))
     }
 
     /// Wishes a camera to a host, or with `None` to whichever the plan says. The wish is fulfilled
-    /// while that host lives, fits, and has room.
-    pub async fn move_camera(&self, _camera: &str, _host: Option<&str>) -> Result<(), CoordError> {
-        Err(CoordError::NotMember)
+    /// while that host lives, fits, and has room. False where there is no such camera.
+    pub async fn move_camera(&self, camera: &str, host: Option<&str>) -> Result<bool, CoordError> {
+        check_camera(camera)?;
+        host.map_or(Ok(()), check_host)?;
+        transactions::move_camera(&self.etcd, camera, host).await.map_err(about(camera))
     }
 
     /// Writes a document in the name of a camera's owner: refused where the camera is not this host's
@@ -218,14 +231,48 @@ impl Member {
         &self,
         camera: &str,
         epoch: Epoch,
-        _key: &str,
-        _value: &[u8],
+        key: &str,
+        value: &[u8],
     ) -> Result<(), CoordError> {
-        Err(CoordError::NotOwner { camera: camera.to_owned(), epoch })
+        if let Some(why) = bad_document(key) {
+            return Err(CoordError::Key(key.to_owned(), why));
+        }
+        let MemberStatus::Member { lease } = *self.shared.status.borrow() else {
+            return Err(CoordError::NotMember);
+        };
+        let host = self.shared.options.host.clone();
+        let me = transactions::Me { etcd: self.etcd.clone(), host, lease };
+        match me.put_owned(camera, epoch, key, value).await.map_err(about(key))? {
+            true => Ok(()),
+            false => Err(CoordError::NotOwner { camera: camera.to_owned(), epoch }),
+        }
     }
 
     /// The site's documents.
     pub fn documents(&self) -> Documents {
         Documents::new(self.etcd.clone())
     }
+}
+
+impl Shared {
+    fn tell(&self, status: MemberStatus) {
+        self.status.send_if_modified(|now| {
+            let changed = *now != status;
+            *now = status;
+            changed
+        });
+    }
+}
+
+fn about(key: &str) -> impl FnOnce(Fault) -> CoordError {
+    move |fault| fault.about(key)
+}
+
+fn check_camera(id: &str) -> Result<(), CoordError> {
+    bad_camera(id).map_or(Ok(()), |why| Err(CoordError::Key(id.to_owned(), why)))
+}
+
+fn check_host(id: &str) -> Result<(), CoordError> {
+    let why = "no name of a host: 1 to 32 of a-z, 0-9 and -";
+    if is_name(id) { Ok(()) } else { Err(CoordError::Key(id.to_owned(), why)) }
 }

@@ -66,13 +66,18 @@ impl SiteOptions {
     /// Fails where the site's or the host's name is none.
     pub fn check(&self) -> Result<(), SiteError> {
         for (name, of) in [(&self.site, "site"), (&self.host, "host")] {
-            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(fits) {
+            if !is_name(name) {
                 return Err(SiteError::Name(name.clone(), of));
             }
         }
         Ok(())
     }
+}
+
+/// Whether a site or a host can have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(fits)
 }
 
 impl SiteTls {

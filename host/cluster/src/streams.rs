@@ -27,28 +27,38 @@
 //!
 //! Names are mapped to tokens by [`names`].
 
-#[allow(dead_code)]
 mod error;
 mod events;
 mod follow;
+mod link;
 mod live;
-#[allow(dead_code)]
 pub mod names;
 mod objects;
+mod pages;
+mod setup;
 mod state;
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::site::SiteOptions;
+use link::Link;
+use live::LiveSender;
+use names::Names;
 
 pub use error::StreamError;
-pub use events::{Chain, EventRecord, Fence, Page, Stored, TAKEOVER};
-pub use follow::{Followed, Follower, Positions};
+pub use events::{Chain, EventRecord, Fence, Stored, TAKEOVER};
+pub use follow::{Followed, Follower, Positions, SessionStates};
 pub use live::{Live, LiveMessage};
 pub use objects::Digest;
-pub use state::{Entry, Owner, SessionState, SessionStates, Snapshot, StateChange, StoredState};
+pub use pages::Page;
+pub use state::{Entry, MAX_CHANGES, Owner, SessionState, Snapshot, StateChange, StoredState};
+
+/// How often the streams are looked at while they cannot be used.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How much a site keeps. Each host of a site has to say the same: the last one to connect wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,30 +82,118 @@ pub enum StreamHealth {
     Down(StreamError),
 }
 
-/// A site's streams: one NATS connection, which reconnects for ever.
+/// A site's streams: one NATS connection, which reconnects for ever. A clone is the same.
 #[derive(Clone)]
-pub struct Streams;
+pub struct Streams {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    link: Link,
+    names: Names,
+    host: String,
+    /// Over how many streams the site's events are spread, once that is known.
+    layout: Arc<OnceLock<u8>>,
+    live: LiveSender,
+    _tasks: JoinSet<()>,
+}
 
 impl Streams {
     /// Returns at once and connects in the background, for ever; makes or updates the site's
     /// streams. Until then everything is [`StreamError::Unavailable`], and [`Self::health`] says
     /// why. Fails for what no waiting mends: a name, a URL or a file of the options.
-    pub async fn connect(
-        _options: &SiteOptions,
-        _limits: StreamLimits,
-    ) -> Result<Self, StreamError> {
-        Err(later())
+    pub async fn connect(options: &SiteOptions, limits: StreamLimits) -> Result<Self, StreamError> {
+        options.check()?;
+        let link = Link::open(options).await?;
+        let names = Names::new(&options.site);
+        let layout = Arc::new(OnceLock::new());
+        let (live, sending) = LiveSender::new(link.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(sending);
+        tasks.spawn(supervise(link.clone(), names.clone(), limits, Arc::clone(&layout)));
+        let host = options.host.clone();
+        let inner = Inner { link, names, host, layout, live, _tasks: tasks };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Whether JetStream can be used.
     pub fn health(&self) -> watch::Receiver<StreamHealth> {
-        watch::channel(StreamHealth::Ready).1
+        self.inner.link.health()
     }
 
     /// Waits until JetStream can be used, for ever if need be.
-    pub async fn ready(&self) {}
+    pub async fn ready(&self) {
+        // An error is the end of the connection, which `self` holds.
+        let _ = self.health().wait_for(|health| *health == StreamHealth::Ready).await;
+    }
+
+    fn link(&self) -> &Link {
+        &self.inner.link
+    }
+
+    fn names(&self) -> &Names {
+        &self.inner.names
+    }
+
+    fn host(&self) -> &str {
+        &self.inner.host
+    }
+
+    fn live(&self) -> &LiveSender {
+        &self.inner.live
+    }
+
+    /// Over how many streams events are spread. Fails until the streams have been there once.
+    fn layout(&self) -> Result<u8, StreamError> {
+        if let Some(streams) = self.inner.layout.get() {
+            return Ok(*streams);
+        }
+        self.inner.link.usable()?;
+        match &*self.inner.link.health().borrow() {
+            StreamHealth::Down(error) => Err(error.clone()),
+            StreamHealth::Ready => Err(StreamError::Unavailable("connecting".to_owned())),
+        }
+    }
+
+    /// Over how many streams events are spread, as soon as that is known.
+    fn laid_out(&self) -> impl Future<Output = u8> + Send + use<> {
+        let mut health = self.health();
+        let layout = Arc::clone(&self.inner.layout);
+        async move {
+            loop {
+                if let Some(streams) = layout.get() {
+                    return *streams;
+                }
+                if health.changed().await.is_err() {
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+
+    /// The stream and the subject of a camera's events.
+    fn events_of(&self, camera: &str) -> Result<(String, String), StreamError> {
+        let stream = names::stream_of(camera, self.layout()?);
+        Ok((self.names().event_stream(stream), self.names().events(stream, camera)))
+    }
 }
 
-fn later() -> StreamError {
-    StreamError::Unavailable("not connected".to_owned())
+/// Makes the site's streams after each connect, and looks at them when something failed.
+async fn supervise(link: Link, names: Names, limits: StreamLimits, layout: Arc<OnceLock<u8>>) {
+    loop {
+        link.check_wanted().await;
+        while link.connected() {
+            match setup::ensure(&link, &names, &limits).await {
+                Ok(streams) => {
+                    layout.get_or_init(|| streams);
+                    link.report(StreamHealth::Ready);
+                    break;
+                }
+                Err(error) => {
+                    link.report(StreamHealth::Down(error));
+                    tokio::time::sleep(CHECK_INTERVAL).await;
+                }
+            }
+        }
+    }
 }

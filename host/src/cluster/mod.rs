@@ -33,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{ClusterConfig, Config};
 use crate::event::Hub;
 use crate::journal::Journal;
+pub use chains::Speaker;
 use chains::{Chains, REFUSED, SiteLog};
 use entry::SiteKey;
 pub use entry::{EntryError, SiteKeyError};
@@ -105,7 +106,10 @@ impl Cluster {
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
         let mirror =
             Arc::new(StateMirror::new(streams.clone(), Arc::clone(&chains), journal.clone()));
-        journal.events().set_log(Arc::new(SiteLog(Arc::clone(&chains))));
+        journal.events().set_log(Arc::new(SiteLog {
+            chains: Arc::clone(&chains),
+            mirror: Arc::clone(&mirror),
+        }));
         journal.set_store_mirror(Arc::<StateMirror>::clone(&mirror));
         hub.set_relay(Arc::<Chains>::clone(&chains));
         let faults = CameraFaults::default();
@@ -180,6 +184,11 @@ impl Cluster {
             None if site.cameras.contains_key(camera) => CameraOwner::Nobody,
             None => CameraOwner::Unknown,
         }
+    }
+
+    /// Who speaks for a camera at this moment.
+    pub fn speaks_for(&self, camera: &str) -> Speaker {
+        self.inner.chains.speaker(camera)
     }
 
     /// Why cameras of this host do not run, by name.

@@ -190,6 +190,14 @@ impl Servers {
         }
     }
 
+    /// Takes note of one that has ended by itself, which may be [`run`](Self::run) again then.
+    pub fn forget_ended(&mut self, number: usize) {
+        let child = &mut self.servers[number].child;
+        if child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None))) {
+            *child = None;
+        }
+    }
+
     /// The number of one's process, where it runs.
     pub fn pid(&self, number: usize) -> Option<u32> {
         self.servers[number].child.as_ref().map(Child::id)

@@ -54,7 +54,6 @@ fn one() -> u32 {
 }
 
 impl CameraRecord {
-    #[allow(dead_code)]
     pub(crate) fn needs(&self) -> Needs {
         Needs { labels: self.labels.clone(), networks: self.networks.clone(), cost: self.cost }
     }
@@ -119,7 +118,6 @@ pub struct HostView {
 }
 
 impl HostView {
-    #[allow(dead_code)]
     pub(crate) fn place(&self) -> Place {
         Place {
             capacity: self.record.capacity,
@@ -151,7 +149,6 @@ impl SiteView {
         self.owners.get(camera).filter(|owner| self.lives(owner))
     }
 
-    #[allow(dead_code)]
     pub(crate) fn lives(&self, owner: &Owner) -> bool {
         owner.held && self.hosts.get(&owner.host).is_some_and(|host| host.lease == owner.lease)
     }

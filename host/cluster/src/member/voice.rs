@@ -84,26 +84,23 @@ impl Voice {
         }
     }
 
-    /// Owns a camera. False where the life is over.
-    pub(super) fn take(&self, life: &Arc<Life>, camera: &str, ownership: Ownership) -> bool {
+    /// Owns a camera, unless the life is over.
+    pub(super) fn take(&self, life: &Arc<Life>, camera: &str, ownership: Ownership) {
         let mut now = self.now.lock();
-        let holds = Arc::ptr_eq(&now.0, life) && life.holds();
-        if holds {
+        if Arc::ptr_eq(&now.0, life) && life.holds() {
             Arc::make_mut(&mut now.1).insert(camera.to_owned(), ownership);
             self.owned.send_replace(Arc::clone(&now.1));
         }
-        holds
     }
 
-    /// Gives a camera up. False where it was not owned with that epoch.
-    pub(super) fn drop(&self, camera: &str, epoch: Epoch) -> bool {
+    /// Gives a camera up, if it is owned with that epoch.
+    pub(super) fn drop(&self, camera: &str, epoch: Epoch) {
         let mut now = self.now.lock();
         let owns = now.1.get(camera).is_some_and(|ownership| ownership.epoch == epoch);
         if owns {
             Arc::make_mut(&mut now.1).remove(camera);
             self.owned.send_replace(Arc::clone(&now.1));
         }
-        owns
     }
 
     /// What is wanted of an owned camera has changed.

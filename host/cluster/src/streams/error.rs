@@ -101,7 +101,6 @@ impl StreamError {
             | STREAM_OFFLINE_REASON
             | NO_PEERS
             | STORE_FAILED
-            | STREAM_NOT_FOUND
             | CONSUMER_NOT_FOUND => Self::Unavailable(reason),
             _ => Self::Refused { code, reason },
         }
@@ -123,7 +122,6 @@ const CONSUMER_NOT_FOUND: u64 = 10014;
 const INSUFFICIENT_RESOURCES: u64 = 10023;
 const MEMORY: u64 = 10028;
 const STORAGE: u64 = 10047;
-const STREAM_NOT_FOUND: u64 = 10059;
 const STORE_FAILED: u64 = 10077;
 const STREAM_OFFLINE: u64 = 10118;
 const MAX_STREAM_BYTES: u64 = 10122;
@@ -136,5 +134,7 @@ pub(super) const WRONG_LAST_SEQUENCE_IN_PROCESS: u64 = 10164;
 pub(super) const BATCH_INCOMPLETE: u64 = 10176;
 /// Too many batches at once.
 pub(super) const BATCHES_IN_FLIGHT: u64 = 10210;
+/// No stream of that name.
+pub(super) const STREAM_NOT_FOUND: u64 = 10059;
 /// A stream's name that is taken, with another configuration.
 pub(super) const STREAM_NAME_IN_USE: u64 = 10058;

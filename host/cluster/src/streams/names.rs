@@ -91,6 +91,11 @@ impl Names {
         format!("{}.st.>", self.site)
     }
 
+    /// What the subjects of all that is kept for a camera but its events begin with.
+    pub(super) fn state_under(&self, camera: &str) -> String {
+        format!("{}.st.{}", self.site, token(camera))
+    }
+
     /// All that is kept for a camera but its events.
     pub(super) fn state_of(&self, camera: &str) -> String {
         format!("{}.st.{}.>", self.site, token(camera))
