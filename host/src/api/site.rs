@@ -60,12 +60,12 @@ pub trait Site: Send + Sync + 'static {
         draining: bool,
     ) -> BoxFuture<'a, Result<(), CoordError>>;
 
-    /// Wishes a camera to a host, or to whichever.
+    /// Wishes a camera to a host, or to whichever. False where the site has no such camera.
     fn move_camera<'a>(
         &'a self,
         camera: &'a str,
         host: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<(), CoordError>>;
+    ) -> BoxFuture<'a, Result<bool, CoordError>>;
 }
 
 /// The site of a host whose config has the section `[cluster]`.
@@ -167,7 +167,7 @@ impl Site for ClusterSite {
         &'a self,
         camera: &'a str,
         host: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<(), CoordError>> {
+    ) -> BoxFuture<'a, Result<bool, CoordError>> {
         Box::pin(self.cluster.member().move_camera(camera, host))
     }
 }

@@ -255,17 +255,15 @@ pub(in crate::api) async fn move_camera<C: Control>(
 ) -> Result<Response, Problem> {
     let site = link(&state)?.site();
     let MoveRequest { host } = body::json(request).await?;
-    let status = site.status();
-    if !caller.sees(&id) || !status.cameras.iter().any(|camera| camera.id == id) {
-        let detail = format!("the site has no camera {id:?}");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail));
-    }
     if let Some(host) = &host
         && site.address(host).is_none()
     {
         return Err(unknown_host(host));
     }
-    site.move_camera(&id, host.as_deref()).await?;
+    if !caller.sees(&id) || !site.move_camera(&id, host.as_deref()).await? {
+        let detail = format!("the site has no camera {id:?}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail));
+    }
     let detail = json!({"host": host});
     Ok((Extension(AuditDetail(detail.clone())), Json(with_id(detail, id))).into_response())
 }
