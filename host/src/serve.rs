@@ -37,7 +37,7 @@ use crate::preflight::{self, Finding};
 use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
-use crate::reload::{ConfigEditor, ConfigReloader};
+use crate::reload::{ConfigEditor, ConfigReloader, SiteCameras};
 use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
@@ -208,6 +208,7 @@ impl RunningHost {
         // session.
         let config_in_force = deployer.watch_config();
         let site = cluster.clone().zip(config.cluster.as_ref());
+        let site_cameras = cluster.clone().map(|cluster| editor.of_site(cluster));
         let control = HostControl {
             site: site.map(|(cluster, section)| Arc::new(ClusterSite::new(cluster, section))),
             sessions: sessions.clone(),
@@ -217,6 +218,7 @@ impl RunningHost {
             models: ModelSources { offer, inference },
             prober,
             editor,
+            site_cameras,
             journal: journal.clone(),
             logs: config.logs.directory.clone(),
         };
@@ -330,6 +332,8 @@ struct HostControl {
     models: ModelSources,
     prober: Prober,
     editor: ConfigEditor,
+    /// The site's cameras, in the place of those of the config.
+    site_cameras: Option<SiteCameras>,
     journal: Journal,
     /// The folder of the logs.
     logs: PathBuf,
@@ -477,11 +481,22 @@ impl InsightControl for HostControl {
 
 impl ConfigControl for HostControl {
     async fn camera_entry(&self, id: &str) -> Result<ConfigEntry, EditError> {
-        self.editor.camera(id, &self.deployer.config()).await
+        match &self.site_cameras {
+            Some(cameras) => cameras.entry(id),
+            None => self.editor.camera(id, &self.deployer.config()).await,
+        }
     }
 
     async fn edit_config(&self, edit: ConfigEdit) -> Result<(), EditError> {
-        self.editor.edit(edit).await
+        match &self.site_cameras {
+            Some(cameras) if edit.change.camera().is_some() => {
+                let (cameras, deployer) = (cameras.clone(), self.deployer.clone());
+                // It runs to its end even if the client goes away.
+                let edited = tokio::spawn(async move { cameras.edit(edit, &deployer).await });
+                edited.await.map_err(|_| EditError::Stopping)?
+            }
+            _ => self.editor.edit(edit).await,
+        }
     }
 
     async fn reload_config(&self, by: &str) -> Result<ReloadReport, EditError> {

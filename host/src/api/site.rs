@@ -60,7 +60,7 @@ pub trait Site: Send + Sync + 'static {
         draining: bool,
     ) -> BoxFuture<'a, Result<(), CoordError>>;
 
-    /// Wishes a camera to a host, or to whichever. False where there is no such camera.
+    /// Wishes a camera to a host, or to whichever. False where the site has no such camera.
     fn move_camera<'a>(
         &'a self,
         camera: &'a str,

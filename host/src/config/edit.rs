@@ -111,9 +111,9 @@ pub struct ConfigEntry {
     pub camera: Map<String, Json>,
     /// The same as TOML.
     pub toml: String,
-    /// The file in which it stands: the config, or its file of cameras.
+    /// The file in which it stands: the config, or its file of cameras. In a site its name.
     pub file: String,
-    /// SHA-256 of the file: the `ETag` of the answer.
+    /// SHA-256 of the file, in a site of the entry: the `ETag` of the answer.
     pub digest: String,
     /// Why the host does not change the file; null: it does.
     pub not_editable: Option<String>,
@@ -163,6 +163,12 @@ pub enum EditError {
     /// The file cannot be read or written.
     #[error("the config file: {0}")]
     File(#[from] std::io::Error),
+    /// The site that the host belongs to has no such camera.
+    #[error("the site has no camera {0:?}")]
+    NotInSite(String),
+    /// The site cannot be asked, or the entry in it cannot be read.
+    #[error("the site: {0}")]
+    Site(Box<dyn std::error::Error + Send + Sync>),
     /// The host stops.
     #[error("the host is stopping")]
     Stopping,

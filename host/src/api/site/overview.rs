@@ -255,25 +255,17 @@ pub(in crate::api) async fn move_camera<C: Control>(
 ) -> Result<Response, Problem> {
     let site = link(&state)?.site();
     let MoveRequest { host } = body::json(request).await?;
-    let status = site.status();
-    if !caller.sees(&id) || !status.cameras.iter().any(|camera| camera.id == id) {
-        return Err(unknown_camera(&id));
-    }
     if let Some(host) = &host
         && site.address(host).is_none()
     {
         return Err(unknown_host(host));
     }
-    if !site.move_camera(&id, host.as_deref()).await? {
-        return Err(unknown_camera(&id));
+    if !caller.sees(&id) || !site.move_camera(&id, host.as_deref()).await? {
+        let detail = format!("the site has no camera {id:?}");
+        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail));
     }
     let detail = json!({"host": host});
     Ok((Extension(AuditDetail(detail.clone())), Json(with_id(detail, id))).into_response())
-}
-
-fn unknown_camera(id: &str) -> Problem {
-    let detail = format!("the site has no camera {id:?}");
-    Problem::new(StatusCode::NOT_FOUND, "unknown_camera", detail)
 }
 
 fn with_id(mut answer: serde_json::Value, id: String) -> serde_json::Value {
