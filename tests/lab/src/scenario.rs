@@ -98,12 +98,12 @@ impl Scenario {
     }
 
     /// Does it to a settled site, takes it back, and waits until the site has settled again.
-    pub(crate) async fn run(self, world: &mut World, rng: &mut Rng) -> Result<Window> {
+    pub(crate) async fn run(self, world: &mut World, rng: &mut Rng) -> (Window, Result<()>) {
         let mut run = Run { world, rng, window: Window::default() };
         run.window.begun = now();
         run.window.from = run.window.begun;
-        run.play(self).await?;
-        Ok(run.window)
+        let played = run.play(self).await;
+        (run.window, played)
     }
 }
 
@@ -287,6 +287,9 @@ impl Run<'_> {
     /// its end.
     async fn lose_quorum(&mut self, etcd: bool) -> Result<()> {
         let stays = self.rng.usize(..ENGINES);
+        if etcd {
+            self.window.touched = (0..self.world.size.hosts).collect();
+        }
         self.begins();
         let engine = if etcd { &mut *self.world.etcd } else { &mut *self.world.nats };
         (0..ENGINES).filter(|number| *number != stays).for_each(|number| engine.kill(number));
