@@ -5,6 +5,7 @@ mod forward;
 mod headers;
 mod list;
 mod overview;
+mod relay;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ pub(super) use headers::OwnToken;
 pub(super) use list::sessions;
 pub use overview::{EngineState, EngineStatus, MemberState, SiteCamera, SiteHost, SiteStatus};
 pub(super) use overview::{drain, move_camera, show};
+pub(super) use relay::{RemoteNews, RemoteWatches};
 
 /// Most bytes of an object of the site that a client gets: a picture of an event.
 const MAX_OBJECT: usize = 16 << 20;
