@@ -171,6 +171,9 @@ impl RunningHost {
             config,
         )
         .await?;
+        if let Some(cluster) = &cluster {
+            deployer.join(cluster);
+        }
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));

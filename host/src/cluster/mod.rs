@@ -20,12 +20,15 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ocelli_cluster::member::{CameraRecord, CoordError, HostRecord, MemberStatus, SiteView};
 use ocelli_cluster::streams::{StreamError, StreamHealth, StreamLimits, Streams};
 use ocelli_cluster::{Member, SiteError, SiteOptions, SiteTls};
+use ocelli_protocol::digest::Digest;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -41,6 +44,9 @@ use follow::EventFollower;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use state::StateMirror;
+
+/// What the documents of cameras' versions begin with.
+const DEPLOYMENTS: &str = "dep/";
 
 /// Between two attempts at what the site's servers do not do: an election takes seconds.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -73,8 +79,21 @@ struct ClusterInner {
     key: Option<SiteKey>,
     faults: CameraFaults,
     chains: Arc<Chains>,
+    hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
+
+/// What the host does for cameras that come from other hosts.
+pub trait CameraHooks: Send + Sync {
+    /// Brings what the site has of a camera's pipeline here, before the camera is started.
+    fn restore(&self, camera: Arc<str>) -> BoxFuture<'_, Result<(), ClusterError>>;
+
+    /// Makes ready what the camera takes that has this table, while another host still has it.
+    fn prepare(&self, camera: Arc<str>, table: Map<String, Value>) -> BoxFuture<'_, ()>;
+}
+
+/// The hooks, once there are some; they end with the host's deployer.
+type HooksReceiver = watch::Receiver<Option<Weak<dyn CameraHooks>>>;
 
 /// Which host has a camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +134,9 @@ impl Cluster {
         let faults = CameraFaults::default();
         let (cameras, feed) = owned::channel();
         let (mend, mended) = mpsc::channel(REFUSED);
+        let hooks = watch::Sender::new(None);
         let task = OwnedTask {
+            hooks: hooks.subscribe(),
             member: member.clone(),
             streams: streams.clone(),
             journal: journal.clone(),
@@ -146,7 +167,8 @@ impl Cluster {
             spawn(forget(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
-        let inner = ClusterInner { host, member, streams, key, faults, chains, _tasks: tasks };
+        let inner =
+            ClusterInner { host, member, streams, key, faults, chains, hooks, _tasks: tasks };
         Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
@@ -163,6 +185,35 @@ impl Cluster {
     /// What the site holds.
     pub fn streams(&self) -> &Streams {
         &self.inner.streams
+    }
+
+    /// Has cameras wait for what this does for them. No camera is taken over before.
+    pub fn set_hooks(&self, hooks: &Arc<dyn CameraHooks>) {
+        self.inner.hooks.send_replace(Some(Arc::downgrade(hooks)));
+    }
+
+    /// Notes the version of a camera that proved itself. One of another host's camera is left to
+    /// that host.
+    pub async fn put_deployment(&self, camera: &str, text: &[u8]) -> Result<(), ClusterError> {
+        let Some(epoch) = self.inner.chains.epoch(camera) else { return Ok(()) };
+        let key = format!("{DEPLOYMENTS}{camera}");
+        match self.inner.member.put_owned(camera, epoch, &key, text).await {
+            Err(CoordError::NotOwner { .. }) => Ok(()),
+            put => Ok(put?),
+        }
+    }
+
+    /// The version of a camera that proved itself last, as its host has written it.
+    pub async fn deployment(&self, camera: &str) -> Result<Option<Bytes>, ClusterError> {
+        let key = format!("{DEPLOYMENTS}{camera}");
+        let document = self.inner.member.documents().get(&key).await?;
+        Ok(document.map(|document| document.value))
+    }
+
+    /// What the site keeps by this digest.
+    pub async fn object(&self, digest: &Digest, most: usize) -> Result<Bytes, ClusterError> {
+        let digest = ocelli_cluster::streams::Digest(*digest.bytes());
+        Ok(self.inner.streams.get_object(digest, most).await?)
     }
 
     /// Which host has a camera.
