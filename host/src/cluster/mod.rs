@@ -324,10 +324,13 @@ async fn tell(
     mut member: watch::Receiver<MemberStatus>,
     mut health: watch::Receiver<StreamHealth>,
 ) {
+    let mut told = None;
     loop {
         let (status, streams) =
             (member.borrow_and_update().clone(), health.borrow_and_update().clone());
+        let before = told.replace(status.clone());
         match status {
+            status if before.as_ref() == Some(&status) => {}
             MemberStatus::Member { lease } => {
                 tracing::info!(target: "ocelli::cluster", %lease, "is a member of its site");
             }
