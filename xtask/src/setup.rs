@@ -128,7 +128,7 @@ pub(crate) fn everything() -> Result<()> {
 }
 
 /// What of [`TO_TEST`] the bench takes: a browser, and what sinks write to.
-const TO_MEASURE: [&str; 4] = [BROWSER, "redis-server", "redis-tools", "mosquitto"];
+const TO_MEASURE: [&str; 5] = [BROWSER, "etcd-server", "redis-server", "redis-tools", "mosquitto"];
 
 /// Installs all that the bench needs and the machine lacks.
 pub(crate) fn for_measuring() -> Result<()> {
