@@ -133,7 +133,8 @@ const TO_MEASURE: [&str; 5] = [BROWSER, "etcd-server", "redis-server", "redis-to
 /// Installs all that the bench needs and the machine lacks.
 pub(crate) fn for_measuring() -> Result<()> {
     everything()?;
-    packages(TO_TEST.iter().filter(|need| TO_MEASURE.contains(&need.package)))
+    packages(TO_TEST.iter().filter(|need| TO_MEASURE.contains(&need.package)))?;
+    NATS_SERVER.install()
 }
 
 /// Installs all that the tests need and the machine lacks.
