@@ -189,6 +189,7 @@ impl RunningHost {
             hub: hub.clone(),
             journal: journal.clone(),
             sinks: sinks.clone(),
+            cluster: cluster.clone(),
             raised: journal.events().raised_alerts().await?,
         };
         let traces = telemetry::otlp::start(deployer.watch_config());

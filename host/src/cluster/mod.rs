@@ -268,10 +268,37 @@ impl Cluster {
         Ok(self.inner.member.put_camera(id, &record).await?)
     }
 
+    /// Figures for the metrics.
+    pub fn figures(&self) -> SiteFigures {
+        let inner = &self.inner;
+        SiteFigures {
+            member: matches!(*inner.member.status().borrow(), MemberStatus::Member { .. }),
+            streams: matches!(*inner.streams.health().borrow(), StreamHealth::Ready),
+            cameras: inner.chains.count(),
+            faulty: inner.faults.lock().len(),
+            live_dropped: inner.streams.live_dropped(),
+        }
+    }
+
     /// Leaves the site: hands its cameras over, as far as others take them.
     pub async fn leave(&self, within: Duration) {
         self.inner.member.leave(within).await;
     }
+}
+
+/// How this host stands in its site.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SiteFigures {
+    /// Whether it is a member.
+    pub member: bool,
+    /// Whether the site holds events.
+    pub streams: bool,
+    /// Cameras that it speaks for.
+    pub cameras: usize,
+    /// Those that it cannot run, or not yet.
+    pub faulty: usize,
+    /// Detections that were not told to other hosts since the start.
+    pub live_dropped: u64,
 }
 
 /// What a camera asks of its host.
