@@ -3,6 +3,7 @@
 //! operator allows that.
 
 mod editor;
+mod site_cameras;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::worker::Programs;
 
 pub(crate) use editor::ConfigEditor;
 use editor::ConfigRequest;
+pub(crate) use site_cameras::SiteCameras;
 
 /// Listens for reasons to read the config again.
 pub(crate) struct ConfigReloader {

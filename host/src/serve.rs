@@ -17,9 +17,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::analyze::{Analyses, ProcessFactory};
 use crate::api::{
-    ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Timing,
+    ClusterSite, ConfigControl, Control, DeploymentControl, InsightControl, Refusal, Server, Site,
+    Timing,
 };
-use crate::cluster::{Cluster, OwnedFeed};
+use crate::cluster::{Cluster, OwnedFeed, Speaker};
 use crate::config::edit::{ConfigEdit, ConfigEntry, EditError};
 use crate::config::source::Source;
 use crate::config::{ConfigFile, Sandbox, listing};
@@ -36,11 +37,11 @@ use crate::preflight::{self, Finding};
 use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
-use crate::reload::{ConfigEditor, ConfigReloader};
+use crate::reload::{ConfigEditor, ConfigReloader, SiteCameras};
 use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
-use crate::sink::{ConfiguredSinks, Sinks};
+use crate::sink::{ConfiguredSinks, Owners, SessionOwner, Sinks};
 use crate::source::{PictureFeed, Sources};
 use crate::telemetry::{self, LogPart, LogPosition, session_log_after, session_tail};
 use crate::worker::{
@@ -173,7 +174,10 @@ impl RunningHost {
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
-        let sinks = Sinks::new(journal.events().clone());
+        let sinks = match &cluster {
+            None => Sinks::new(journal.events().clone()),
+            Some(cluster) => Sinks::of_site(journal.events().clone(), owners(cluster.clone())),
+        };
         let monitored = Monitored {
             sessions: sessions.clone(),
             analyses: analyses.clone(),
@@ -203,7 +207,10 @@ impl RunningHost {
         // Earlier connections wait until here: a client that gets an answer finds every configured
         // session.
         let config_in_force = deployer.watch_config();
+        let site = cluster.clone().zip(config.cluster.as_ref());
+        let site_cameras = cluster.clone().map(|cluster| editor.of_site(cluster));
         let control = HostControl {
+            site: site.map(|(cluster, section)| Arc::new(ClusterSite::new(cluster, section))),
             sessions: sessions.clone(),
             deployer: deployer.clone(),
             analyses: analyses.clone(),
@@ -211,6 +218,7 @@ impl RunningHost {
             models: ModelSources { offer, inference },
             prober,
             editor,
+            site_cameras,
             journal: journal.clone(),
             logs: config.logs.directory.clone(),
         };
@@ -250,6 +258,15 @@ impl RunningHost {
         }
         tracing::info!("stopped");
     }
+}
+
+/// Each host of a site hands the events of its own sessions to sinks.
+fn owners(cluster: Cluster) -> Owners {
+    Arc::new(move |session| match cluster.speaks_for(session) {
+        Speaker::ThisHost => SessionOwner::ThisHost,
+        Speaker::OtherHost => SessionOwner::OtherHost,
+        Speaker::Changing => SessionOwner::Changing,
+    })
 }
 
 /// Fails with all that keeps the host from starting, and logs what is wrong with single cameras.
@@ -306,6 +323,8 @@ fn control_groups(sandbox: Sandbox) -> anyhow::Result<Option<ControlGroups>> {
 /// The host as the API controls it.
 #[derive(Clone)]
 struct HostControl {
+    /// The site that it belongs to.
+    site: Option<Arc<ClusterSite>>,
     sessions: Sessions,
     deployer: Deployer,
     analyses: Analyses,
@@ -313,9 +332,18 @@ struct HostControl {
     models: ModelSources,
     prober: Prober,
     editor: ConfigEditor,
+    /// The site's cameras, in the place of those of the config.
+    site_cameras: Option<SiteCameras>,
     journal: Journal,
     /// The folder of the logs.
     logs: PathBuf,
+}
+
+impl HostControl {
+    /// Its name in its site.
+    fn host_name(&self) -> Option<String> {
+        self.site.as_ref().map(|site| site.host().to_owned())
+    }
 }
 
 /// The sources of the model list.
@@ -329,10 +357,18 @@ impl Control for HostControl {
     type Status = SessionStatus;
     type Models = ModelList;
 
+    fn site(&self) -> Option<Arc<dyn Site>> {
+        let site = self.site.clone()?;
+        Some(site)
+    }
+
     fn sessions(&self) -> Vec<SessionStatus> {
         let mut drifts = self.deployer.drifts();
-        let with_drift =
-            |status: SessionStatus| SessionStatus { drift: drifts.remove(&status.id), ..status };
+        let with_drift = |status: SessionStatus| SessionStatus {
+            drift: drifts.remove(&status.id),
+            host: self.host_name(),
+            ..status
+        };
         self.sessions.list().into_iter().map(with_drift).collect()
     }
 
@@ -342,7 +378,7 @@ impl Control for HostControl {
 
     fn session(&self, id: &str) -> Option<SessionStatus> {
         let status = self.sessions.get(id)?.status();
-        Some(SessionStatus { drift: self.deployer.drift(id), ..status })
+        Some(SessionStatus { drift: self.deployer.drift(id), host: self.host_name(), ..status })
     }
 
     fn pictures(&self, id: &str) -> Option<PictureFeed> {
@@ -445,11 +481,22 @@ impl InsightControl for HostControl {
 
 impl ConfigControl for HostControl {
     async fn camera_entry(&self, id: &str) -> Result<ConfigEntry, EditError> {
-        self.editor.camera(id, &self.deployer.config()).await
+        match &self.site_cameras {
+            Some(cameras) => cameras.entry(id),
+            None => self.editor.camera(id, &self.deployer.config()).await,
+        }
     }
 
     async fn edit_config(&self, edit: ConfigEdit) -> Result<(), EditError> {
-        self.editor.edit(edit).await
+        match &self.site_cameras {
+            Some(cameras) if edit.change.camera().is_some() => {
+                let (cameras, deployer) = (cameras.clone(), self.deployer.clone());
+                // It runs to its end even if the client goes away.
+                let edited = tokio::spawn(async move { cameras.edit(edit, &deployer).await });
+                edited.await.map_err(|_| EditError::Stopping)?
+            }
+            _ => self.editor.edit(edit).await,
+        }
     }
 
     async fn reload_config(&self, by: &str) -> Result<ReloadReport, EditError> {

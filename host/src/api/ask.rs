@@ -1,10 +1,11 @@
 //! `POST /v1/sessions/{id}/query` and `/command`: a pipeline asked over HTTP, as the messages `query`
 //! and `command` of a WebSocket ask it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use ocelli_protocol::worker::RequestKind;
@@ -13,11 +14,12 @@ use tokio::time::timeout;
 
 use super::access::Caller;
 use super::audit::AuditDetail;
-use super::control::Control;
+use super::control::{Control, Refusal};
 use super::extract::InPath;
 use super::limits::CallerSlot;
 use super::message::MAX_MESSAGE;
 use super::problem::Problem;
+use super::site::{RemoteAnswer, SessionPlace};
 use super::state::ApiState;
 use super::{body, gate};
 
@@ -87,4 +89,43 @@ async fn answer<C: Control>(
 ) -> Result<Response, Problem> {
     let answer = state.control.ask(session, kind, words).await?;
     Ok(Json(json!({"session": session, "answer": answer})).into_response())
+}
+
+/// Why a pipeline has not answered: the words of this host or of another one.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) code: Cow<'static, str>,
+    pub(super) message: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(Refusal { code, message }: Refusal) -> Self {
+        Self { code: code.into(), message }
+    }
+}
+
+/// Asks the pipeline of a session, whichever host of the site has it. `onward`: the headers of a
+/// request to another host.
+pub(super) async fn anywhere<C: Control>(
+    state: &ApiState<C>,
+    kind: RequestKind,
+    session: &str,
+    words: Value,
+    onward: HeaderMap,
+) -> Result<Value, Refused> {
+    if let Some(link) = &state.site {
+        let place = link.place(session, false);
+        let place = place.map_err(|problem| Refused {
+            code: problem.code().into(),
+            message: problem.detail().to_owned(),
+        })?;
+        if let SessionPlace::At(host) = place {
+            let answer = link.ask(&host, kind, session, &words, onward).await;
+            return match answer.map_err(Refusal::from)? {
+                RemoteAnswer::Answer(answer) => Ok(answer),
+                RemoteAnswer::Refused(code, message) => Err(Refused { code: code.into(), message }),
+            };
+        }
+    }
+    Ok(state.control.ask(session, kind, words).await?)
 }

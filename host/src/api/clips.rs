@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::fs::File;
@@ -41,8 +41,9 @@ pub(super) async fn clip<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     InPath(id): InPath,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Problem> {
+    let parts = request.into_parts().0;
     let (session, seq) = event_of(&id).ok_or_else(|| {
         let detail = "an event's id is SESSION:SEQ, of its members `session` and `seq`";
         Problem::bad("bad_event_id", detail)
@@ -54,14 +55,18 @@ pub(super) async fn clip<C: Control>(
     let missing = |code, detail: &str| {
         Problem::new(StatusCode::NOT_FOUND, code, format!("{detail} {seq} of session {session:?}"))
     };
-    match found {
-        ClipState::Kept(clip) => answer(clip, headers.get(header::RANGE)).await,
+    let refused = match found {
+        ClipState::Kept(clip) => return answer(clip, parts.headers.get(header::RANGE)).await,
         ClipState::Pending => {
-            Err(missing("clip_pending", "the clip is being recorded: event")
-                .retry_after(RETRY_AFTER_S))
+            missing("clip_pending", "the clip is being recorded: event").retry_after(RETRY_AFTER_S)
         }
-        ClipState::None => Err(missing("no_clip", "there is no clip, or no longer, of event")),
-        ClipState::NoEvent => Err(missing("unknown_event", "there is no event, or no longer,")),
+        ClipState::None => missing("no_clip", "there is no clip, or no longer, of event"),
+        ClipState::NoEvent => missing("unknown_event", "there is no event, or no longer,"),
+    };
+    // A clip lies on the host that made it.
+    match &state.site {
+        Some(link) if caller.sees(session) => link.from_anyone(&parts).await.ok_or(refused),
+        _ => Err(refused),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The cameras of the config file: what it says of each, and changes of it where the operator
-//! allows that.
+//! The cameras of the config file, or of the site that the host belongs to: what it says of each,
+//! and changes of it where the operator allows that.
 
 use std::sync::Arc;
 
@@ -17,6 +17,9 @@ use super::problem::Problem;
 use super::state::ApiState;
 use crate::config::edit::{ChangeError, ConfigChange, ConfigEdit, ConfigEntry, EditError};
 use crate::deploy::ReloadReport;
+
+/// Seconds after which a site that cannot be asked may be asked again: an election takes one.
+const SITE_RETRY_S: u64 = 1;
 
 /// The config file as the API needs it.
 pub trait ConfigControl: Clone + Send + Sync + 'static {
@@ -143,6 +146,10 @@ impl From<EditError> for Problem {
             EditError::NotApplied(problems) | EditError::Refused(problems) => {
                 Self::new(StatusCode::CONFLICT, "config_not_applied", detail)
                     .with_config_problems(problems)
+            }
+            EditError::NotInSite(_) => Self::new(StatusCode::NOT_FOUND, "not_in_config", detail),
+            EditError::Site(_) => {
+                Self::unavailable("site_unavailable", detail).retry_after(SITE_RETRY_S)
             }
             EditError::File(error) => Self::internal(format!("the config file: {error}")),
             EditError::Stopping => Self::unavailable("shutting_down", detail),

@@ -1,9 +1,12 @@
 //! The host as the API needs it.
 
+use std::sync::Arc;
+
 use ocelli_protocol::worker::{PictureWish, RequestKind};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::site::Site;
 use crate::analyze::Analyses;
 use crate::session::{EncodedPicture, PictureError};
 use crate::source::PictureFeed;
@@ -16,7 +19,12 @@ pub trait Control: Clone + Send + Sync + 'static {
     /// All models, as `GET /v1/models` shows them.
     type Models: Serialize + Send;
 
-    /// All sessions, sorted by name.
+    /// The site that the host belongs to. `None`: it stands alone.
+    fn site(&self) -> Option<Arc<dyn Site>> {
+        None
+    }
+
+    /// All sessions of this host, sorted by name.
     fn sessions(&self) -> Vec<Self::Status>;
 
     /// The session's name in its status.

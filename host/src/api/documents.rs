@@ -22,6 +22,7 @@ use super::login::Me;
 use super::message::ClientMessage;
 use super::probe::ProbeAnswer;
 use super::rest::Readiness;
+use super::site::SiteStatus;
 use super::state::ApiState;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
@@ -124,6 +125,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ConfigEntry>,
         SchemaGenerator::subschema_for::<ReloadReport>,
         SchemaGenerator::subschema_for::<SystemAnswer>,
+        SchemaGenerator::subschema_for::<SiteStatus>,
         SchemaGenerator::subschema_for::<Backup>,
     ];
     for root in roots {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -35,6 +35,9 @@ const MAX_LISTED: usize = 1000;
 /// to clients that may not see the session.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 
+/// How a picture begins: the site keeps other objects, too.
+const JPEG: &[u8] = &[0xff, 0xd8];
+
 /// The query of `GET /v1/sessions/{id}/events`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,7 +59,7 @@ pub(super) async fn list<C: Control>(
     let wanted = wanted(parameters).map_err(|text| Problem::bad("bad_query", text))?;
     let after = wanted.after;
     let page = state.hub.events().page(&session, wanted).await.map_err(ResumeError::Unreadable)?;
-    if page.span.newest == 0 && state.control.session(&session).is_none() {
+    if page.span.newest == 0 && !state.knows(&session) {
         return Err(Refusal::unknown(&session).into());
     }
     resume::compare(&session, after, page.span)?;
@@ -204,14 +207,28 @@ pub(super) async fn attachment<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
     InPath(name): InPath,
+    request: Request,
 ) -> Result<Response, Problem> {
     let digest = name.parse().map_err(|_: NotADigest| {
         Problem::bad("bad_digest", "an attachment's name is 64 hexadecimal digits, small letters")
     })?;
     let found = state.hub.events().attachment(digest).await.map_err(ResumeError::Unreadable)?;
-    let (bytes, _) = found
-        .filter(|(_, sessions)| sessions.iter().any(|session| caller.sees(session)))
-        .ok_or_else(|| unknown(&name))?;
+    let found = found.filter(|(_, sessions)| sessions.iter().any(|session| caller.sees(session)));
+    let bytes = match (found, &state.site) {
+        (Some((bytes, _)), _) => bytes,
+        (None, None) => return Err(unknown(&name)),
+        // It is of an event of another host, or of one that is gone.
+        (None, Some(link)) => {
+            let kept = if caller.sees_all() { link.site().object(digest).await } else { None };
+            match kept.filter(|bytes| bytes.starts_with(JPEG)) {
+                Some(bytes) => bytes,
+                None => {
+                    let parts = request.into_parts().0;
+                    return link.from_anyone(&parts).await.ok_or_else(|| unknown(&name));
+                }
+            }
+        }
+    };
     let headers = [
         (header::CONTENT_TYPE, "image/jpeg"),
         (header::CACHE_CONTROL, IMMUTABLE),

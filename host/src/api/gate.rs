@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{ConnectInfo, RawPathParams, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use super::limits::{RateLimits, site};
 use super::logins::{CookieKind, LoginKey, Logins};
 use super::origin;
 use super::problem::Problem;
+use super::site::OwnToken;
 use crate::config::{BasePath, Config};
 use crate::util::bucket::RateLimit;
 
@@ -51,6 +52,9 @@ pub(super) enum Need {
     May(Right),
     /// A right to the session `{id}` of the path.
     OfSession(Right),
+    /// As [`OfSession`](Self::OfSession), of a request that the host of a site answers which has the
+    /// session.
+    AtOwner(Right),
     /// A right, from a caller that sees all sessions.
     OfAll(Right),
 }
@@ -59,7 +63,10 @@ impl Need {
     fn right(self) -> Option<Right> {
         match self {
             Self::Nothing | Self::Caller => None,
-            Self::May(right) | Self::OfSession(right) | Self::OfAll(right) => Some(right),
+            Self::May(right)
+            | Self::OfSession(right)
+            | Self::AtOwner(right)
+            | Self::OfAll(right) => Some(right),
         }
     }
 }
@@ -134,7 +141,7 @@ impl Gate {
         headers: &HeaderMap,
         peer: SocketAddr,
         action: &'static str,
-    ) -> Result<(Caller, Option<LoginKey>), Problem> {
+    ) -> Result<(Caller, Option<LoginKey>, OwnToken), Problem> {
         let token = presented(headers);
         if token.is_none()
             && !self.keys.open()
@@ -144,11 +151,14 @@ impl Gate {
             let login = self.logins.find(id, tokio::time::Instant::now());
             let login = login.filter(|(_, it)| self.keys.has(&it.token, Timestamp::now()));
             return login
-                .map(|(key, login)| (login.caller, Some(key)))
+                .map(|(key, login)| (login.caller, Some(key), login.kept))
                 .ok_or_else(|| self.refused(AuthError::LoggedOut, peer, action));
         }
         let caller = self.keys.authenticate(token.as_deref(), Timestamp::now());
-        caller.map(|caller| (caller, None)).map_err(|error| self.refused(error, peer, action))
+        let own = || OwnToken(token.as_deref().map(Into::into));
+        caller
+            .map(|caller| (caller, None, own()))
+            .map_err(|error| self.refused(error, peer, action))
     }
 
     /// The caller of a token.
@@ -228,7 +238,7 @@ pub(super) async fn pass(
         return Ok(next.run(request).await);
     }
     let peer = peer(&request);
-    let (caller, login) = gate.authenticate(request.headers(), peer, action)?;
+    let (caller, login, token) = gate.authenticate(request.headers(), peer, action)?;
     let slot = request.extensions().get::<Arc<ConnectionSlot>>();
     if let Some(full) = gate.take_place(slot.map(|slot| &**slot)) {
         return Ok(full);
@@ -248,6 +258,7 @@ pub(super) async fn pass(
         .filter(|right| *right >= Right::Operate && !request.method().is_safe())
         .map(|_| gate.audit.begin(&caller, peer, action, subject));
     request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(token);
     login.map(|login| request.extensions_mut().insert(login));
     let response = next.run(request).await;
     if let Some(mut deed) = deed {
@@ -261,7 +272,7 @@ pub(super) async fn pass(
 
 /// Checks the caller's right. A session that the caller does not see does not exist for it.
 fn permit(caller: &Caller, need: Need, session: &str) -> Result<(), Problem> {
-    if let Need::OfSession(_) = need
+    if let Need::OfSession(_) | Need::AtOwner(_) = need
         && !caller.sees(session)
     {
         return Err(Refusal::unknown(session).into());
@@ -286,7 +297,12 @@ fn asked_by_page(request: &Request) -> bool {
 
 /// The address of the request's client.
 pub(super) fn peer(request: &Request) -> SocketAddr {
-    let connection = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    peer_of(request.extensions())
+}
+
+/// The address of the client of a request with these extensions.
+pub(super) fn peer_of(extensions: &Extensions) -> SocketAddr {
+    let connection = extensions.get::<ConnectInfo<SocketAddr>>();
     connection.map_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), |ConnectInfo(peer)| *peer)
 }
 

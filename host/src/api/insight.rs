@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,10 +73,25 @@ pub(super) struct SystemAnswer {
     config: ConfigStatus,
 }
 
+/// The query of `GET /v1/system`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SystemQuery {
+    /// Another host of the site.
+    host: Option<String>,
+}
+
 /// What runs each model is in `GET /v1/models`.
 pub(super) async fn system<C: InsightControl + DeploymentControl>(
     State(state): State<Arc<ApiState<C>>>,
+    InQuery(SystemQuery { host }): InQuery<SystemQuery>,
+    request: Request,
 ) -> Result<Response, Problem> {
+    if let (Some(host), Some(link)) = (&host, &state.site)
+        && let Some(other) = link.host(host)?
+    {
+        return link.forward(&other, "", request).await;
+    }
     let status = state.control.system().await;
     let status = status.ok_or_else(|| Problem::internal("the host's figures cannot be read"))?;
     Ok(Json(SystemAnswer { status, config: state.control.config() }).into_response())

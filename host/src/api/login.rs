@@ -61,7 +61,8 @@ pub(super) async fn log_in<C: Control>(
         entry.finish("not needed");
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let begun = gate.logins.begin(&caller, TokenHash::of(&token), Instant::now());
+    let kept = state.kept(&token);
+    let begun = gate.logins.begin(&caller, TokenHash::of(&token), kept, Instant::now());
     let id = begun.map_err(Problem::internal)?;
     entry.finish(StatusCode::NO_CONTENT.as_u16());
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie.set(&id))]).into_response())

@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::access::Caller;
+use super::site::OwnToken;
 use crate::config::TokenHash;
 
 /// How long a login lasts: a working day, however often it is used.
@@ -109,6 +110,8 @@ pub(super) struct Logins {
 pub(super) struct Login {
     /// The token that it was traded for.
     pub(super) token: TokenHash,
+    /// The token itself, where requests go on to other hosts of a site.
+    pub(super) kept: OwnToken,
     /// Its caller, whose connections end with the login.
     pub(super) caller: Caller,
     ends: Instant,
@@ -127,6 +130,7 @@ impl Logins {
         &self,
         caller: &Caller,
         token: TokenHash,
+        kept: OwnToken,
         now: Instant,
     ) -> Result<String, rand::rngs::SysError> {
         let mut random = [0; BYTES];
@@ -142,7 +146,7 @@ impl Logins {
         {
             gone.caller.revoked.cancel();
         }
-        open.insert(key(&id), Login { token, caller, ends: now + LIFETIME });
+        open.insert(key(&id), Login { token, kept, caller, ends: now + LIFETIME });
         self.begun.notify_one();
         Ok(id)
     }
@@ -228,7 +232,7 @@ mod tests {
     fn a_login_ends_with_its_token_by_a_logout_and_when_its_time_is_over() {
         let (logins, now) = (Logins::default(), Instant::now());
         let [one, two] = ["one", "two"].map(caller);
-        let begin = |caller| logins.begin(caller, token(), now).unwrap();
+        let begin = |caller| logins.begin(caller, token(), OwnToken::default(), now).unwrap();
         let ids = [begin(&one), begin(&one), begin(&two), begin(&two)];
         let found = ids.each_ref().map(|id| logins.find(id, now).unwrap());
         assert!(ids.iter().all(|id| id.len() >= 43) && ids[0] != ids[1]);
@@ -256,7 +260,10 @@ mod tests {
     async fn what_a_login_opened_ends_when_its_time_is_over() {
         let logins = Logins::default();
         let ended = async {
-            let id = logins.begin(&caller("one"), token(), Instant::now()).unwrap();
+            let id = {
+                let (kept, now) = (OwnToken::default(), Instant::now());
+                logins.begin(&caller("one"), token(), kept, now).unwrap()
+            };
             let (_, login) = logins.find(&id, Instant::now()).unwrap();
             let begun = Instant::now();
             login.caller.revoked.cancelled().await;
@@ -273,7 +280,8 @@ mod tests {
         let (logins, now) = (Logins::default(), Instant::now());
         let (few, many) = (caller("few"), caller("many"));
         let begin = |caller, after| {
-            logins.begin(caller, token(), now + Duration::from_secs(after)).unwrap()
+            let now = now + Duration::from_secs(after);
+            logins.begin(caller, token(), OwnToken::default(), now).unwrap()
         };
         let rare = begin(&few, 0);
         let often: Vec<_> = (0..MAX_LOGINS as u64).map(|after| begin(&many, after)).collect();

@@ -38,6 +38,7 @@ mod rest;
 mod resume;
 mod routes;
 mod server;
+mod site;
 mod socket;
 mod state;
 mod stream;
@@ -63,12 +64,16 @@ use crate::event::Hub;
 
 use gate::Gate;
 use server::ApiListener;
+use site::SiteLink;
 use state::ApiState;
 
 pub use config::ConfigControl;
 pub use control::{Control, Refusal};
 pub use deployments::DeploymentControl;
 pub use insight::InsightControl;
+pub use site::{
+    ClusterSite, EngineState, EngineStatus, MemberState, Site, SiteCamera, SiteHost, SiteStatus,
+};
 #[doc(hidden)]
 pub use socket::read_client_frames;
 pub use state::Timing;
@@ -125,6 +130,7 @@ impl Server {
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = ApiState {
+            site: control.site().map(SiteLink::new),
             control,
             gate: Arc::clone(&gate),
             hub,

@@ -91,6 +91,14 @@ impl Problem {
         Self { status, code, detail, limit: None, more: Box::default(), retry_after: None }
     }
 
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     #[cfg(test)]
     pub(super) fn status(&self) -> StatusCode {
         self.status

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
 
-use super::access::Caller;
 use super::control::{Control, Refusal};
 use super::extract::InPath;
 use super::problem::Problem;
@@ -91,15 +90,6 @@ fn prefers_open_metrics(headers: &HeaderMap) -> bool {
         }
     }
     open > 0.0 && open >= plain
-}
-
-pub(super) async fn sessions<C: Control>(
-    State(state): State<Arc<ApiState<C>>>,
-    Extension(caller): Extension<Caller>,
-) -> Response {
-    let mut sessions = state.control.sessions();
-    sessions.retain(|session| caller.sees(C::id(session)));
-    Json(json!({"sessions": sessions})).into_response()
 }
 
 pub(super) async fn session<C: Control>(

@@ -13,13 +13,13 @@ use super::access::Right::{Administer, Analyze, Operate, View};
 use super::config::{self, ConfigControl};
 use super::control::Control;
 use super::deployments::DeploymentControl;
-use super::gate::Need::{Caller, May, Nothing, OfAll, OfSession};
+use super::gate::Need::{AtOwner, Caller, May, Nothing, OfAll, OfSession};
 use super::gate::{Gate, Need, RouteGuard, pass};
 use super::insight::{self, InsightControl};
 use super::state::ApiState;
 use super::{
     analyze, ask, audit, backup, client_address, clips, deployments, discover, documents, events,
-    jobs, login, origin, pictures, probe, request_id, rest, socket, stream, tokens, ui,
+    jobs, login, origin, pictures, probe, request_id, rest, site, socket, stream, tokens, ui,
 };
 
 /// A row of the table.
@@ -66,26 +66,29 @@ routes! { |uploaded|
     "edit_camera", PUT, "/v1/config/cameras/{id}", May(Administer), config::put_camera;
     "remove_camera", DELETE, "/v1/config/cameras/{id}", May(Administer), config::delete_camera;
     "backup", POST, "/v1/backup", May(Administer), backup::make;
+    "cluster", GET, "/v1/cluster", May(Operate), site::show;
+    "drain_host", POST, "/v1/cluster/hosts/{id}/drain", May(Administer), site::drain;
+    "move_camera", POST, "/v1/cluster/cameras/{id}/move", May(Administer), site::move_camera;
     "system", GET, "/v1/system", May(Operate), insight::system;
-    "list_sessions", GET, "/v1/sessions", May(View), rest::sessions;
-    "session", GET, "/v1/sessions/{id}", OfSession(View), rest::session;
-    "stats", GET, "/v1/sessions/{id}/stats", OfSession(View), insight::stats;
-    "log", GET, "/v1/sessions/{id}/log", OfSession(Operate), insight::log;
-    "stop", DELETE, "/v1/sessions/{id}", OfSession(Operate), rest::stop;
-    "restart", POST, "/v1/sessions/{id}/restart", OfSession(Operate), rest::restart;
-    "query", POST, "/v1/sessions/{id}/query", OfSession(View), ask::query;
-    "command", POST, "/v1/sessions/{id}/command", OfSession(Operate), ask::command;
-    "deploy", PUT, "/v1/sessions/{id}/pipeline", OfSession(Operate), deployments::deploy;
-    "rollback", POST, "/v1/sessions/{id}/rollback", OfSession(Operate), deployments::rollback;
-    "list_deployments", GET, "/v1/sessions/{id}/deployments", OfSession(View), deployments::list;
-    "settings", GET, "/v1/sessions/{id}/settings", OfSession(View), deployments::settings;
+    "list_sessions", GET, "/v1/sessions", May(View), site::sessions;
+    "session", GET, "/v1/sessions/{id}", AtOwner(View), rest::session;
+    "stats", GET, "/v1/sessions/{id}/stats", AtOwner(View), insight::stats;
+    "log", GET, "/v1/sessions/{id}/log", AtOwner(Operate), insight::log;
+    "stop", DELETE, "/v1/sessions/{id}", AtOwner(Operate), rest::stop;
+    "restart", POST, "/v1/sessions/{id}/restart", AtOwner(Operate), rest::restart;
+    "query", POST, "/v1/sessions/{id}/query", AtOwner(View), ask::query;
+    "command", POST, "/v1/sessions/{id}/command", AtOwner(Operate), ask::command;
+    "deploy", PUT, "/v1/sessions/{id}/pipeline", AtOwner(Operate), deployments::deploy;
+    "rollback", POST, "/v1/sessions/{id}/rollback", AtOwner(Operate), deployments::rollback;
+    "list_deployments", GET, "/v1/sessions/{id}/deployments", AtOwner(View), deployments::list;
+    "settings", GET, "/v1/sessions/{id}/settings", AtOwner(View), deployments::settings;
     "events", GET, "/v1/sessions/{id}/events", OfSession(View), events::list;
     "search_events", GET, "/v1/events", May(View), events::search;
     "stream", GET, "/v1/sessions/{id}/stream", OfSession(View), stream::open;
     "stream_all", GET, "/v1/stream", May(View), stream::all::open;
     "clip", GET, "/v1/events/{id}/clip.mp4", May(View), clips::clip;
-    "frame", GET, "/v1/sessions/{id}/frame.jpg", OfSession(View), pictures::frame;
-    "mjpeg", GET, "/v1/sessions/{id}/mjpeg", OfSession(View), pictures::mjpeg;
+    "frame", GET, "/v1/sessions/{id}/frame.jpg", AtOwner(View), pictures::frame;
+    "mjpeg", GET, "/v1/sessions/{id}/mjpeg", AtOwner(View), pictures::mjpeg;
     "attachment", GET, "/v1/attachments/{digest}", May(View), events::attachment;
     "probe", POST, "/v1/probe", May(Operate), probe::probe;
     "discover", POST, "/v1/discover", May(Operate), discover::discover;
@@ -117,8 +120,13 @@ pub(super) fn router<C: Control + DeploymentControl + InsightControl + ConfigCon
 ) -> Router {
     let pictures = DefaultBodyLimit::max(analyze::longest_body(state.control.analyses().limits()));
     let post = |action, need| RouteGuard { gate: Arc::clone(gate), action, need };
+    let state = Arc::new(state);
     let mut router = Router::new();
-    for (Route { action, path, need, .. }, handler) in handlers::<C>(pictures) {
+    for (Route { action, path, need, .. }, mut handler) in handlers::<C>(pictures) {
+        if let AtOwner(_) = need {
+            let owner = from_fn_with_state(Arc::clone(&state), site::to_owner::<C>);
+            handler = handler.route_layer(owner);
+        }
         router =
             router.route(path, handler.route_layer(from_fn_with_state(post(action, *need), pass)));
     }
@@ -130,5 +138,5 @@ pub(super) fn router<C: Control + DeploymentControl + InsightControl + ConfigCon
         .layer(from_fn_with_state(Arc::clone(gate), origin::check))
         .layer(from_fn(request_id::identify))
         .layer(from_fn_with_state(Arc::clone(gate), client_address::find))
-        .with_state(Arc::new(state))
+        .with_state(state)
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use axum::Extension;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use ocelli_protocol::clock::monotonic_ns;
 use ocelli_protocol::worker::RequestKind;
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
-use super::ask::ASKED;
+use super::ask::{self, ASKED, Refused};
 use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
@@ -30,6 +31,7 @@ use super::message::{After, ClientMessage, MAX_MESSAGE, Malformed, Subscribe};
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::resume::{self, ResumeError};
+use super::site::OwnToken;
 use super::state::ApiState;
 use super::watching::{self, WATCHED, Watches};
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
@@ -87,6 +89,7 @@ enum SocketEnd {
 pub(super) async fn open<C: Control>(
     State(state): State<Arc<ApiState<C>>>,
     Extension(caller): Extension<Caller>,
+    Extension(token): Extension<OwnToken>,
     request: Request,
 ) -> Result<Response, Problem> {
     let peer = gate::peer(&request);
@@ -98,7 +101,7 @@ pub(super) async fn open<C: Control>(
     state.tasks.clone().spawn(RequestId::carried(async move {
         // It fails if the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
-            serve(sender, receiver, state, caller, peer).await;
+            serve(sender, receiver, state, (caller, token), peer).await;
         }
         drop((place, connection));
     }));
@@ -109,6 +112,8 @@ pub(super) async fn open<C: Control>(
 struct Client<C> {
     state: Arc<ApiState<C>>,
     caller: Caller,
+    /// For other hosts of the site.
+    token: OwnToken,
     peer: SocketAddr,
     subscriber: Arc<Subscriber>,
     watches: Watches,
@@ -125,13 +130,14 @@ async fn serve<C: Control>(
     mut sender: Sender,
     mut receiver: Receiver,
     state: Arc<ApiState<C>>,
-    caller: Caller,
+    (caller, token): (Caller, OwnToken),
     peer: SocketAddr,
 ) {
     let subscriber = Arc::new(state.hub.subscriber());
     let client = Client {
         state,
         caller,
+        token,
         peer,
         subscriber,
         watches: Watches::default(),
@@ -356,11 +362,13 @@ impl<C: Control> Client<C> {
         let deed = (kind == RequestKind::Command).then(|| {
             self.state.gate.audit.begin(&self.caller, self.peer, COMMAND, &session).given(&request)
         });
-        let (subscriber, control) = (Arc::clone(&self.subscriber), self.state.control.clone());
+        let (subscriber, state) = (Arc::clone(&self.subscriber), Arc::clone(&self.state));
+        let onward = self.onward();
         asked.spawn(async move {
-            let answered = control.ask(&session, kind, request).await;
+            let answered = ask::anywhere(&state, kind, &session, request, onward).await;
             if let Some(deed) = deed {
-                deed.finish(answered.as_ref().map_or_else(|refusal| refusal.code, |_| "answered"));
+                let refused = |refused: &Refused| refused.code.clone();
+                deed.finish(answered.as_ref().map_or_else(refused, |_| "answered".into()));
             }
             match answered {
                 Ok(answer) => subscriber.send(&ServerMessage::Answer {
@@ -368,14 +376,20 @@ impl<C: Control> Client<C> {
                     id: id.as_ref(),
                     answer: &answer,
                 }),
-                Err(Refusal { code, message }) => subscriber.send(&ServerMessage::refusal(
-                    code,
+                Err(Refused { code, message }) => subscriber.send(&ServerMessage::refusal(
+                    &code,
                     &message,
                     Some(&session),
                     id.as_ref(),
                 )),
             }
         });
+    }
+
+    /// The headers of what goes on to another host of the site.
+    fn onward(&self) -> HeaderMap {
+        let link = self.state.site.as_ref();
+        link.map(|link| link.of_caller(&self.token, self.peer)).unwrap_or_default()
     }
 
     async fn subscribe(&self, request: Subscribe) {
@@ -396,7 +410,7 @@ impl<C: Control> Client<C> {
             let message = format!("a client may listen to {SUBSCRIPTIONS} sessions");
             return self.error("too_many_subscriptions", &message, Some(&session), id);
         }
-        if making.is_none() && self.state.control.session(&session).is_none() {
+        if making.is_none() && !self.state.knows(&session) {
             return self.unknown(&session, id);
         }
         let after = match after {

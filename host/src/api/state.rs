@@ -9,10 +9,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Caller;
+use super::control::Control;
 use super::documents::Documents;
 use super::gate::Gate;
 use super::limits::Entered;
 use super::problem::Problem;
+use super::site::{OwnToken, SiteLink};
 use super::websocket::CompressedMessages;
 use crate::event::Hub;
 
@@ -52,6 +54,8 @@ pub(super) struct ApiState<C> {
     pub(super) control: C,
     pub(super) gate: Arc<Gate>,
     pub(super) hub: Hub,
+    /// The site that the host belongs to. `None`: it stands alone.
+    pub(super) site: Option<SiteLink>,
     pub(super) timing: Timing,
     /// Whether the cameras have been started.
     pub(super) ready: Arc<AtomicBool>,
@@ -73,7 +77,21 @@ pub(super) struct ApiState<C> {
     pub(super) tasks: TaskTracker,
 }
 
+impl<C: Control> ApiState<C> {
+    /// Whether there is a session of this name, here or on another host of the site.
+    pub(super) fn knows(&self, session: &str) -> bool {
+        self.site.as_ref().is_some_and(|site| site.knows(session))
+            || self.control.session(session).is_some()
+    }
+}
+
 impl<C> ApiState<C> {
+    /// What a login keeps of its token: itself where requests go on to other hosts of a site, which
+    /// know nothing of logins here.
+    pub(super) fn kept(&self, token: &str) -> OwnToken {
+        OwnToken(self.site.as_ref().map(|_| token.into()))
+    }
+
     /// An error once the host stops.
     pub(super) fn check_running(&self) -> Result<(), Problem> {
         if self.stop.is_cancelled() {

@@ -48,7 +48,7 @@ pub(super) async fn open<C: Control>(
     InQuery(parameters): InQuery<StreamParameters>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    if !caller.sees(&session) || state.control.session(&session).is_none() {
+    if !caller.sees(&session) || !state.knows(&session) {
         return Err(Refusal::unknown(&session).into());
     }
     // A browser that reconnects sends this header and the first query again.

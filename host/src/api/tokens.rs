@@ -85,7 +85,8 @@ pub(super) async fn make<C: ConfigControl>(
     let private = [(header::CACHE_CONTROL, "no-store")];
     let response = (StatusCode::CREATED, private, Extension(detail), made);
     let maker = gate.keys.authenticate(Some(&text), Timestamp::now()).ok().filter(|_| first);
-    let login = maker.map(|maker| gate.logins.begin(&maker, token.hash, Instant::now()));
+    let login =
+        maker.map(|maker| gate.logins.begin(&maker, token.hash, state.kept(&text), Instant::now()));
     match login.transpose().map_err(Problem::internal)? {
         Some(id) => Ok(([(header::SET_COOKIE, cookie.set(&id))], response).into_response()),
         None => Ok(response.into_response()),

@@ -196,6 +196,15 @@ impl HostArgs {
         }
     }
 
+    /// Tells what was done; with `--json` the answer says it.
+    pub(super) fn told(&self, answer: &Value, line: &str) {
+        if self.json {
+            println!("{answer}");
+        } else {
+            println!("{line}");
+        }
+    }
+
     /// Asks for a list, which is the member `key` of the answer. With `--json` it prints the answer
     /// and returns `None`.
     pub(super) fn list(

@@ -3,6 +3,7 @@
 mod analyze;
 mod asking;
 mod backup;
+mod camera;
 mod check;
 mod clip;
 mod config;
@@ -11,6 +12,7 @@ mod deployments;
 mod events;
 mod follow;
 mod host;
+mod hosts;
 mod import;
 mod logs;
 mod models;
@@ -84,6 +86,16 @@ enum Command {
     /// Have a running host read its config and its file of cameras now, and say what that changes.
     /// Exit status 1: it was refused, or something that it names has a fault.
     Reload(host::HostArgs),
+    /// Add, show and remove cameras of a running host, or of its site.
+    #[command(subcommand)]
+    Camera(camera::CameraCommand),
+    /// List the hosts of a running host's site, and the cameras that no host has. Exit status 1:
+    /// there are such, or the host that answers is no member.
+    Hosts(host::HostArgs),
+    /// Have a host of the site give its cameras to others, for an update of its machine.
+    Drain(hosts::DrainCommand),
+    /// Wish a camera of the site to a host.
+    Move(hosts::MoveCommand),
     /// Change the pipeline of a session while it runs.
     Deploy(deployments::DeployCommand),
     /// Go back to what a session ran before its last deployment.
@@ -144,6 +156,10 @@ pub fn run() -> ExitCode {
         Command::End(sessions) => sessions.end(),
         Command::Config(host) => config::print(&host),
         Command::Reload(host) => config::reload(&host),
+        Command::Camera(camera) => camera.run(),
+        Command::Hosts(host) => hosts::print(&host),
+        Command::Drain(drain) => drain.run(),
+        Command::Move(wish) => wish.run(),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),

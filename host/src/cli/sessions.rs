@@ -36,9 +36,18 @@ pub(super) struct SessionsArgs {
 pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
     if let Some(mut list) = host.list(&Request::get(&["sessions"]), "sessions", Asked::nothing())? {
         list.iter_mut().for_each(name_drift);
-        anstream::print!("{}", entries(&list, &COLUMNS, "last_error", Look::stdout()));
+        anstream::print!("{}", entries(&list, &columns(&list), "last_error", Look::stdout()));
     }
     Ok(())
+}
+
+/// The columns; of sessions of a site with their hosts.
+fn columns(list: &[Value]) -> Vec<(&'static str, &'static str)> {
+    let mut columns = COLUMNS.to_vec();
+    if list.iter().any(|session| session.get("host").is_some()) {
+        columns.insert(1, ("HOST", "host"));
+    }
+    columns
 }
 
 impl SessionsArgs {
@@ -106,7 +115,10 @@ d;c      degraded  pipeline  -    p              0a1b        1m01s   2         -
   last error: no route to host
 ";
         sessions.iter_mut().for_each(name_drift);
-        assert_eq!(entries(&sessions, &COLUMNS, "last_error", Look::PLAIN), expected);
+        assert_eq!(entries(&sessions, &columns(&sessions), "last_error", Look::PLAIN), expected);
+        sessions[0]["host"] = json!("a");
+        let told = entries(&sessions, &columns(&sessions), "last_error", Look::PLAIN);
+        assert!(told.starts_with("SESSION  HOST  STATE"), "{told}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The cameras that this host speaks for: the ends of their events, and what it says of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 
+use super::state::StateMirror;
 use crate::event::{Relay, SessionState};
 use crate::journal::events::{Appended, EventDraft, EventLog, EventLogError};
 
@@ -22,6 +23,8 @@ pub(super) struct Chains {
     streams: Streams,
     host: String,
     held: Mutex<HashMap<Arc<str>, HeldCamera>>,
+    /// Cameras that this host is taking over. Locked within `held`.
+    coming: Mutex<HashSet<Arc<str>>>,
     /// States that are not told yet: the newest of each camera.
     states: Mutex<BTreeMap<Arc<str>, String>>,
     told: Notify,
@@ -51,20 +54,42 @@ impl Chains {
         refused: mpsc::Sender<(Arc<str>, Epoch)>,
     ) -> Self {
         let host = member.options().host.clone();
-        let (held, states, told) = (Mutex::default(), Mutex::default(), Notify::new());
-        Self { member, streams, host, held, states, told, refused }
+        let (held, coming, states) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { member, streams, host, held, coming, states, told: Notify::new(), refused }
+    }
+
+    /// A camera is being taken over.
+    pub(super) fn expect(&self, camera: Arc<str>) {
+        self.coming.lock().insert(camera);
+    }
+
+    /// Who speaks for a camera.
+    pub(super) fn speaker(&self, camera: &str) -> Speaker {
+        let held = self.held.lock();
+        if held.contains_key(camera) {
+            Speaker::ThisHost
+        } else if self.coming.lock().contains(camera) {
+            Speaker::Changing
+        } else {
+            Speaker::OtherHost
+        }
     }
 
     /// Speaks for a camera from now on.
     pub(super) fn hold(&self, camera: Arc<str>, chain: Chain) {
         let fence = chain.fence();
         let end = Arc::new(tokio::sync::Mutex::new(ChainEnd { chain, begun: None }));
-        self.held.lock().insert(camera, HeldCamera { fence, end });
+        let mut held = self.held.lock();
+        self.coming.lock().remove(&camera);
+        held.insert(camera, HeldCamera { fence, end });
     }
 
     /// Speaks no more for a camera.
     pub(super) fn let_go(&self, camera: &str) {
-        self.held.lock().remove(camera);
+        let mut held = self.held.lock();
+        held.remove(camera);
+        self.coming.lock().remove(camera);
+        drop(held);
         self.states.lock().remove(camera);
     }
 
@@ -177,13 +202,31 @@ impl Chains {
     }
 }
 
-/// Events of the host's sessions are held by the site.
-pub(super) struct SiteLog(pub(super) Arc<Chains>);
+/// Who speaks for a camera of the site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaker {
+    /// This host.
+    ThisHost,
+    /// Another one, or none.
+    OtherHost,
+    /// This host is taking it over.
+    Changing,
+}
+
+/// Events of the host's sessions are held by the site, as is how far sinks have come with them.
+pub(super) struct SiteLog {
+    pub(super) chains: Arc<Chains>,
+    pub(super) mirror: Arc<StateMirror>,
+}
 
 impl EventLog for SiteLog {
     fn append(&self, session: Arc<str>, events: Vec<EventDraft>) -> Appended {
-        let chains = Arc::clone(&self.0);
+        let chains = Arc::clone(&self.chains);
         Box::pin(async move { chains.hold_events(&session, &events).await })
+    }
+
+    fn note_cursor(&self, sink: &str, session: &Arc<str>, seq: u64) {
+        self.mirror.note_cursor(sink, session, seq);
     }
 }
 

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ocelli_cluster::streams::{EventRecord, Followed, Positions, Streams, TAKEOVER};
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -135,12 +137,26 @@ impl EventFollower {
     }
 
     async fn give(&self, camera: &str, record: EventRecord) {
-        let EventRecord { seq, kind, time_ms, body, .. } = record;
+        let body = if record.kind == TAKEOVER { takeover(&record) } else { record.body };
+        let EventRecord { seq, kind, time_ms, .. } = record;
         // Its pictures are in the site's store, and its clip on the host that made it.
         let draft = EventDraft { kind, time_ms, body, attachments: Vec::new(), clip: None };
         let session = Arc::from(camera);
         self.journal.receive(ReceivedEvents { session, first: seq, events: vec![draft] }).await;
     }
+}
+
+/// The event by which a host begins, with the members that every event has.
+fn takeover(record: &EventRecord) -> Box<str> {
+    let time = Timestamp::from_millisecond(record.time_ms).unwrap_or_default();
+    let mut data: Map<String, Value> = serde_json::from_str(&record.body).unwrap_or_default();
+    data.insert("host".to_owned(), record.host.as_str().into());
+    data.insert("epoch".to_owned(), record.epoch.0.into());
+    let body = json!({
+        "time": format!("{time:.3}"), "clock": "host", "kind": TAKEOVER, "deployment": "",
+        "detections": [], "data": data,
+    });
+    body.to_string().into()
 }
 
 /// What a session is doing, as its host says it.

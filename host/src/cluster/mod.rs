@@ -33,6 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::config::{ClusterConfig, Config};
 use crate::event::Hub;
 use crate::journal::Journal;
+pub use chains::Speaker;
 use chains::{Chains, REFUSED, SiteLog};
 use entry::SiteKey;
 pub use entry::{EntryError, SiteKeyError};
@@ -82,7 +83,7 @@ pub enum CameraOwner {
     Here,
     /// Another one, whose API is at this address.
     At { host: String, address: String },
-    /// None at this moment: it is between two, or nobody can take it.
+    /// None at this moment: it is between two, on its way here, or nobody can take it.
     Nobody,
     /// The site has no such camera.
     Unknown,
@@ -105,7 +106,10 @@ impl Cluster {
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
         let mirror =
             Arc::new(StateMirror::new(streams.clone(), Arc::clone(&chains), journal.clone()));
-        journal.events().set_log(Arc::new(SiteLog(Arc::clone(&chains))));
+        journal.events().set_log(Arc::new(SiteLog {
+            chains: Arc::clone(&chains),
+            mirror: Arc::clone(&mirror),
+        }));
         journal.set_store_mirror(Arc::<StateMirror>::clone(&mirror));
         hub.set_relay(Arc::<Chains>::clone(&chains));
         let faults = CameraFaults::default();
@@ -168,7 +172,8 @@ impl Cluster {
         }
         let site = Arc::clone(&self.inner.member.site().borrow());
         match site.owner(camera) {
-            Some(owner) if owner.host == self.inner.host => CameraOwner::Here,
+            // It is taken over, or given up.
+            Some(owner) if owner.host == self.inner.host => CameraOwner::Nobody,
             Some(owner) => match site.hosts.get(&owner.host) {
                 Some(view) => CameraOwner::At {
                     host: owner.host.clone(),
@@ -179,6 +184,11 @@ impl Cluster {
             None if site.cameras.contains_key(camera) => CameraOwner::Nobody,
             None => CameraOwner::Unknown,
         }
+    }
+
+    /// Who speaks for a camera at this moment.
+    pub fn speaks_for(&self, camera: &str) -> Speaker {
+        self.inner.chains.speaker(camera)
     }
 
     /// Why cameras of this host do not run, by name.

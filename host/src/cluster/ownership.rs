@@ -119,7 +119,13 @@ impl OwnedTask {
         done: &mpsc::Sender<TakenOver>,
     ) {
         let owned = |camera: &str, epoch| wanted.get(camera).is_some_and(|one| one.epoch == epoch);
-        cameras.taking.retain(|camera, taking| owned(camera, taking.epoch));
+        cameras.taking.retain(|camera, taking| {
+            let stays = owned(camera, taking.epoch);
+            if !stays {
+                self.chains.let_go(camera);
+            }
+            stays
+        });
         cameras.leaving.retain(|camera, epoch| owned(camera, *epoch));
         cameras.running.retain(|camera, running| {
             let stays = owned(camera, running.epoch);
@@ -136,6 +142,7 @@ impl OwnedTask {
             } else if !cameras.taking.contains_key(&camera)
                 && !cameras.leaving.contains_key(&camera)
             {
+                self.chains.expect(Arc::clone(&camera));
                 let _task = self.begin(Arc::clone(&camera), epoch, done.clone());
                 cameras.taking.insert(camera, TakingOver { epoch, _task });
             }
@@ -187,6 +194,7 @@ impl OwnedTask {
         }
         cameras.taking.remove(&camera);
         let Some(chain) = chain else {
+            self.chains.let_go(&camera);
             self.member.relinquish(&camera, epoch).await;
             return;
         };

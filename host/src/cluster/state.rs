@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ocelli_cluster::streams::{Entry, StateChange, StreamError, Streams};
+use ocelli_protocol::limit::MAX_STORE_BUCKET;
 use ocelli_protocol::worker::{StoreChange, StoreContents};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -18,6 +19,11 @@ const BATCH: Duration = Duration::from_millis(100);
 
 /// Entries in one write.
 const ENTRIES: usize = 500;
+
+/// The bucket of sinks' cursors. No pipeline's store has one with so long a name.
+const CURSORS: &str = "how far sinks have come: a bucket whose name is longer than those of \
+    pipelines";
+const _: () = assert!(CURSORS.len() > MAX_STORE_BUCKET);
 
 /// What a session's store has changed and the site has not yet: the newest of each key.
 type Pending = BTreeMap<(String, String), Option<Bytes>>;
@@ -99,6 +105,18 @@ impl StateMirror {
         batch
     }
 
+    /// Notes how far a sink has come with a camera's events. Of another host's camera it says
+    /// nothing.
+    pub(super) fn note_cursor(&self, sink: &str, camera: &Arc<str>, seq: u64) {
+        if self.chains.epoch(camera).is_none() {
+            return;
+        }
+        let key = (CURSORS.to_owned(), sink.to_owned());
+        let value = Some(Bytes::from(seq.to_string()));
+        self.pending.lock().entry(Arc::clone(camera)).or_default().insert(key, value);
+        self.changed.notify_one();
+    }
+
     /// Waits until the site holds all that a session's store has.
     pub(super) async fn flush(&self, camera: &str) {
         loop {
@@ -120,6 +138,14 @@ impl StateMirror {
         let state = self.streams.load(camera).await?;
         let mut contents = StoreContents::new();
         for Entry { bucket, key, value } in state.entries {
+            if bucket == CURSORS {
+                let seq = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+                if let Some(seq) = seq {
+                    let sink: Arc<str> = key.into();
+                    self.journal.events().set_cursors(&sink, vec![(Arc::clone(camera), seq)]);
+                }
+                continue;
+            }
             contents.entry(bucket).or_default().insert(key, value.to_vec());
         }
         let kept = self.journal.replace_store(camera, contents).await;

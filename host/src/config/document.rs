@@ -195,6 +195,16 @@ pub(super) struct CameraTable {
     #[serde(default)]
     #[schemars(length(max = 8))]
     directories: Vec<Directory>,
+    /// In a site: what its host must have, as labels of [cluster]: ["gpu"]. A host that stands alone
+    /// takes the camera whatever they say.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1)))]
+    labels: Vec<String>,
+    /// In a site: the networks that its host must reach, by their names in [cluster] networks. A host
+    /// that stands alone takes the camera whatever they say.
+    #[serde(default)]
+    #[schemars(length(max = 32), inner(length(min = 1)))]
+    networks: Vec<String>,
 }
 
 impl Document {

@@ -111,9 +111,9 @@ pub struct ConfigEntry {
     pub camera: Map<String, Json>,
     /// The same as TOML.
     pub toml: String,
-    /// The file in which it stands: the config, or its file of cameras.
+    /// The file in which it stands: the config, or its file of cameras. In a site its name.
     pub file: String,
-    /// SHA-256 of the file: the `ETag` of the answer.
+    /// SHA-256 of the file, in a site of the entry: the `ETag` of the answer.
     pub digest: String,
     /// Why the host does not change the file; null: it does.
     pub not_editable: Option<String>,
@@ -163,6 +163,12 @@ pub enum EditError {
     /// The file cannot be read or written.
     #[error("the config file: {0}")]
     File(#[from] std::io::Error),
+    /// The site that the host belongs to has no such camera.
+    #[error("the site has no camera {0:?}")]
+    NotInSite(String),
+    /// The site cannot be asked, or the entry in it cannot be read.
+    #[error("the site: {0}")]
+    Site(Box<dyn std::error::Error + Send + Sync>),
     /// The host stops.
     #[error("the host is stopping")]
     Stopping,
@@ -222,13 +228,23 @@ pub fn changed_cameras(text: &str, change: &ConfigChange) -> Result<String, Chan
 /// A camera's table as it is written, with the secrets of its source hidden; `None`: the text has
 /// no such camera.
 pub fn camera(text: &str, id: &str) -> Result<Option<Map<String, Json>>, ChangeError> {
+    Ok(camera_with_secrets(text, id)?.map(without_secrets))
+}
+
+/// As [`camera`], with the secrets.
+pub(crate) fn camera_with_secrets(
+    text: &str,
+    id: &str,
+) -> Result<Option<Map<String, Json>>, ChangeError> {
     let mut document = parse(text)?;
     let found = tables(document.as_table_mut(), CAMERAS)?.iter().find(|table| has(table, ID, id));
-    Ok(found.map(|table| {
-        let mut keys = to_json(table);
-        keys.values_mut().for_each(hide);
-        keys
-    }))
+    Ok(found.map(|table| to_json(table)))
+}
+
+/// A camera's table with the secrets of its source hidden.
+pub(crate) fn without_secrets(mut table: Map<String, Json>) -> Map<String, Json> {
+    table.values_mut().for_each(hide);
+    table
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ChangeError> {

@@ -53,7 +53,7 @@ fn every_default_is_in_the_schema_and_within_it() {
     }
     let mut schema = schema_document();
     // None is there until somebody says so.
-    for section in ["redis", "mqtt", "otlp"] {
+    for section in ["redis", "mqtt", "otlp", "cluster"] {
         schema["properties"].as_object_mut().unwrap().remove(section);
     }
     schema["properties"]["server"]["properties"].as_object_mut().unwrap().remove("tls");

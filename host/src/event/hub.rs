@@ -298,6 +298,13 @@ impl Hub {
         *self.shared.counts.lock()
     }
 
+    /// What a session is doing, as far as it has been told here.
+    pub fn state(&self, session: &str) -> Option<SessionState> {
+        let topic = self.topics().sessions.get(session).cloned()?;
+        let inner = topic.inner.lock();
+        inner.exists.then_some(inner.state)
+    }
+
     /// How many subscribe to a session, those included who only [`hold`](Self::hold) it, and those
     /// not who listen to every session.
     pub fn subscriber_count(&self, session: &str) -> usize {

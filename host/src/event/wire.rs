@@ -18,7 +18,8 @@ use crate::shape::{DIGEST, TIME};
 pub const ALERT: &str = ALERT_KIND;
 
 /// Kinds of the host's own events: no event of a pipeline has one of them.
-pub(crate) const HOST_KINDS: [&str; 4] = [ALERT, "deployment", "events_gone", LOST_KIND];
+pub(crate) const HOST_KINDS: [&str; 5] =
+    [ALERT, "deployment", "events_gone", LOST_KIND, "takeover"];
 
 /// What a session is doing. The session manager owns the transitions.
 #[derive(

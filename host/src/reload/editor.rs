@@ -20,6 +20,8 @@ use rustix::process::{Gid, Uid};
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
+use super::SiteCameras;
+use crate::cluster::Cluster;
 use crate::config::edit::{self, ChangeError, ConfigChange, ConfigEdit, ConfigEntry, EditError};
 use crate::config::{Config, ConfigError, ConfigFile, ShownProblem};
 use crate::deploy::{Deployer, ReloadReport};
@@ -67,6 +69,11 @@ impl ConfigEditor {
     /// Has the config read again and applied.
     pub(crate) async fn reload(&self, by: String) -> Result<ReloadReport, EditError> {
         self.ask(|reply| ConfigRequest::Reload(by, reply)).await
+    }
+
+    /// The cameras of the site that the host is a member of.
+    pub(crate) fn of_site(&self, cluster: Cluster) -> SiteCameras {
+        SiteCameras::new(Arc::clone(&self.path), cluster)
     }
 
     async fn ask<T>(
@@ -291,13 +298,13 @@ fn not_editable(reason: impl Into<String>) -> EditError {
     EditError::NotEditable { reason: reason.into(), toml: None }
 }
 
-fn digest(text: &str) -> String {
+pub(super) fn digest(text: &str) -> String {
     Digest::of(text).to_string()
 }
 
 /// Refuses what is wrong with the host, or with the camera that a change concerns. Other cameras
 /// are as they were.
-fn check_findings(
+pub(super) fn check_findings(
     file: &ConfigFile,
     findings: Vec<Finding>,
     change: &ConfigChange,
@@ -312,7 +319,7 @@ fn check_findings(
 }
 
 /// On a thread of its own: a network file system may take its time.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     doing: impl FnOnce() -> Result<T, EditError> + Send + 'static,
 ) -> Result<T, EditError> {
     let done = tokio::task::spawn_blocking(doing).await;

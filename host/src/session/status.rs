@@ -27,6 +27,9 @@ use crate::source::{ReaderStatus, ReaderView, ViewerCounts};
 pub struct SessionStatus {
     /// The session's name.
     pub id: String,
+    /// The host of the site that has it; left out where the host stands alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Whether it runs.
     pub state: SessionState,
     /// Why it is in this state; null for `starting` and `running`.

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    EventBatch, EventSink, Resume, SessionPosition, SinkConnection, SinkError, SinkHealth,
-    SinkName, Written,
+    EventBatch, EventSink, Owners, Resume, SessionOwner, SessionPosition, SinkConnection,
+    SinkError, SinkHealth, SinkName, Written,
 };
 use crate::config::SinkStart;
 use crate::journal::JournalError;
@@ -60,6 +60,7 @@ pub(super) struct SinkDriver<S> {
     name: SinkName,
     sink: S,
     journal: EventJournal,
+    owners: Owners,
     health: Arc<Mutex<SinkHealth>>,
     /// How far each session was ever written; none before the journal was asked.
     cursors: Option<BTreeMap<Arc<str>, u64>>,
@@ -79,12 +80,14 @@ impl<S: EventSink> SinkDriver<S> {
         name: SinkName,
         sink: S,
         journal: EventJournal,
+        owners: Owners,
         health: Arc<Mutex<SinkHealth>>,
     ) -> Self {
         Self {
             name,
             sink,
             journal,
+            owners,
             health,
             cursors: None,
             starts: BTreeMap::new(),
@@ -196,6 +199,7 @@ impl<S: EventSink> SinkDriver<S> {
         loop {
             changed.borrow_and_update();
             let spans = self.journal.sessions().await?;
+            let spans = self.leave_to_owners(spans);
             self.resume(&mut connection, start, &spans).await?;
             let written = self.round(&mut connection, &spans).await?;
             self.count_behind(&spans);
@@ -248,6 +252,7 @@ impl<S: EventSink> SinkDriver<S> {
         if unknown.is_empty() {
             return Ok(());
         }
+        let unknown = self.with_cursors(unknown).await?;
         let resumed = connection.resume(&unknown).await?;
         for (position, resumed) in unknown.into_iter().zip(resumed) {
             let state = match resumed {
@@ -308,6 +313,43 @@ impl<S: EventSink> SinkDriver<S> {
             }
         }
         Ok(any)
+    }
+
+    /// The sessions whose events this host hands over. Another host hands over those of its own: of
+    /// these nothing is owed here.
+    fn leave_to_owners(
+        &mut self,
+        spans: Vec<(Arc<str>, SequenceRange)>,
+    ) -> Vec<(Arc<str>, SequenceRange)> {
+        let mut own = Vec::with_capacity(spans.len());
+        for (session, span) in spans {
+            match (self.owners)(&session) {
+                SessionOwner::ThisHost => own.push((session, span)),
+                SessionOwner::OtherHost => {
+                    self.sessions.remove(&session);
+                    self.advance(&session, span.newest);
+                }
+                SessionOwner::Changing => {
+                    self.sessions.remove(&session);
+                }
+            }
+        }
+        own
+    }
+
+    /// Positions with what the journal knows now: a session that has come from another host has that
+    /// host's cursor.
+    async fn with_cursors(
+        &mut self,
+        unknown: Vec<SessionPosition>,
+    ) -> Result<Vec<SessionPosition>, JournalError> {
+        let cursors = self.journal.cursors(&self.name.id).await?;
+        self.cursors = Some(cursors.into_iter().collect());
+        let with = |position: SessionPosition| {
+            let cursor = self.cursor(&position.session);
+            SessionPosition { cursor, ..position }
+        };
+        Ok(unknown.into_iter().map(with).collect())
     }
 
     /// Moves the cursor of a session where that is forward, in the journal, too: this task may be

@@ -295,10 +295,25 @@ impl SinkName {
     }
 }
 
+/// Who hands a session's events to sinks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionOwner {
+    /// This host.
+    ThisHost,
+    /// Another host of the site.
+    OtherHost,
+    /// It is on its way to this host.
+    Changing,
+}
+
+/// Says who hands a session's events to sinks at this moment.
+pub type Owners = Arc<dyn Fn(&str) -> SessionOwner + Send + Sync>;
+
 /// The sinks of a host. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Sinks {
     journal: EventJournal,
+    owners: Owners,
     states: Arc<Mutex<BTreeMap<Arc<str>, SinkState>>>,
 }
 
@@ -325,8 +340,14 @@ impl Drop for SinkTask {
 }
 
 impl Sinks {
+    /// Of a host whose sessions are all its own.
     pub fn new(journal: EventJournal) -> Self {
-        Self { journal, states: Arc::default() }
+        Self::of_site(journal, Arc::new(|_| SessionOwner::ThisHost))
+    }
+
+    /// Of a host whose journal has events of others' sessions, too.
+    pub fn of_site(journal: EventJournal, owners: Owners) -> Self {
+        Self { journal, owners, states: Arc::default() }
     }
 
     /// Writes the journal's events to a target from now on, by the settings that are in force at
@@ -342,7 +363,8 @@ impl Sinks {
         let id = Arc::clone(&name.id);
         let state = SinkState { kind: S::KIND, health: Arc::clone(&health), address };
         self.states.lock().insert(Arc::clone(&id), state);
-        let driver = SinkDriver::new(name, sink, self.journal.clone(), health);
+        let driver =
+            SinkDriver::new(name, sink, self.journal.clone(), Arc::clone(&self.owners), health);
         SinkTask { sinks: self.clone(), id, task: tokio::spawn(driver.run(settings)) }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request};
@@ -77,18 +77,23 @@ impl HttpClient {
 
     /// Connects to the host of a URL within this time, TLS included, by the first of its addresses
     /// that is admitted and answers. `admits` says why an address is not.
-    pub(crate) async fn connect(
+    pub(crate) async fn connect<B>(
         &self,
         url: &Url,
         limit: Duration,
         admits: impl Fn(IpAddr) -> Result<(), &'static str> + Send,
-    ) -> Result<HttpConnection, HttpFault> {
+    ) -> Result<http1::SendRequest<B>, HttpFault>
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = timeout(limit, self.stream(url, admits)).await;
         let stream = stream.map_err(|_| HttpFault::Late(limit))??;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| HttpFault::broken(&error))?;
-        // It ends with the sender.
-        tokio::spawn(connection);
+        // It ends with the sender, or with the WebSocket that it becomes.
+        tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 

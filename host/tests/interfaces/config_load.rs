@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use ocelli::config::{Config, ConfigError, ConfigFile, MAX_ID_BYTES, TokenHash, check_session_id};
+use ocelli::config::{
+    CamerasPlace, Config, ConfigError, ConfigFile, MAX_ID_BYTES, TokenHash, check_session_id,
+};
 use proptest::prelude::*;
 
 fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -16,7 +18,7 @@ fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
 fn with_cameras(text: &str, cameras: &str) -> Result<ConfigFile, ConfigError> {
     let path = Path::new("site/cams.toml");
     ConfigFile::with_cameras(path, text, &[], |file| {
-        assert_eq!(file, Path::new("site/more.toml"));
+        assert_eq!(file, CamerasPlace::File(Path::new("site/more.toml")));
         Ok(Some(cameras.to_owned()))
     })
 }

@@ -133,6 +133,8 @@ struct JournalInner {
     /// Changes when events were delivered, and when commits begin to fail.
     progress: watch::Sender<u64>,
     deliver: OnceLock<DeliveryHandler>,
+    /// Holds events besides the file, where they are.
+    log: OnceLock<Arc<dyn EventLog>>,
     keep: Mutex<RetentionLimits>,
     metrics: Mutex<JournalMetrics>,
     clocks: Clocks,
@@ -226,6 +228,7 @@ impl EventJournal {
             wake: Condvar::new(),
             progress: watch::Sender::new(0),
             deliver: OnceLock::new(),
+            log: OnceLock::new(),
             keep: Mutex::default(),
             metrics: Mutex::default(),
             clocks,
@@ -384,6 +387,9 @@ impl EventJournal {
     /// Notes how far a sink has come. Written with the next events; a kill may set a sink back by a
     /// second.
     pub fn set_cursors(&self, sink: &Arc<str>, cursors: Vec<(Arc<str>, u64)>) {
+        if let Some(log) = self.shared().log.get() {
+            cursors.iter().for_each(|(session, seq)| log.note_cursor(sink, session, *seq));
+        }
         let cursors = cursors.into_iter().map(|(session, seq)| ((Arc::clone(sink), session), seq));
         self.shared().state.lock().cursors.extend(cursors);
     }

@@ -15,6 +15,7 @@
 //! Events of a session that this host no longer speaks for are not held, kept or told; the log of
 //! the host has them.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -37,6 +38,15 @@ pub trait EventLog: Send + Sync {
     /// at a time. It is called again with the same events where it was unavailable, and must then
     /// find those that it holds already.
     fn append(&self, session: Arc<str>, events: Vec<EventDraft>) -> Appended;
+
+    /// A sink has taken a session's events up to this number. Never waits.
+    fn note_cursor(&self, sink: &str, session: &Arc<str>, seq: u64);
+}
+
+impl fmt::Debug for dyn EventLog {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("EventLog")
+    }
 }
 
 /// See [`EventLog::append`].
@@ -67,6 +77,9 @@ impl EventJournal {
     /// appended.
     pub fn set_log(&self, log: Arc<dyn EventLog>) {
         self.shared().state.lock().is_replicated = true;
+        if self.shared().log.set(Arc::clone(&log)).is_err() {
+            tracing::error!(target: "ocelli::journal", "events have a log already");
+        }
         tokio::spawn(replicate(Arc::downgrade(&self.owner.shared), log));
     }
 
@@ -183,3 +196,6 @@ fn note_failing(journal: &JournalInner, failing: Option<String>) {
         tracing::info!(target: "ocelli::journal", "the site holds events again");
     }
 }
+
+#[cfg(test)]
+mod tests;

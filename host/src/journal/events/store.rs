@@ -327,16 +327,21 @@ impl EventStore {
 
     /// Drops what the file has already of events that others have numbered.
     pub(super) fn drop_known(&self, parts: &mut [OutboxBatch]) {
+        // A batch may have several parts of a session.
+        let mut lasts = HashMap::new();
         for part in parts {
             let Some(first) = part.first else { continue };
-            let last = self.streams.get(&part.session).map_or(0, |stream| stream.last);
+            let kept = || self.streams.get(&part.session).map_or(0, |stream| stream.last);
+            let last = lasts.entry(Arc::clone(&part.session)).or_insert_with(kept);
             let mut known = last.saturating_add(1).saturating_sub(first);
-            part.first = Some(first.max(last.saturating_add(1)));
+            let first = first.max(last.saturating_add(1));
+            part.first = Some(first);
             part.items.retain(|item| {
                 let drops = item.draft().is_some() && known > 0;
                 known -= u64::from(drops);
                 !drops
             });
+            *last = (*last).max(first + part.events().count() as u64 - 1);
         }
     }
 
@@ -351,7 +356,7 @@ impl EventStore {
         pictures: bool,
     ) -> rusqlite::Result<Vec<u64>> {
         // Taken over once they are committed.
-        let (mut streams, mut next_id) = (Vec::new(), self.next_id);
+        let (mut streams, mut next_id) = (HashMap::new(), self.next_id);
         let (mut number, mut picture_bytes) = (self.number, self.picture_bytes);
         let transaction =
             Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
@@ -362,8 +367,9 @@ impl EventStore {
                 firsts.push(0);
                 continue;
             }
-            let mut stream = match self.streams.get(&part.session) {
-                Some(stream) => stream.clone(),
+            let known = streams.remove(&part.session);
+            let mut stream = match known.or_else(|| self.streams.get(&part.session).cloned()) {
+                Some(stream) => stream,
                 None => begin(&transaction, &part.session, self.floor, now_ms, &mut next_id)?,
             };
             if let Some(first) = part.first {
@@ -383,7 +389,7 @@ impl EventStore {
                 .prepare_cached("UPDATE streams SET last = ?, used = ?, bytes = ? WHERE id = ?")?
                 .execute(params![stream.last, now_ms, stream.bytes, stream.id])?;
             stream.used = now_ms;
-            streams.push((Arc::clone(&part.session), stream));
+            streams.insert(Arc::clone(&part.session), stream);
         }
         set_cursors(&transaction, cursors)?;
         transaction.commit()?;

@@ -46,6 +46,7 @@ fn session(id: &str) -> SessionSample {
         });
     }
     let status = SessionStatus {
+        host: None,
         id: id.to_owned(),
         state: SessionState::Degraded,
         reason: Some("connection refused".into()),

@@ -51,7 +51,8 @@ impl SinkConnection for MemoryConnection {
 fn driver(journal: &Journal, answer: Answer) -> SinkDriver<Memory> {
     let name = SinkName::new("memory", "Memory");
     let sink = Memory { connected: watch::Sender::default(), answer };
-    SinkDriver::new(name, sink, journal.events().clone(), Arc::default())
+    let owners: Owners = Arc::new(|_| SessionOwner::ThisHost);
+    SinkDriver::new(name, sink, journal.events().clone(), owners, Arc::default())
 }
 
 /// A sink that runs: its settings, and when its target was connected to. It ends when dropped.
