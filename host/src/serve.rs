@@ -404,8 +404,17 @@ impl Control for HostControl {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send {
-        let made = self.deployer.ensure(id, source, pipeline, settings);
-        async { made.await.map_err(Refusal::from) }
+        // In a site the plan alone gives a host its cameras.
+        let made = match &self.site {
+            None => Ok(self.deployer.ensure(id, source, pipeline, settings)),
+            Some(site) => Err(site.check_session(id)),
+        };
+        async {
+            match made {
+                Ok(made) => made.await.map_err(Refusal::from),
+                Err(checked) => checked,
+            }
+        }
     }
 
     async fn ask(&self, id: &str, kind: RequestKind, request: Value) -> Result<Value, Refusal> {

@@ -21,7 +21,7 @@ mod state;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -34,7 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, Config};
-use crate::event::Hub;
+use crate::event::{Hub, SessionState};
 use crate::journal::Journal;
 pub use chains::Speaker;
 use chains::{Chains, REFUSED, SiteLog};
@@ -44,6 +44,9 @@ use follow::EventFollower;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use state::StateMirror;
+
+/// How long a camera is without a host before that is told: a planned move takes less.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 /// What the documents of cameras' versions begin with.
 const DEPLOYMENTS: &str = "dep/";
@@ -164,7 +167,7 @@ impl Cluster {
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
             spawn(tell(member.status(), streams.health())),
-            spawn(forget(member.site(), hub.clone())),
+            spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
         let inner =
@@ -380,17 +383,31 @@ async fn tell(
     }
 }
 
-/// Has the hub forget cameras that the site no longer has. Until it is dropped.
-async fn forget(mut site: watch::Receiver<Arc<SiteView>>, hub: Hub) {
+/// Tells the hub of cameras that no host has, and has it forget those that the site no longer has.
+/// Until it is dropped.
+async fn tell_of_cameras(mut site: watch::Receiver<Arc<SiteView>>, hub: Hub) {
     let mut known = Arc::<BTreeMap<String, Arc<CameraRecord>>>::default();
+    let mut ownerless = BTreeMap::<String, Option<Instant>>::new();
     loop {
-        let cameras = Arc::clone(&site.borrow_and_update().cameras);
-        for gone in known.keys().filter(|camera| !cameras.contains_key(*camera)) {
+        let view = Arc::clone(&site.borrow_and_update());
+        for gone in known.keys().filter(|camera| !view.cameras.contains_key(*camera)) {
             hub.remove_session(gone);
         }
-        known = cameras;
-        if site.changed().await.is_err() {
-            return;
+        known = Arc::clone(&view.cameras);
+        ownerless.retain(|camera, _| known.contains_key(camera) && view.owner(camera).is_none());
+        for camera in known.keys().filter(|camera| view.owner(camera).is_none()) {
+            let since = ownerless.entry(camera.clone()).or_insert_with(|| Some(Instant::now()));
+            if since.is_some_and(|since| since.elapsed() >= BETWEEN) {
+                // Once.
+                *since = None;
+                let reason = Some("no host of the site has it at this moment");
+                hub.receive_state(camera, SessionState::Degraded, reason);
+            }
+        }
+        let waiting = ownerless.values().any(Option::is_some);
+        tokio::select! {
+            changed = site.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(BETWEEN), if waiting => {}
         }
     }
 }
