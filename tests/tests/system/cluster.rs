@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ocelli_testkit::{Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site};
+use ocelli_testkit::{Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, depth};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -226,4 +226,74 @@ async fn a_second_host_of_the_same_name_gets_nothing() {
     add_camera(&first, "cam", &source).await;
     first.wait_for_session("cam", |session| session["state"] == "running").await;
     assert!(!second.get("/v1/sessions?local=true").await.contains("\"pid\""));
+}
+
+/// What takes a camera from its host.
+#[derive(Debug)]
+enum Change {
+    /// The host is killed, and started again.
+    Kill,
+    /// Somebody wishes the camera to another host.
+    Move,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_at_a_third_host_sees_every_event_through_random_take_overs() {
+    let Some(site) = Site::cluster() else { return };
+    let mut hosts = [join(&site, "a").await, join(&site, "b").await, join(&site, "c").await];
+    site_becomes(&hosts[2], "3 hosts", |site| site["hosts"].as_array().unwrap().len() == 3).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&hosts[2], "cam", &source).await;
+    // The third takes no camera: its subscriber's connection lasts.
+    let (status, answer) =
+        hosts[2].post("/v1/cluster/hosts/c/drain", "application/json", DRAIN).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut client = hosts[2].client().await;
+    client.subscribe("cam").await;
+    let (mut last, mut random) = (0, fastrand::Rng::with_seed(21));
+    let mut has = owner_among(&hosts[2], &["a", "b"]).await;
+    for _ in 0..depth::rounds(50) {
+        events(&mut client, &mut last, is_counted).await;
+        let (from, to) = if has == "a" { (0, 1) } else { (1, 0) };
+        let change = if random.bool() { Change::Kill } else { Change::Move };
+        println!("{change:?} behind {last}: from {has} to {}", hosts[to].name);
+        // A wish for a host that is killed would bring the camera back to it later.
+        let wish = match change {
+            Change::Kill => json!({"host": null}),
+            Change::Move => json!({"host": hosts[to].name}),
+        };
+        let path = "/v1/cluster/cameras/cam/move";
+        let wish = wish.to_string();
+        let (status, answer) = hosts[2].post(path, "application/json", wish.as_bytes()).await;
+        assert_eq!(status, 200, "{answer}");
+        if matches!(change, Change::Kill) {
+            hosts[from].host.process().signal(Signal::KILL);
+        }
+        let taken =
+            |event: &Value| event["kind"] == "takeover" && event["data"]["host"] == hosts[to].name;
+        events(&mut client, &mut last, taken).await;
+        if matches!(change, Change::Kill) {
+            hosts[from].host.cut_and_start_again().await;
+            let count = |site: &Value| site["hosts"].as_array().unwrap().len();
+            site_becomes(&hosts[2], "3 hosts", |site| count(site) == 3).await;
+        }
+        has = owner_among(&hosts[2], &[hosts[to].name]).await;
+    }
+    events(&mut client, &mut last, is_counted).await;
+}
+
+const DRAIN: &[u8] = br#"{"draining":true}"#;
+
+/// The host that has the camera, once it is one of these.
+async fn owner_among(host: &Ocelli, names: &[&str]) -> String {
+    let wait = async {
+        loop {
+            let owner = owner(host, "cam").await;
+            if names.contains(&&*owner) {
+                return owner;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("none of {names:?} has the camera"))
 }
