@@ -130,7 +130,7 @@ impl Server {
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = ApiState {
-            site: control.site().map(SiteLink::new),
+            site: control.site().map(|site| Arc::new(SiteLink::new(site))),
             control,
             gate: Arc::clone(&gate),
             hub,

@@ -6,6 +6,7 @@
 //! The first that ends, ends the socket with all its subscriptions. Before it closes the client
 //! gets the reason.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,7 @@ use super::message::{After, ClientMessage, MAX_MESSAGE, Malformed, Subscribe};
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::resume::{self, ResumeError};
-use super::site::OwnToken;
+use super::site::{OwnToken, RemoteNews, RemoteWatches, SessionPlace, SiteLink};
 use super::state::ApiState;
 use super::watching::{self, WATCHED, Watches};
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
@@ -117,6 +118,10 @@ struct Client<C> {
     peer: SocketAddr,
     subscriber: Arc<Subscriber>,
     watches: Watches,
+    /// What it watches of other hosts.
+    remote: RemoteWatches,
+    /// Which pictures it wants of what it watches.
+    watched: Mutex<HashMap<String, PictureChoice>>,
     /// The payload of the client's last ping, until it is answered.
     ping: Mutex<Option<Vec<u8>>>,
     pinged: Notify,
@@ -141,6 +146,8 @@ async fn serve<C: Control>(
         peer,
         subscriber,
         watches: Watches::default(),
+        remote: RemoteWatches::default(),
+        watched: Mutex::default(),
         ping: Mutex::default(),
         pinged: Notify::new(),
     };
@@ -174,9 +181,10 @@ impl<C: Control> Client<C> {
                 first = self.subscriber.next() => next = Some(first),
                 () = self.watches.wait() => {
                     for (session, stream) in self.watches.follow() {
-                        self.subscriber.send(&watching::ended(&session, stream));
+                        self.go_on_elsewhere(&session, stream);
                     }
                 }
+                () = self.remote.wait() => self.follow_remote(),
                 _ = pings.tick() => sender.ping(),
                 () = self.pinged.notified() => {
                     if let Some(payload) = self.ping.lock().take() {
@@ -205,11 +213,15 @@ impl<C: Control> Client<C> {
     /// most. No message waits unread then, so the answer to `watch` is before its first picture.
     fn write_pictures(&self, sender: &mut Sender) {
         while !sender.is_full() {
-            let Some((stream, picture)) = self.watches.next() else { return };
+            if let Some(message) = self.remote.next() {
+                sender.binary(&[], message);
+            }
+            let Some((stream, picture)) = self.watches.next() else { break };
             let header = watching::header(stream, &picture, monotonic_ns());
             sender.binary(&header, picture.unit.data.clone());
         }
         self.watches.wake();
+        self.remote.wake();
     }
 
     /// Reads requests. A ping is answered here; the others wait their turn.
@@ -295,8 +307,11 @@ impl<C: Control> Client<C> {
                 ClientMessage::Subscribe(request) => self.subscribe(request).await,
                 ClientMessage::Unsubscribe { session, .. } => {
                     match session.as_str() {
-                        EVERY_SESSION => self.watches.end_all(),
-                        session => drop(self.watches.end(session)),
+                        EVERY_SESSION => {
+                            self.watches.end_all();
+                            self.remote.end_all();
+                        }
+                        session => drop(self.end_watch(session)),
                     }
                     self.subscriber.unsubscribe(&session);
                 }
@@ -320,18 +335,94 @@ impl<C: Control> Client<C> {
             return self.unknown(session, id);
         }
         let Some(choice) = watching::choice(pictures) else {
-            let stream = self.watches.end(session).unwrap_or_default();
+            let stream = self.end_watch(session).unwrap_or_default();
             return self.subscriber.send(&watching::ended(session, stream));
         };
-        let Some(feed) = self.state.control.pictures(session) else {
-            return self.unknown(session, id);
+        self.watched.lock().insert(session.to_owned(), pictures);
+        let feed = self.state.control.pictures(session).filter(|_| self.is_here(session));
+        let begun = match (&feed, &self.state.site) {
+            (Some(feed), _) => {
+                self.remote.end(session);
+                self.watches.watch(session, feed, choice)
+            }
+            (None, Some(link)) if link.knows(session) => {
+                self.watches.end(session);
+                self.watch_elsewhere(link, session, pictures)
+            }
+            _ => {
+                self.end_watch(session);
+                return self.unknown(session, id);
+            }
         };
-        let Some(stream) = self.watches.watch(session, &feed, choice) else {
+        let Some(stream) = begun else {
+            self.watched.lock().remove(session);
             let message = format!("a client may watch {WATCHED} sessions");
             return self.error("too_many_watched", &message, Some(session), id);
         };
-        let codec = feed.codec().map(Into::into);
+        let codec = feed.and_then(|feed| feed.codec()).map(Into::into);
         self.subscriber.send(&ServerMessage::Watching { session, pictures, codec, stream });
+    }
+
+    /// Whether no other host of a site has the session.
+    fn is_here(&self, session: &str) -> bool {
+        let place = self.state.site.as_ref().map(|link| link.place(session, false));
+        matches!(place, None | Some(Ok(SessionPlace::Here)))
+    }
+
+    /// Begins to watch a session of another host, or one that no host has at this moment. `None`:
+    /// it would be one too many.
+    fn watch_elsewhere(
+        &self,
+        link: &Arc<SiteLink>,
+        session: &str,
+        pictures: PictureChoice,
+    ) -> Option<u32> {
+        let room = self.watches.count() + self.remote.count() < WATCHED;
+        let number = || self.watches.number().filter(|_| room);
+        self.remote.begin(link, || self.onward(), session, pictures, number)
+    }
+
+    /// Ends the pictures of a session, wherever they come from. The number of their stream.
+    fn end_watch(&self, session: &str) -> Option<u32> {
+        self.watched.lock().remove(session);
+        let remote = self.remote.end(session);
+        self.watches.end(session).or(remote)
+    }
+
+    /// Pictures of a session have ended here: they go on where the site has it.
+    fn go_on_elsewhere(&self, session: &str, stream: u32) {
+        let pictures = self.watched.lock().get(session).copied();
+        if let (Some(link), Some(pictures)) = (&self.state.site, pictures)
+            && link.knows(session)
+            && let Some(stream) = self.watch_elsewhere(link, session, pictures)
+        {
+            let message = ServerMessage::Watching { session, pictures, codec: None, stream };
+            return self.subscriber.send(&message);
+        }
+        self.watched.lock().remove(session);
+        self.subscriber.send(&watching::ended(session, stream));
+    }
+
+    /// Tells what has become of sessions of other hosts, and takes over what is here by now.
+    fn follow_remote(&self) {
+        for (session, pictures, stream, news) in self.remote.news() {
+            let (session, codec) = match news {
+                RemoteNews::Codec(codec) => (&*session, Some(codec)),
+                RemoteNews::Here if self.state.knows(&session) => {
+                    // Where it is on its way, the next look finds it.
+                    if self.state.control.pictures(&session).is_some() {
+                        self.watch(&session, None, pictures);
+                    }
+                    continue;
+                }
+                RemoteNews::Here => {
+                    self.end_watch(&session);
+                    self.subscriber.send(&watching::ended(&session, stream));
+                    continue;
+                }
+            };
+            self.subscriber.send(&ServerMessage::Watching { session, pictures, codec, stream });
+        }
     }
 
     /// Passes a query or a command on to the session's pipeline.

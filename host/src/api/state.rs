@@ -55,7 +55,7 @@ pub(super) struct ApiState<C> {
     pub(super) gate: Arc<Gate>,
     pub(super) hub: Hub,
     /// The site that the host belongs to. `None`: it stands alone.
-    pub(super) site: Option<SiteLink>,
+    pub(super) site: Option<Arc<SiteLink>>,
     pub(super) timing: Timing,
     /// Whether the cameras have been started.
     pub(super) ready: Arc<AtomicBool>,

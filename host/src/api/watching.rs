@@ -17,12 +17,15 @@ pub(super) const WATCHED: usize = 256;
 /// Bytes of a picture's message before the picture.
 pub(super) const HEADER: usize = 40;
 
+/// Where the stream's number is in it.
+pub(super) const STREAM_AT: usize = 4;
+
 /// The version of the header.
 const VERSION: u8 = 1;
 
 /// Bits of the header's flags. Three further ones, from [`TURNED`] on, are the orientation.
-const KEY: u8 = 1 << 0;
-const DISCONTINUITY: u8 = 1 << 1;
+pub(super) const KEY: u8 = 1 << 0;
+pub(super) const DISCONTINUITY: u8 = 1 << 1;
 const HIDDEN: u8 = 1 << 2;
 const TURNED: u32 = 4;
 
@@ -49,7 +52,24 @@ struct WatchedSession {
     _changes: AbortOnDropHandle<()>,
 }
 
+impl WatchState {
+    fn number(&mut self) -> Option<u32> {
+        self.last = self.last.checked_add(1)?;
+        Some(self.last)
+    }
+}
+
 impl Watches {
+    /// A number for a stream that is not one of these.
+    pub(super) fn number(&self) -> Option<u32> {
+        self.state.lock().number()
+    }
+
+    /// How many sessions are watched.
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().watched.len()
+    }
+
     /// Begins to watch a session, or changes which of its pictures come. The stream's number;
     /// `None` if it would be one too many.
     pub(super) fn watch(
@@ -68,8 +88,7 @@ impl Watches {
         if state.watched.len() >= WATCHED {
             return None;
         }
-        let stream = state.last.checked_add(1)?;
-        state.last = stream;
+        let stream = state.number()?;
         let name: Arc<str> = session.into();
         let viewer = feed.view(&self.group, stream, choice);
         let changes = AbortOnDropHandle::new(tokio::spawn(viewer.changes()));

@@ -56,15 +56,15 @@ pub fn ids(count: usize) -> Vec<String> {
 }
 
 /// Waits until it is so.
-pub async fn until<T: Clone>(
+pub async fn until<T: Clone + std::fmt::Debug>(
     receiver: &mut watch::Receiver<T>,
     what: &str,
     so: impl FnMut(&T) -> bool,
 ) -> T {
-    match tokio::time::timeout(DEADLINE, receiver.wait_for(so)).await {
-        Ok(value) => value.unwrap().clone(),
-        Err(_) => panic!("not in time: {what}"),
+    if let Ok(value) = tokio::time::timeout(DEADLINE, receiver.wait_for(so)).await {
+        return value.unwrap().clone();
     }
+    panic!("not in time: {what}; it is {:?}", *receiver.borrow())
 }
 
 /// A host that prepares and hands over at once, unless it is told not to.

@@ -15,10 +15,16 @@ use axum::middleware::Next;
 use axum::response::Response;
 use futures_util::stream::{self, StreamExt};
 use hyper::body::Incoming;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use ocelli_protocol::worker::RequestKind;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
 
 use super::headers::{self, FORWARDED_BY, OwnToken};
@@ -50,6 +56,15 @@ const MAX_ANSWER: u64 = 16 << 20;
 
 /// Seconds after which a session between two hosts may be asked for again.
 const RETRY_S: u64 = 1;
+
+/// The path of WebSockets.
+const SOCKET: &str = "/v1/ws";
+
+/// Most bytes of a message of another host: a picture.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// A WebSocket of another host.
+pub(super) type PeerSocket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// The site, and the way to its other hosts.
 pub(in crate::api) struct SiteLink {
@@ -292,6 +307,43 @@ impl SiteLink {
         }
         let detail = told.get("detail").and_then(Value::as_str).unwrap_or_default();
         Err(unreachable(host, format!("it answers {status} {detail}")))
+    }
+
+    /// Opens a WebSocket of another host.
+    pub(super) async fn socket(
+        &self,
+        host: &OtherHost,
+        caller: HeaderMap,
+    ) -> Result<PeerSocket, OwnerFault> {
+        let key = generate_key();
+        let mut headers = caller;
+        for (name, value) in [
+            (header::CONNECTION, "Upgrade"),
+            (header::UPGRADE, "websocket"),
+            (header::SEC_WEBSOCKET_VERSION, "13"),
+        ] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        let failed = |cause: &dyn std::fmt::Display| unreachable(host, cause.to_string());
+        let value = HeaderValue::from_str(&key).map_err(|error| failed(&error))?;
+        headers.insert(header::SEC_WEBSOCKET_KEY, value);
+        let answer = self.exchange(host, Method::GET, SOCKET, headers, Body::empty()).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            return Err(OwnerFault::OtherTokens(host.name.clone()));
+        }
+        let accepted = answer.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+        let expected = derive_accept_key(key.as_bytes());
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS
+            || accepted.is_none_or(|accepted| accepted != expected.as_str())
+        {
+            return Err(failed(&format!("it opens no WebSocket: {}", answer.status())));
+        }
+        let upgraded = hyper::upgrade::on(answer).await;
+        let upgraded = TokioIo::new(upgraded.map_err(|error| failed(&HttpFault::broken(&error)))?);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        Ok(WebSocketStream::from_raw_socket(upgraded, Role::Client, Some(config)).await)
     }
 
     /// The headers that name this host and a caller.
