@@ -171,6 +171,9 @@ impl RunningHost {
             config,
         )
         .await?;
+        if let Some(cluster) = &cluster {
+            deployer.join(cluster);
+        }
         let factory = ProcessFactory::new(workers, deployer.clone(), config.analyze.timeout_ms);
         let analyses = Analyses::start(&config.analyze, Box::new(factory));
         let offering = tokio::spawn(CatalogWatcher::new(offer.clone())?.run(inference.clone()));
@@ -186,6 +189,7 @@ impl RunningHost {
             hub: hub.clone(),
             journal: journal.clone(),
             sinks: sinks.clone(),
+            cluster: cluster.clone(),
             raised: journal.events().raised_alerts().await?,
         };
         let traces = telemetry::otlp::start(deployer.watch_config());
@@ -400,8 +404,17 @@ impl Control for HostControl {
         pipeline: &str,
         settings: Map<String, Value>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send {
-        let made = self.deployer.ensure(id, source, pipeline, settings);
-        async { made.await.map_err(Refusal::from) }
+        // In a site the plan alone gives a host its cameras.
+        let made = match &self.site {
+            None => Ok(self.deployer.ensure(id, source, pipeline, settings)),
+            Some(site) => Err(site.check_session(id)),
+        };
+        async {
+            match made {
+                Ok(made) => made.await.map_err(Refusal::from),
+                Err(checked) => checked,
+            }
+        }
     }
 
     async fn ask(&self, id: &str, kind: RequestKind, request: Value) -> Result<Value, Refusal> {

@@ -128,12 +128,13 @@ pub(crate) fn everything() -> Result<()> {
 }
 
 /// What of [`TO_TEST`] the bench takes: a browser, and what sinks write to.
-const TO_MEASURE: [&str; 4] = [BROWSER, "redis-server", "redis-tools", "mosquitto"];
+const TO_MEASURE: [&str; 5] = [BROWSER, "etcd-server", "redis-server", "redis-tools", "mosquitto"];
 
 /// Installs all that the bench needs and the machine lacks.
 pub(crate) fn for_measuring() -> Result<()> {
     everything()?;
-    packages(TO_TEST.iter().filter(|need| TO_MEASURE.contains(&need.package)))
+    packages(TO_TEST.iter().filter(|need| TO_MEASURE.contains(&need.package)))?;
+    NATS_SERVER.install()
 }
 
 /// Installs all that the tests need and the machine lacks.

@@ -343,6 +343,8 @@ fn fault(url: &str, error: &Error) -> Fault {
         Code::OutOfRange if status.message().contains("compacted") => Fault::Compacted,
         Code::NotFound if status.message().contains("lease") => Fault::LeaseGone,
         Code::InvalidArgument if status.message().contains("too large") => Fault::TooLarge,
+        // Larger than what etcd's gRPC takes, which is a little more than what etcd does.
+        Code::ResourceExhausted if status.message().contains("larger than max") => Fault::TooLarge,
         _ => Fault::Unavailable(said()),
     }
 }
@@ -358,6 +360,10 @@ fn chain(url: &str, error: &dyn std::error::Error) -> String {
             let _ = write!(text, ": {said}");
         }
         source = error.source();
+    }
+    // With TLS 1.3 a client's certificate is refused only after the handshake.
+    if url.starts_with("https://") && text.ends_with("connection closed") {
+        text.push_str(", as by a server that does not accept this host's certificate");
     }
     text
 }

@@ -140,3 +140,148 @@ impl Lease {
         self.over.get_or_insert(Lapse::Gone);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: BootTime = BootTime::new(Duration::from_secs(1000));
+
+    fn at(millis: u64) -> BootTime {
+        START.after(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn the_voice_ends_well_before_the_lease_and_spans_five_requests() {
+        assert!(VOICE + Duration::from_millis(500) < TTL);
+        assert!(REQUEST * 5 <= VOICE);
+        assert!(RENEWAL * 5 <= VOICE);
+    }
+
+    #[test]
+    fn what_counts_is_when_a_renewal_was_sent() {
+        let mut lease = Lease::granted(START);
+        lease.answered(at(700), at(1400));
+        assert_eq!(lease.until(), at(700 + 4300));
+        // An older answer, later.
+        lease.answered(at(300), at(1500));
+        assert_eq!(lease.until(), at(700 + 4300));
+    }
+
+    #[test]
+    fn a_late_answer_revives_nothing() {
+        let mut lease = Lease::granted(START);
+        lease.answered(at(4200), at(4300));
+        assert!(!lease.holds(at(4300)));
+        assert_eq!(lease.next(at(4300)), Next::Lapsed(Lapse::Unanswered));
+        lease.answered(at(4250), at(4350));
+        assert_eq!(lease.next(at(4350)), Next::Lapsed(Lapse::Unanswered));
+    }
+
+    #[test]
+    fn a_machine_that_was_suspended_wakes_up_silent() {
+        let mut lease = Lease::granted(START);
+        assert!(lease.holds(at(4299)));
+        assert!(!lease.holds(at(3_600_000)));
+        assert_eq!(lease.next(at(3_600_000)), Next::Lapsed(Lapse::Unanswered));
+    }
+
+    #[test]
+    fn a_lease_that_etcd_does_not_have_is_over_at_once() {
+        let mut lease = Lease::granted(START);
+        lease.gone();
+        assert!(!lease.holds(at(1)));
+        assert_eq!(lease.next(at(1)), Next::Lapsed(Lapse::Gone));
+    }
+
+    #[test]
+    fn a_server_that_refuses_costs_less_than_one_that_is_silent() {
+        let mut lease = Lease::granted(START);
+        assert_eq!(lease.next(at(0)), Next::Wait(at(700)));
+        assert_eq!(lease.next(at(700)), Next::Renew);
+        lease.unanswered(at(700), at(701));
+        assert_eq!(lease.next(at(701)), Next::Wait(at(800)));
+        lease.unanswered(at(800), at(1600));
+        assert_eq!(lease.next(at(1600)), Next::Renew);
+    }
+
+    /// One renewal as the world has it: how long the answer takes, whether etcd sees it, and after
+    /// which part of that time.
+    #[derive(Debug, Clone)]
+    struct Try {
+        answer: Option<u64>,
+        seen: bool,
+        part: f64,
+        /// The holder runs only after that time.
+        stall: u64,
+    }
+
+    fn tries() -> impl Strategy<Value = Vec<Try>> {
+        let answer = prop_oneof![3 => (0_u64..750).prop_map(Some), 1 => Just(None)];
+        let stall = prop_oneof![9 => Just(0_u64), 1 => 0_u64..8000];
+        let one =
+            (answer, any::<bool>(), 0.0..1.0, stall).prop_map(|(answer, seen, part, stall)| Try {
+                answer,
+                seen: seen || answer.is_some(),
+                part,
+                stall,
+            });
+        prop::collection::vec(one, 0..60)
+    }
+
+    proptest! {
+        /// Against an etcd that ends the lease `TTL` after the last renewal it has seen: whenever the
+        /// holder may speak, the lease lives.
+        #[test]
+        fn whoever_may_speak_has_a_lease(tries in tries(), grant in 0_u64..800) {
+            let mut now = at(grant);
+            let mut lease = Lease::granted(START);
+            // Not before it was sent.
+            let mut ends = START.after(TTL);
+            let mut over = false;
+            for attempt in tries {
+                now = now.after(Duration::from_millis(attempt.stall));
+                loop {
+                    match lease.next(now) {
+                        Next::Wait(until) => {
+                            prop_assert!(until > now && until <= lease.until());
+                            now = until;
+                        }
+                        Next::Renew => {
+                            prop_assert!(!over);
+                            break;
+                        }
+                        Next::Lapsed(_) => {
+                            over = true;
+                            break;
+                        }
+                    }
+                }
+                if over {
+                    prop_assert!(!lease.holds(now));
+                    lease.answered(now, now);
+                    prop_assert!(!lease.holds(now));
+                    continue;
+                }
+                let sent = now;
+                let taken = attempt.answer.unwrap_or(800);
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let seen = sent.after(Duration::from_millis((taken as f64 * attempt.part) as u64));
+                // etcd renews no lease that is over.
+                let alive = seen < ends;
+                if attempt.seen && alive {
+                    ends = seen.after(TTL);
+                }
+                now = sent.after(Duration::from_millis(taken));
+                match attempt.answer {
+                    Some(_) if alive => lease.answered(sent, now),
+                    Some(_) => lease.gone(),
+                    None => lease.unanswered(sent, now),
+                }
+                prop_assert!(lease.until() < ends || !lease.holds(now));
+            }
+        }
+    }
+}

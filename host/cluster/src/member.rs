@@ -6,7 +6,8 @@
 //! joins, claims what the plan gives this host, says what is to be handed over, and, where this host is
 //! the planner, plans. Another renews the lease and ends the host's voice at the moment when the lease
 //! may have ended ([`crate::lease`]), whatever the keeper is busy with. A third reads the site's keys
-//! and watches them; on any doubt it reads them anew.
+//! and watches them. A watch that breaks goes on where it was: all hosts that read everything at once
+//! would keep a busy etcd busy.
 //!
 //! # Who owns a camera
 //!

@@ -77,8 +77,15 @@ pub struct Plan {
 /// How much more than its share of the load a host gets by rendezvous hashing, in percent.
 const CAP_PERCENT: u128 = 125;
 
-/// A host with less than this of its share, in percent, gets cameras of others.
-const LEAN_PERCENT: u64 = 80;
+/// A host with less than this of its share, in percent, is lean: chance leaves few hosts there, and the
+/// death of one of many lifts none below it.
+const LEAN_PERCENT: u64 = 67;
+
+/// Where there is a lean host, those with less than this get cameras of others.
+const FILL_PERCENT: u64 = 90;
+
+/// How often a plan is looked through until nothing changes: two or three times do.
+const ROUNDS: usize = 16;
 
 /// Plans anew. `owners` has the host of each camera that is owned by one that lives, `pins` the hosts
 /// that cameras are wished to. The plan keeps the version of `previous` where it is the same.
@@ -89,14 +96,24 @@ pub fn plan(
     previous: &Plan,
     pins: &BTreeMap<String, String>,
 ) -> Plan {
-    let mut planner = Planner::new(hosts, cameras, owners, previous, pins);
-    planner.keep();
-    planner.fulfil_pins();
-    planner.place_homeless();
-    planner.empty_draining();
-    planner.make_room();
-    planner.fill_lean_hosts();
-    planner.finish()
+    let mut planned = previous.clone();
+    // A camera that leaves a host may make room for one that was looked at before.
+    for _ in 0..ROUNDS {
+        let mut planner = Planner::new(hosts, cameras, owners, &planned, pins);
+        planner.keep();
+        planner.fulfil_pins();
+        planner.place_homeless();
+        planner.empty_draining();
+        planner.make_room();
+        planner.fill_lean_hosts();
+        let next = planner.finish();
+        if next == planned {
+            break;
+        }
+        planned = next;
+    }
+    let same = planned.cameras == previous.cameras && planned.unplaced == previous.unplaced;
+    Plan { version: previous.version + u64::from(!same), ..planned }
 }
 
 /// A host, with what it is to have so far.
@@ -256,12 +273,15 @@ impl<'a> Planner<'a> {
             if self.at.contains_key(camera.as_str()) {
                 continue;
             }
-            let Some(owner) = self.draining_owner(camera, needs) else { continue };
-            match self.choose(camera, needs) {
-                Some(host) if self.moves < MOVES => self.put(camera, needs, host),
-                Some(_) => self.put(camera, needs, owner),
-                None => {
-                    self.put(camera, needs, owner);
+            let owner = self.draining_owner(camera, needs);
+            match (self.choose(camera, needs), owner) {
+                (Some(host), Some(_)) if self.moves < MOVES => self.put(camera, needs, host),
+                (Some(host), None) => self.put(camera, needs, host),
+                (Some(_), Some(owner)) => self.put(camera, needs, owner),
+                (None, owner) => {
+                    if let Some(owner) = owner {
+                        self.put(camera, needs, owner);
+                    }
                     self.unplaced.insert(camera, self.reason(needs));
                 }
             }
@@ -314,6 +334,10 @@ impl<'a> Planner<'a> {
         let load: u64 = open().map(|host| host.load).sum();
         let capacity: u64 = open().map(|host| u64::from(host.place.capacity)).sum();
         let share = (load * 1_000_000).checked_div(capacity).unwrap_or(0);
+        let lean = |host: &Loaded<'_>| host.fullness() * 100 < share * LEAN_PERCENT;
+        if !open().filter(|host| host.place.capacity > 0).any(lean) {
+            return;
+        }
         while self.moves < MOVES {
             let Some((camera, to)) = self.relief(share) else { return };
             let Some(needs) = self.cameras.get(camera) else { return };
@@ -321,7 +345,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The next camera that goes to a lean host, and that host.
+    /// The next camera that goes to a host with less than its share, and that host.
     fn relief(&self, share: u64) -> Option<(&'a str, &'a str)> {
         let mut hosts: Vec<_> = self
             .hosts
@@ -331,7 +355,7 @@ impl<'a> Planner<'a> {
             .collect();
         hosts.sort_by_key(|(fullness, id, _)| (*fullness, *id));
         let lean =
-            |(fullness, ..): &&(u64, &str, &Loaded<'_>)| fullness * 100 < share * LEAN_PERCENT;
+            |(fullness, ..): &&(u64, &str, &Loaded<'_>)| fullness * 100 < share * FILL_PERCENT;
         hosts.iter().take_while(lean).find_map(|(_, to, host)| {
             let donors = hosts.iter().rev().take_while(|(fullness, ..)| *fullness > share);
             donors.into_iter().find_map(|(_, from, donor)| {
@@ -402,9 +426,7 @@ impl<'a> Planner<'a> {
         let cameras: BTreeMap<_, _> = self.at.into_iter().map(text).collect();
         let unplaced: BTreeMap<_, _> =
             self.unplaced.into_iter().map(|(camera, why)| (camera.to_owned(), why)).collect();
-        let same = cameras == self.previous.cameras && unplaced == self.previous.unplaced;
-        let version = self.previous.version + u64::from(!same);
-        Plan { version, cameras, unplaced }
+        Plan { version: self.previous.version, cameras, unplaced }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What outlasts a host: events, state and objects in NATS JetStream, and live messages beside them.
+//! What outlasts a host: events, state and objects in NATS JetStream. Beside them, live messages.
 //!
 //! # How a camera's events stay one chain
 //!
@@ -59,6 +59,13 @@ pub use state::{Entry, MAX_CHANGES, Owner, SessionState, Snapshot, StateChange, 
 
 /// How often the streams are looked at while they cannot be used.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// So many messages in a row are acknowledged by nobody while the streams have leaders: they store
+/// nothing. A server whose disk is full does that, and says so in its log alone.
+const STORES_NOTHING: u64 = 3;
+
+/// After so many looks they are given another chance: nobody may be trying any more.
+const CHANCE: u32 = 10;
 
 /// How much a site keeps. Each host of a site has to say the same: the last one to connect wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,18 +189,26 @@ impl Streams {
 async fn supervise(link: Link, names: Names, limits: StreamLimits, layout: Arc<OnceLock<u8>>) {
     loop {
         link.check_wanted().await;
+        let mut looks = 0;
         while link.connected() {
-            match setup::ensure(&link, &names, &limits).await {
+            let error = match setup::ensure(&link, &names, &limits).await {
                 Ok(streams) => {
                     layout.get_or_init(|| streams);
-                    link.report(StreamHealth::Ready);
-                    break;
+                    if looks >= CHANCE {
+                        link.answered();
+                    }
+                    if link.unanswered() < STORES_NOTHING {
+                        link.report(StreamHealth::Ready);
+                        break;
+                    }
+                    let what = "the servers store nothing: their logs say why (a full disk?)";
+                    StreamError::Unavailable(what.to_owned())
                 }
-                Err(error) => {
-                    link.report(StreamHealth::Down(error));
-                    tokio::time::sleep(CHECK_INTERVAL).await;
-                }
-            }
+                Err(error) => error,
+            };
+            looks += 1;
+            link.report(StreamHealth::Down(error));
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 }

@@ -17,6 +17,7 @@ use ocelli_cluster::member::{CoordError, MemberStatus};
 use ocelli_cluster::streams::StreamHealth;
 use ocelli_protocol::digest::Digest;
 
+use crate::api::control::Refusal;
 use crate::cluster::{CameraOwner, Cluster};
 
 pub(super) use forward::{RemoteAnswer, SessionPlace, SiteLink, to_owner};
@@ -78,6 +79,17 @@ pub struct ClusterSite {
 }
 
 impl ClusterSite {
+    /// Whether the site has a session that a subscriber asks for by its source: it makes none.
+    pub fn check_session(&self, id: &str) -> Result<(), Refusal> {
+        if self.cluster.owner(id) != CameraOwner::Unknown {
+            return Ok(());
+        }
+        let message = format!(
+            "the site has no camera {id:?}, and subscribers make none in a site: add it to the site"
+        );
+        Err(Refusal { code: "not_in_site", message })
+    }
+
     /// Of a host that is a member.
     pub fn new(cluster: Cluster, config: &crate::config::ClusterConfig) -> Self {
         Self { cluster, site: config.site.clone(), authorities: config.ca.clone() }

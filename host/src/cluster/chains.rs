@@ -93,6 +93,11 @@ impl Chains {
         self.states.lock().remove(camera);
     }
 
+    /// How many cameras this host speaks for.
+    pub(super) fn count(&self) -> usize {
+        self.held.lock().len()
+    }
+
     /// The epoch by which this host speaks for a camera.
     pub(super) fn epoch(&self, camera: &str) -> Option<Epoch> {
         self.held.lock().get(camera).map(|held| held.fence.epoch())

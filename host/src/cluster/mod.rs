@@ -20,18 +20,21 @@ mod state;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use ocelli_cluster::member::{CameraRecord, CoordError, HostRecord, MemberStatus, SiteView};
 use ocelli_cluster::streams::{StreamError, StreamHealth, StreamLimits, Streams};
 use ocelli_cluster::{Member, SiteError, SiteOptions, SiteTls};
+use ocelli_protocol::digest::Digest;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{ClusterConfig, Config};
-use crate::event::Hub;
+use crate::event::{Hub, SessionState};
 use crate::journal::Journal;
 pub use chains::Speaker;
 use chains::{Chains, REFUSED, SiteLog};
@@ -41,6 +44,12 @@ use follow::EventFollower;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use state::StateMirror;
+
+/// How long a camera is without a host before that is told: a planned move takes less.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// What the documents of cameras' versions begin with.
+const DEPLOYMENTS: &str = "dep/";
 
 /// Between two attempts at what the site's servers do not do: an election takes seconds.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -73,8 +82,21 @@ struct ClusterInner {
     key: Option<SiteKey>,
     faults: CameraFaults,
     chains: Arc<Chains>,
+    hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
+
+/// What the host does for cameras that come from other hosts.
+pub trait CameraHooks: Send + Sync {
+    /// Brings what the site has of a camera's pipeline here, before the camera is started.
+    fn restore(&self, camera: Arc<str>) -> BoxFuture<'_, Result<(), ClusterError>>;
+
+    /// Makes ready what the camera takes that has this table, while another host still has it.
+    fn prepare(&self, camera: Arc<str>, table: Map<String, Value>) -> BoxFuture<'_, ()>;
+}
+
+/// The hooks, once there are some; they end with the host's deployer.
+type HooksReceiver = watch::Receiver<Option<Weak<dyn CameraHooks>>>;
 
 /// Which host has a camera.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +137,9 @@ impl Cluster {
         let faults = CameraFaults::default();
         let (cameras, feed) = owned::channel();
         let (mend, mended) = mpsc::channel(REFUSED);
+        let hooks = watch::Sender::new(None);
         let task = OwnedTask {
+            hooks: hooks.subscribe(),
             member: member.clone(),
             streams: streams.clone(),
             journal: journal.clone(),
@@ -143,10 +167,11 @@ impl Cluster {
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
             spawn(tell(member.status(), streams.health())),
-            spawn(forget(member.site(), hub.clone())),
+            spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
-        let inner = ClusterInner { host, member, streams, key, faults, chains, _tasks: tasks };
+        let inner =
+            ClusterInner { host, member, streams, key, faults, chains, hooks, _tasks: tasks };
         Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
@@ -163,6 +188,35 @@ impl Cluster {
     /// What the site holds.
     pub fn streams(&self) -> &Streams {
         &self.inner.streams
+    }
+
+    /// Has cameras wait for what this does for them. No camera is taken over before.
+    pub fn set_hooks(&self, hooks: &Arc<dyn CameraHooks>) {
+        self.inner.hooks.send_replace(Some(Arc::downgrade(hooks)));
+    }
+
+    /// Notes the version of a camera that proved itself. One of another host's camera is left to
+    /// that host.
+    pub async fn put_deployment(&self, camera: &str, text: &[u8]) -> Result<(), ClusterError> {
+        let Some(epoch) = self.inner.chains.epoch(camera) else { return Ok(()) };
+        let key = format!("{DEPLOYMENTS}{camera}");
+        match self.inner.member.put_owned(camera, epoch, &key, text).await {
+            Err(CoordError::NotOwner { .. }) => Ok(()),
+            put => Ok(put?),
+        }
+    }
+
+    /// The version of a camera that proved itself last, as its host has written it.
+    pub async fn deployment(&self, camera: &str) -> Result<Option<Bytes>, ClusterError> {
+        let key = format!("{DEPLOYMENTS}{camera}");
+        let document = self.inner.member.documents().get(&key).await?;
+        Ok(document.map(|document| document.value))
+    }
+
+    /// What the site keeps by this digest.
+    pub async fn object(&self, digest: &Digest, most: usize) -> Result<Bytes, ClusterError> {
+        let digest = ocelli_cluster::streams::Digest(*digest.bytes());
+        Ok(self.inner.streams.get_object(digest, most).await?)
     }
 
     /// Which host has a camera.
@@ -217,10 +271,37 @@ impl Cluster {
         Ok(self.inner.member.put_camera(id, &record).await?)
     }
 
+    /// Figures for the metrics.
+    pub fn figures(&self) -> SiteFigures {
+        let inner = &self.inner;
+        SiteFigures {
+            member: matches!(*inner.member.status().borrow(), MemberStatus::Member { .. }),
+            streams: matches!(*inner.streams.health().borrow(), StreamHealth::Ready),
+            cameras: inner.chains.count(),
+            faulty: inner.faults.lock().len(),
+            live_dropped: inner.streams.live_dropped(),
+        }
+    }
+
     /// Leaves the site: hands its cameras over, as far as others take them.
     pub async fn leave(&self, within: Duration) {
         self.inner.member.leave(within).await;
     }
+}
+
+/// How this host stands in its site.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SiteFigures {
+    /// Whether it is a member.
+    pub member: bool,
+    /// Whether the site holds events.
+    pub streams: bool,
+    /// Cameras that it speaks for.
+    pub cameras: usize,
+    /// Those that it cannot run, or not yet.
+    pub faulty: usize,
+    /// Detections that were not told to other hosts since the start.
+    pub live_dropped: u64,
 }
 
 /// What a camera asks of its host.
@@ -273,10 +354,13 @@ async fn tell(
     mut member: watch::Receiver<MemberStatus>,
     mut health: watch::Receiver<StreamHealth>,
 ) {
+    let mut told = None;
     loop {
         let (status, streams) =
             (member.borrow_and_update().clone(), health.borrow_and_update().clone());
+        let before = told.replace(status.clone());
         match status {
+            status if before.as_ref() == Some(&status) => {}
             MemberStatus::Member { lease } => {
                 tracing::info!(target: "ocelli::cluster", %lease, "is a member of its site");
             }
@@ -299,17 +383,31 @@ async fn tell(
     }
 }
 
-/// Has the hub forget cameras that the site no longer has. Until it is dropped.
-async fn forget(mut site: watch::Receiver<Arc<SiteView>>, hub: Hub) {
+/// Tells the hub of cameras that no host has, and has it forget those that the site no longer has.
+/// Until it is dropped.
+async fn tell_of_cameras(mut site: watch::Receiver<Arc<SiteView>>, hub: Hub) {
     let mut known = Arc::<BTreeMap<String, Arc<CameraRecord>>>::default();
+    let mut ownerless = BTreeMap::<String, Option<Instant>>::new();
     loop {
-        let cameras = Arc::clone(&site.borrow_and_update().cameras);
-        for gone in known.keys().filter(|camera| !cameras.contains_key(*camera)) {
+        let view = Arc::clone(&site.borrow_and_update());
+        for gone in known.keys().filter(|camera| !view.cameras.contains_key(*camera)) {
             hub.remove_session(gone);
         }
-        known = cameras;
-        if site.changed().await.is_err() {
-            return;
+        known = Arc::clone(&view.cameras);
+        ownerless.retain(|camera, _| known.contains_key(camera) && view.owner(camera).is_none());
+        for camera in known.keys().filter(|camera| view.owner(camera).is_none()) {
+            let since = ownerless.entry(camera.clone()).or_insert_with(|| Some(Instant::now()));
+            if since.is_some_and(|since| since.elapsed() >= BETWEEN) {
+                // Once.
+                *since = None;
+                let reason = Some("no host of the site has it at this moment");
+                hub.receive_state(camera, SessionState::Degraded, reason);
+            }
+        }
+        let waiting = ownerless.values().any(Option::is_some);
+        tokio::select! {
+            changed = site.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(BETWEEN), if waiting => {}
         }
     }
 }

@@ -18,11 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::AGAIN;
 use super::chains::Chains;
 use super::entry::{self, SiteKey};
 use super::owned::OwnedSender;
 use super::state::StateMirror;
+use super::{AGAIN, ClusterError, HooksReceiver};
 use crate::journal::Journal;
 
 /// How long a host that has taken a camera over waits for the camera's earlier events in its own
@@ -46,6 +46,7 @@ pub(super) struct OwnedTask {
     pub(super) key: Option<SiteKey>,
     pub(super) cameras: OwnedSender,
     pub(super) faults: CameraFaults,
+    pub(super) hooks: HooksReceiver,
     /// Cameras that a fence has refused.
     pub(super) refused: mpsc::Receiver<(Arc<str>, Epoch)>,
     /// Told of cameras whose events may be missing in the journal.
@@ -79,12 +80,15 @@ struct Cameras {
     running: BTreeMap<Arc<str>, Running>,
     /// Those that are being given up.
     leaving: HashMap<Arc<str>, Epoch>,
+    /// Those that are to come, and that another host still has.
+    preparing: HashMap<Arc<str>, AbortOnDropHandle<()>>,
 }
 
 impl OwnedTask {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let (mut owned, mut leaving) = (self.member.owned(), self.member.leaving());
+        let mut coming = self.member.coming();
         let (done, mut taken) = mpsc::channel(1);
         let mut cameras = Cameras::default();
         let mut released = JoinSet::new();
@@ -95,8 +99,11 @@ impl OwnedTask {
             for (camera, epoch) in &*going {
                 self.give_up(camera, *epoch, &mut cameras, &mut released);
             }
+            let arriving = Arc::clone(&coming.borrow_and_update());
+            self.prepare(&arriving, &mut cameras);
             tokio::select! {
                 Ok(()) = owned.changed() => {}
+                Ok(()) = coming.changed() => {}
                 Ok(()) = leaving.changed() => {}
                 Some(taken) = taken.recv() => self.take(taken, &wanted, &mut cameras).await,
                 Some((camera, epoch)) = self.refused.recv() => {
@@ -151,6 +158,31 @@ impl OwnedTask {
         self.publish(cameras);
     }
 
+    /// Makes ready what is to come from hosts that still have it.
+    fn prepare(&self, coming: &BTreeMap<String, Arc<CameraRecord>>, cameras: &mut Cameras) {
+        cameras.preparing.retain(|camera, _| coming.contains_key(&**camera));
+        for (camera, record) in coming {
+            if cameras.preparing.contains_key(camera.as_str()) {
+                continue;
+            }
+            let Ok(table) = entry::table(camera, &record.entry, self.key.as_ref()) else {
+                // Told where it is started.
+                continue;
+            };
+            let (member, mut hooks) = (self.member.clone(), self.hooks.clone());
+            let camera: Arc<str> = camera.as_str().into();
+            let own = Arc::clone(&camera);
+            let task = async move {
+                let hooks = hooks.wait_for(Option::is_some).await.map(|hooks| hooks.clone());
+                if let Some(hooks) = hooks.ok().flatten().and_then(|hooks| hooks.upgrade()) {
+                    hooks.prepare(Arc::clone(&own), table).await;
+                }
+                member.prepared(&own);
+            };
+            cameras.preparing.insert(camera, AbortOnDropHandle::new(tokio::spawn(task)));
+        }
+    }
+
     fn begin(
         &self,
         camera: Arc<str>,
@@ -159,12 +191,17 @@ impl OwnedTask {
     ) -> AbortOnDropHandle<()> {
         let (streams, journal, mirror) =
             (self.streams.clone(), self.journal.clone(), Arc::clone(&self.mirror));
-        let faults = Arc::clone(&self.faults);
+        let (faults, hooks) = (Arc::clone(&self.faults), self.hooks.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let chain = loop {
-                match take_over(&streams, &journal, &mirror, &camera, epoch).await {
+                let taken = take_over(&streams, &journal, &mirror, &camera, epoch).await;
+                let restored = match taken {
+                    Ok(chain) => restore(hooks.clone(), &camera).await.map(|()| chain),
+                    Err(error) => Err(error.into()),
+                };
+                match restored {
                     Ok(chain) => break Some(chain),
-                    Err(StreamError::Fenced { .. }) => break None,
+                    Err(ClusterError::Streams(StreamError::Fenced { .. })) => break None,
                     Err(error) => {
                         let before = faults.lock().insert(camera.to_string(), error.to_string());
                         if before.is_none_or(|before| before != error.to_string()) {
@@ -272,6 +309,18 @@ impl OwnedTask {
             }
             camera
         });
+    }
+}
+
+/// Brings what the site has of a camera's pipeline here.
+async fn restore(mut hooks: HooksReceiver, camera: &Arc<str>) -> Result<(), ClusterError> {
+    // The host stops where there will be none.
+    let Ok(hooks) = hooks.wait_for(Option::is_some).await.map(|hooks| hooks.clone()) else {
+        return Ok(());
+    };
+    match hooks.and_then(|hooks| hooks.upgrade()) {
+        Some(hooks) => hooks.restore(Arc::clone(camera)).await,
+        None => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The history of a session's deployments, and what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::record::{DeploymentState, Outcome, Record, now};
+use super::site::HealthyRecords;
 use crate::journal::{DeploymentRow, Journal};
 use crate::telemetry::otlp::{self, DeploymentNote};
 
@@ -28,11 +30,25 @@ pub(super) struct History {
     failing: AtomicBool,
     /// The entries that cameras were given last, as far as this host has read or written them.
     entries: Mutex<BTreeMap<String, CameraEntry>>,
+    /// Told of versions that proved themselves, where the host belongs to a site.
+    healthy: OnceLock<HealthyRecords>,
 }
 
 impl History {
     pub(super) fn new(journal: Journal) -> Self {
-        Self { journal, failing: AtomicBool::new(false), entries: Mutex::default() }
+        Self {
+            journal,
+            failing: AtomicBool::new(false),
+            entries: Mutex::default(),
+            healthy: OnceLock::new(),
+        }
+    }
+
+    /// Tells of versions that prove themselves from now on. To be called once.
+    pub(super) fn tell_healthy(&self, healthy: HealthyRecords) {
+        if self.healthy.set(healthy).is_err() {
+            tracing::error!(target: "ocelli::deploy", "the history has a listener already");
+        }
     }
 
     /// Adds a deployment and gives it its number. On the disk when it returns.
@@ -51,6 +67,19 @@ impl History {
     /// it returns. An error is logged and the deployment goes on: a full disk is no reason to run
     /// another version.
     pub(super) async fn write(&self, record: &Record, entry: Option<&CameraEntry>) {
+        self.adopt(record, entry).await;
+        if let Some(healthy) = self.healthy.get().filter(|_| record.healthy()) {
+            let entry = entry.cloned().or_else(|| self.applied(&record.session));
+            if healthy.try_send((record.clone(), entry)).is_err() {
+                let session = &record.session;
+                tracing::warn!(target: "ocelli::deploy", session, "the site is not told of its \
+                    version");
+            }
+        }
+    }
+
+    /// As [`write`](Self::write), of what the site knows already.
+    pub(super) async fn adopt(&self, record: &Record, entry: Option<&CameraEntry>) {
         trace(record);
         let row = DeploymentRow {
             session: record.session.clone(),

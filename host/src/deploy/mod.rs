@@ -24,6 +24,7 @@ mod record;
 mod report;
 mod request;
 mod session_index;
+mod site;
 mod state;
 mod subscriber;
 

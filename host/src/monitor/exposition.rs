@@ -21,6 +21,7 @@ use super::alerts::Alert;
 use super::process::{self, ProcessUsage, WorkerUsage};
 use super::{DiskSpace, MonitorInner, MonitorState};
 use crate::analyze::AnalysisFigures;
+use crate::cluster::{Cluster, SiteFigures};
 use crate::deploy::{DeploymentFigures, ReloadFigures};
 use crate::event::HubCounts;
 use crate::inference::InferenceStatus;
@@ -82,6 +83,8 @@ pub(super) struct Exposition {
     hub: HubCounts,
     /// Each sink that has settings.
     sinks: BTreeMap<Arc<str>, SinkMetrics>,
+    /// None where the host stands alone.
+    site: Option<SiteFigures>,
     /// None without a collector of traces.
     traces: Option<TraceMetrics>,
     lost_lines: u64,
@@ -148,6 +151,7 @@ impl Exposition {
             session_limit: config.session_processes.max_concurrent_sessions,
             hub: monitor.hub.counts(),
             sinks: monitor.sinks.metrics(),
+            site: monitor.cluster.as_ref().map(Cluster::figures),
             traces: otlp::metrics(),
             lost_lines: (monitor.lost_lines)(),
             rooms: monitor.rooms.lock().clone(),

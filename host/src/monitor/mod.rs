@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::analyze::Analyses;
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::deploy::Deployer;
 use crate::event::Hub;
@@ -65,6 +66,8 @@ pub struct Monitored {
     pub hub: Hub,
     pub journal: Journal,
     pub sinks: Sinks,
+    /// `None`: it stands alone.
+    pub cluster: Option<Cluster>,
     /// The alerts that the journal says are raised, by session.
     pub raised: Vec<(Arc<str>, String)>,
 }
@@ -77,6 +80,7 @@ struct MonitorInner {
     hub: Hub,
     journal: Journal,
     sinks: Sinks,
+    cluster: Option<Cluster>,
     lost_lines: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The folders that the host writes to.
     folders: [(&'static str, PathBuf); 2],
@@ -107,8 +111,17 @@ impl Monitor {
         monitored: Monitored,
         lost_lines: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> Self {
-        let Monitored { sessions, analyses, deployer, inference, hub, journal, sinks, raised } =
-            monitored;
+        let Monitored {
+            sessions,
+            analyses,
+            deployer,
+            inference,
+            hub,
+            journal,
+            sinks,
+            cluster,
+            raised,
+        } = monitored;
         let mut seen = MonitorState::default();
         seen.alerts.restore(raised.iter().map(|(session, alert)| (&**session, alert.as_str())));
         let config = deployer.watch_config();
@@ -123,6 +136,7 @@ impl Monitor {
             hub,
             journal,
             sinks,
+            cluster,
             lost_lines: Box::new(lost_lines),
             rooms: Mutex::new(disk_spaces(&folders)),
             folders,

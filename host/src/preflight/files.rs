@@ -59,7 +59,24 @@ fn of_host(file: &ConfigFile, config: &Config) -> Vec<Finding> {
     let findings = findings.map(|(key, fault)| Finding::of_host(file.problem(key, fault)));
     let sinks = of_webhooks(file).chain(of_mqtt(file));
     let sinks = sinks.chain(of_cameras_file(file));
-    findings.chain(of_registries(file)).chain(sinks).chain(of_collector(file)).collect()
+    let findings = findings.chain(of_registries(file)).chain(sinks).chain(of_collector(file));
+    findings.chain(of_site(file)).collect()
+}
+
+/// The files by which a host and its site know each other. Without them it is no member, for good.
+fn of_site(file: &ConfigFile) -> Vec<Finding> {
+    let Some(cluster) = &file.config.cluster else { return Vec::new() };
+    let ca = cluster.ca.as_deref().and_then(authorities::fault_of_file).map(|fault| ("ca", fault));
+    let others = [
+        ("certificate", &cluster.certificate),
+        ("key", &cluster.key),
+        ("secret_file", &cluster.secret_file),
+    ];
+    let others =
+        others.into_iter().filter_map(|(key, path)| Some((key, fault_of_file(path.as_deref()?)?)));
+    let faults = ca.into_iter().chain(others);
+    let finding = |(key, fault)| Finding::of_host(file.problem(format!("cluster.{key}"), fault));
+    faults.map(finding).collect()
 }
 
 /// The folder of the file of cameras, in which the host makes the file and exchanges it. The host

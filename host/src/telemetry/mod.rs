@@ -139,8 +139,8 @@ pub fn lost_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.load(Ordering::Relaxed))
 }
 
-/// What is logged where no variable says otherwise.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged where no variable says otherwise. What NATS is like, the host says in its own words.
+const DEFAULT_FILTER: &str = "info,async_nats=error";
 
 /// The levels by target, of the first variable that is set, else of [`DEFAULT_FILTER`].
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, TelemetryError> {

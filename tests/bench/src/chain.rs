@@ -84,7 +84,8 @@ impl Camera {
         Self { keys, ..self }
     }
 
-    fn config(&self) -> Value {
+    /// Its entry in a config.
+    pub fn config(&self) -> Value {
         let Self { id, source, pipeline, settings, realtime, keys } = self;
         let mut camera =
             json!({"id": id, "source": source, "pipeline": pipeline, "settings": settings});

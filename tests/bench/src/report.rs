@@ -22,6 +22,7 @@ use crate::phases::peers::PeerTurns;
 use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::sinks::SinkCosts;
+use crate::phases::site::SiteCosts;
 use crate::phases::tracking::Tracking;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 use crate::table::Table;
@@ -68,6 +69,8 @@ pub struct Report {
     pub fanout: Option<Fanout>,
     /// Events to other programs.
     pub sinks: Option<SinkCosts>,
+    /// A host in a site beside one that stands alone.
+    pub site: Option<SiteCosts>,
     /// The dashboard.
     pub page: Option<PageCost>,
     /// Other programs on the same cameras.
@@ -99,6 +102,7 @@ impl Report {
             deploying: None,
             fanout: None,
             sinks: None,
+            site: None,
             page: None,
             peers: None,
             tracking: None,
@@ -162,6 +166,9 @@ impl Display for Report {
             fanout(measured, f)?;
         }
         if let Some(measured) = &self.sinks {
+            write!(f, "{measured}")?;
+        }
+        if let Some(measured) = &self.site {
             write!(f, "{measured}")?;
         }
         if let Some(measured) = &self.page {

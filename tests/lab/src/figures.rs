@@ -37,7 +37,7 @@ pub(crate) struct Figures {
 /// Takes them.
 pub(crate) fn of(history: &History, window: &Window) -> Figures {
     let mut figures = Figures::default();
-    let (mut hit, mut stayed) = (BTreeSet::new(), BTreeSet::new());
+    let (mut hit, mut stayed) = (BTreeMap::new(), BTreeSet::new());
     for (camera, heard) in by_camera(&history.heard) {
         let before = heard.iter().rfind(|message| message.received < window.begun);
         let Some(before) = before else { continue };
@@ -47,7 +47,7 @@ pub(crate) fn of(history: &History, window: &Window) -> Figures {
                 .iter()
                 .find(|message| message.epoch > before.epoch && message.received >= window.from);
             if let Some(again) = again {
-                hit.insert(camera);
+                hit.insert(camera, before.epoch);
                 figures.speaks.push(since(window.from, again.received));
                 // The first was no plan's.
                 handovers.drain(..1.min(handovers.len()));
@@ -103,17 +103,15 @@ fn longest_silence(heard: &[Heard], begun: Nanos) -> Duration {
     gaps.max().unwrap_or_default()
 }
 
-/// For each of these cameras whose epoch changed after the fault: when the first event of the new
-/// epoch was acknowledged.
-fn first_events(history: &History, window: &Window, cameras: &BTreeSet<Camera>) -> Vec<Duration> {
-    let mut before = BTreeMap::<Camera, u64>::new();
-    for event in history.acked.iter().filter(|event| event.at < window.from) {
-        let epoch = before.entry(event.camera).or_default();
-        *epoch = event.epoch.max(*epoch);
-    }
+/// For each of these cameras, with their epochs before the fault: when the first event of a later
+/// one was acknowledged.
+fn first_events(
+    history: &History,
+    window: &Window,
+    before: &BTreeMap<Camera, u64>,
+) -> Vec<Duration> {
     let mut first = BTreeMap::<Camera, Nanos>::new();
-    let after = history.acked.iter().filter(|event| event.at >= window.from);
-    for event in after.filter(|event| cameras.contains(&event.camera)) {
+    for event in history.acked.iter().filter(|event| event.at >= window.from) {
         if before.get(&event.camera).is_some_and(|epoch| event.epoch > *epoch) {
             let at = first.entry(event.camera).or_insert(event.at);
             *at = event.at.min(*at);

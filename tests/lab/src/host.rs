@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ocelli_cluster::member::{CameraRecord, HostRecord, Member};
+use ocelli_cluster::member::{CameraRecord, CoordError, HostRecord, Member};
 use ocelli_cluster::streams::{Followed, Positions, StreamLimits, Streams};
 use ocelli_cluster::{Epoch, SiteOptions};
 use serde::{Deserialize, Serialize};
@@ -49,8 +49,6 @@ pub(crate) struct Settings {
 pub(crate) enum Request {
     /// Adds so many cameras to the site.
     PutCameras(u16),
-    /// Wishes a host to be emptied, or no more.
-    Drain { host: Host, drains: bool },
     /// Wishes a camera to a host.
     Move { camera: u16, host: Host },
     /// Hands everything over and ends.
@@ -59,6 +57,9 @@ pub(crate) enum Request {
 
 /// How long a host that leaves tries to hand over.
 const LEAVING: Duration = Duration::from_secs(30);
+
+/// How often a request is tried before its last time.
+const TRIES: usize = 10;
 
 /// The name of a host.
 pub(crate) fn name(host: Host) -> String {
@@ -163,16 +164,28 @@ async fn answer(common: &Common, request: Request) -> Result<()> {
                 cost: 1,
             };
             for camera in 0..count {
-                member.put_camera(&camera_id(camera), &record).await?;
+                let id = camera_id(camera);
+                again(async || member.put_camera(&id, &record).await).await?;
             }
         }
-        Request::Drain { host, drains } => member.set_draining(&name(host), drains).await?,
         Request::Move { camera, host } => {
-            member.move_camera(&camera_id(camera), Some(&name(host))).await?;
+            let (id, host) = (camera_id(camera), name(host));
+            again(async || member.move_camera(&id, Some(&host)).await.map(drop)).await?;
         }
         Request::Leave => member.leave(LEAVING).await,
     }
     Ok(())
+}
+
+/// Tries a few times: a machine that starts fifty hosts answers late.
+async fn again(ask: impl AsyncFn() -> Result<(), CoordError>) -> Result<(), CoordError> {
+    for _ in 0..TRIES {
+        if ask().await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    ask().await
 }
 
 /// Is ready for every camera that is to come: there is nothing to prepare.

@@ -24,9 +24,11 @@ mod scenario;
 mod wire;
 mod world;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -73,6 +75,9 @@ struct Lab {
     /// How often each scenario is run
     #[arg(long, default_value_t = 1, value_name = "N")]
     repeat: u64,
+    /// Begins no run after so many minutes
+    #[arg(long, value_name = "N")]
+    minutes: Option<u64>,
     /// Simulated hosts
     #[arg(long, default_value_t = 50)]
     hosts: u16,
@@ -147,13 +152,16 @@ fn lab(lab: &Lab) -> Result<bool> {
     Ok(outcomes.iter().all(Outcome::passes))
 }
 
+/// Runs that were carried out.
+type Runs = Vec<Outcome>;
+
 fn on_a_site(
     lab: &Lab,
     small_disks: bool,
     scenarios: &[Scenario],
     seed: u64,
     mut runtime: tokio::runtime::Builder,
-) -> Result<Vec<Outcome>> {
+) -> Result<Runs> {
     let size = Size {
         machines: lab.machines,
         hosts: lab.hosts,
@@ -173,46 +181,39 @@ fn on_a_site(
         let work = async {
             match World::start(size, network).await? {
                 Some(mut world) => run_all(&mut world, lab, scenarios, seed).await,
-                None => Ok(Vec::new()),
+                None => Ok(Runs::default()),
             }
         };
         tokio::select! { done = work => done, stopped = interrupted => stopped }
     })
 }
 
-async fn run_all(
-    world: &mut World,
-    lab: &Lab,
-    scenarios: &[Scenario],
-    seed: u64,
-) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
-    for scenario in scenarios {
-        for repeat in 0..lab.repeat {
+async fn run_all(world: &mut World, lab: &Lab, scenarios: &[Scenario], seed: u64) -> Result<Runs> {
+    let mut runs = Vec::new();
+    let enough = lab.minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    let begun = Instant::now();
+    // Each scenario once before any twice: they meet the same conditions, and time may run out.
+    for repeat in 0..lab.repeat {
+        for scenario in scenarios {
+            if enough.is_some_and(|enough| begun.elapsed() > enough) {
+                return Ok(runs);
+            }
             let seed = seed + repeat;
             let run = run_one(world, *scenario, seed).await;
-            let run = run.with_context(|| format!("{}, seed {seed}", scenario.name()));
-            let outcome = match run {
-                Ok(outcome) => outcome,
-                Err(error) => {
-                    world.keep_logs();
-                    return Err(error);
-                }
-            };
+            let outcome = run.with_context(|| format!("{}, seed {seed}", scenario.name()))?;
             let line = outcome.json();
             eprintln!("{line}");
             if let Some(file) = &lab.json {
-                use std::io::Write;
-                let mut file = std::fs::File::options().create(true).append(true).open(file)?;
+                let mut file = File::options().create(true).append(true).open(file)?;
                 writeln!(file, "{line}")?;
             }
             if !outcome.passes() {
                 world.keep_logs();
             }
-            outcomes.push(outcome);
+            runs.push(outcome);
         }
     }
-    Ok(outcomes)
+    Ok(runs)
 }
 
 async fn run_one(world: &mut World, scenario: Scenario, seed: u64) -> Result<Outcome> {
@@ -221,11 +222,13 @@ async fn run_one(world: &mut World, scenario: Scenario, seed: u64) -> Result<Out
     world.begin().await?;
     let begun = history::now();
     tokio::time::sleep(BASELINE).await;
-    let window = scenario.run(world, &mut Rng::with_seed(seed)).await?;
+    let (window, played) = scenario.run(world, &mut Rng::with_seed(seed)).await;
     let (history, heads, refused) = world.end(begun).await?;
     let breaches = checker::check(&history, &heads);
     let figures = figures::of(&history, &window);
     let mut outcome = Outcome::new((scenario, seed), figures, breaches, &history, refused);
+    // What a site did that does not settle is checked all the same.
+    outcome.error = played.err().map(|error| format!("{error:#}"));
     if scenario == Scenario::Disobey {
         outcome.provoked_by(|host| window.touched.contains(&host));
     }

@@ -98,11 +98,11 @@ impl Network {
         };
         let (incoming, outgoing) = (lose("input", "iifname"), lose("output", "oifname"));
         let chains = match cut {
-            Cut::Both => incoming + "\n" + &outgoing,
+            Cut::Both => format!("{incoming}\n{outgoing}"),
             Cut::Deaf => incoming,
             Cut::Mute => outgoing,
         };
-        self.nft(machine, &format!("table inet lab {{ {chains} }}"))
+        self.nft(machine, &format!("table inet lab {{\n{chains}\n}}"))
     }
 
     /// Heals a [`cut`](Self::cut).

@@ -23,6 +23,8 @@ pub(crate) struct Outcome {
     pub(crate) breaches: Vec<Breach>,
     /// Breaches of a host that was made to commit them.
     pub(crate) provoked: Vec<Breach>,
+    /// Why the run was not carried out to its end: mostly, that the site did not settle.
+    pub(crate) error: Option<String>,
     pub(crate) events: usize,
     pub(crate) acked: usize,
     pub(crate) followed: usize,
@@ -45,6 +47,7 @@ impl Outcome {
             figures,
             breaches,
             provoked: Vec::new(),
+            error: None,
             events: history.stored.len(),
             acked: history.acked.len(),
             followed: history.followed.len(),
@@ -65,7 +68,8 @@ impl Outcome {
     /// Whether the site did what it is to do.
     pub(crate) fn passes(&self) -> bool {
         let caught = !self.provoked.is_empty() && self.refused > 0;
-        self.breaches.is_empty() && (self.scenario != Scenario::Disobey || caught)
+        let whole = self.error.is_none() && self.breaches.is_empty();
+        whole && (self.scenario != Scenario::Disobey || caught)
     }
 
     pub(crate) fn count(&self, kind: Kind) -> usize {
@@ -80,6 +84,7 @@ impl Outcome {
             "scenario": self.scenario.name(),
             "seed": self.seed,
             "passes": self.passes(),
+            "error": self.error,
             "moved": speaks.len(),
             "speaks_ms": milliseconds(speaks),
             "first_event_ms": milliseconds(first_event),

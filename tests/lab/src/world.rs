@@ -299,8 +299,15 @@ impl World {
         Ok(())
     }
 
-    /// Starts whatever does not run.
+    /// Takes all faults back, and starts whatever does not run.
     pub(crate) async fn repair(&mut self) -> Result<()> {
+        for machine in 0..self.size.machines {
+            self.network.plug(machine, true)?;
+            // Most are not cut off.
+            let _ = self.network.heal(machine);
+        }
+        (0..self.size.hosts).for_each(|host| self.freeze_host(host, false));
+        self.restart_ended();
         for number in 0..ENGINES {
             if self.etcd.pid(number).is_none() {
                 self.etcd.run(number);

@@ -21,6 +21,7 @@ mod chart;
 mod client;
 mod clients;
 mod clips;
+mod cluster;
 mod compile;
 mod contamination;
 mod damaged;

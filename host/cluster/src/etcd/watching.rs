@@ -22,6 +22,16 @@ pub(crate) enum Event {
     Deleted { key: String, revision: u64 },
 }
 
+impl Event {
+    /// etcd's revision of the change.
+    pub(crate) fn revision(&self) -> u64 {
+        match self {
+            Self::Put(entry) => entry.modified,
+            Self::Deleted { revision, .. } => *revision,
+        }
+    }
+}
+
 /// A watch. Ends with an error on any doubt that it shows all changes.
 pub(crate) struct Watching {
     etcd: Etcd,

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::records::{CameraRecord, HostRecord, HostView, LeaseId, Owner, SiteRefusal, SiteView};
 use crate::etcd::keys::{COORDINATION, Key};
-use crate::etcd::{Entry, Etcd, Event};
+use crate::etcd::{Entry, Etcd, Event, Fault};
 use crate::plan::{Plan, Unplaced};
 use crate::site::Epoch;
 
@@ -19,8 +19,8 @@ const HOST_FORMAT: u32 = 1;
 /// Likewise, of the plan.
 const PLAN_FORMAT: u32 = 1;
 
-/// From a failed reading to the next, doubled each time up to [`MAX_RETRY`]: on a busy machine,
-/// reading anew is what keeps it busy.
+/// From a failed reading or watch to the next, doubled each time up to [`MAX_RETRY`]: on a busy
+/// machine, reading anew is what keeps it busy.
 const RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_millis(1600);
 
@@ -285,19 +285,24 @@ fn format(entry: &Entry) -> Result<u32, SiteRefusal> {
 }
 
 /// Reads the site's keys.
-pub(super) async fn read(etcd: &Etcd) -> Result<(Vec<Entry>, u64), crate::etcd::Fault> {
+pub(super) async fn read(etcd: &Etcd) -> Result<(Vec<Entry>, u64), Fault> {
     etcd.read(&COORDINATION).await
 }
 
 /// Tells the keeper what is in etcd and each change of it, until the keeper ends.
 pub(super) async fn watch(etcd: Etcd, changes: mpsc::Sender<Change>) {
     let mut retry = RETRY;
+    let mut from = None;
     loop {
-        let reason = match follow(&etcd, &changes, &mut retry).await {
+        let fault = match follow(&etcd, &changes, &mut from, &mut retry).await {
             Ok(()) => return,
-            Err(fault) => fault.reason(),
+            Err(fault) => fault,
         };
-        tracing::debug!("the site's keys are read anew: {reason}");
+        if fault == Fault::Compacted {
+            from = None;
+        }
+        let reason = fault.reason();
+        tracing::debug!("the site's keys are watched anew: {reason}");
         if changes.send(Change::Away(reason)).await.is_err() {
             return;
         }
@@ -306,23 +311,35 @@ pub(super) async fn watch(etcd: Etcd, changes: mpsc::Sender<Change>) {
     }
 }
 
-/// Ends well when the keeper has ended.
+/// Ends well when the keeper has ended. `from` is the revision from which on the keeper has to be
+/// told of changes, `None` where it knows nothing: a watch that breaks goes on where it was, since
+/// all hosts that read everything would keep a busy etcd busy.
 async fn follow(
     etcd: &Etcd,
     changes: &mpsc::Sender<Change>,
+    from: &mut Option<u64>,
     retry: &mut Duration,
-) -> Result<(), crate::etcd::Fault> {
-    let (entries, revision) = read(etcd).await?;
-    let mut watching = etcd.watch("", revision + 1).await?;
-    if changes.send(Change::Read(entries, revision)).await.is_err() {
-        return Ok(());
-    }
+) -> Result<(), Fault> {
+    let start = match *from {
+        Some(start) => start,
+        None => {
+            let (entries, revision) = read(etcd).await?;
+            if changes.send(Change::Read(entries, revision)).await.is_err() {
+                return Ok(());
+            }
+            revision + 1
+        }
+    };
+    *from = Some(start);
+    let mut watching = etcd.watch("", start).await?;
     loop {
         let events = tokio::select! {
             events = watching.next() => events?,
             () = changes.closed() => return Ok(()),
         };
         *retry = RETRY;
+        // Of the last revision there may be more; what has come of it does no harm twice.
+        *from = events.iter().map(Event::revision).max().max(*from);
         if changes.send(Change::Events(events)).await.is_err() {
             return Ok(());
         }

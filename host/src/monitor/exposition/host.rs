@@ -29,6 +29,7 @@ impl Exposition {
         self.journal(out)?;
         self.redis(out)?;
         self.sinks(out)?;
+        self.site(out)?;
         self.traces(out)
     }
 
@@ -247,6 +248,23 @@ impl Exposition {
         .samples(each(|it| it.gaps))?;
         out.counter("sink_refused_events", "Events left out since a sink will never take them")?
             .samples(each(|it| it.refused))
+    }
+
+    fn site(&self, out: &mut Families<'_, '_>) -> fmt::Result {
+        let Some(site) = &self.site else { return Ok(()) };
+        out.gauge(
+            "site_member",
+            "Whether the host is a member of its site: without, it runs none",
+        )?
+        .value(u64::from(site.member))?;
+        out.gauge("site_streams_up", "Whether the site holds events")?
+            .value(u64::from(site.streams))?;
+        out.gauge("site_cameras", "Cameras that the host speaks for")?
+            .value(site.cameras as u64)?;
+        out.gauge("site_faulty_cameras", "Cameras of the host that it cannot run, or not yet")?
+            .value(site.faulty as u64)?;
+        out.counter("site_detections_dropped", "Detections that other hosts were not told")?
+            .value(site.live_dropped)
     }
 
     fn traces(&self, out: &mut Families<'_, '_>) -> fmt::Result {

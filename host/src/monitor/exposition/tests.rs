@@ -4,6 +4,7 @@ use ocelli_protocol::limit::{Limit, LimitCounts};
 use ocelli_protocol::worker::Timestamps;
 
 use super::*;
+use crate::cluster::SiteFigures;
 use crate::deploy::ReloadFigures;
 use crate::event::SessionState;
 use crate::inference::{Duty, ProcessStatus, Restarts};
@@ -176,6 +177,12 @@ fn exposition(sessions: &[&str]) -> Exposition {
         fallbacks: BTreeMap::from([("eye".to_owned(), true)]),
         session_limit: 20,
         hub: HubCounts { subscribers: 3, missed: 44, fell_behind: 5, closed: 1 },
+        site: Some(SiteFigures {
+            member: true,
+            streams: true,
+            cameras: 3,
+            ..SiteFigures::default()
+        }),
         sinks: BTreeMap::from([(
             "redis".into(),
             crate::sink::SinkMetrics {

@@ -10,7 +10,7 @@ use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::Paths;
 use ocelli_bench::phases::{
     Environment, cost, deploying, embeddings, fairness, fanout, growth, isolation, joining, live,
-    page, peers, readers, recovery, sinks, tracking, twenty,
+    page, peers, readers, recovery, sinks, site, tracking, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -95,6 +95,8 @@ enum Part {
     Fanout,
     /// Events to Redis, MQTT and a webhook.
     Sinks,
+    /// A host in a site beside one that stands alone.
+    Site,
     /// The dashboard in a browser.
     Page,
     /// Other programs on the same cameras; only with --peers.
@@ -210,6 +212,10 @@ async fn measure_part(part: Part, environment: &Environment, report: &mut Report
         }
         Part::Sinks => {
             report.sinks = Some(sinks::measure(environment, progress).await.context("sinks")?);
+        }
+        Part::Site => {
+            progress("a host in a site");
+            report.site = Some(site::measure(environment).await.context("site")?);
         }
         Part::Page => {
             progress("the dashboard in a browser");

@@ -14,6 +14,7 @@ pub mod peers;
 pub mod readers;
 pub mod recovery;
 pub mod sinks;
+pub mod site;
 pub mod tracking;
 pub mod twenty;
 

@@ -1,0 +1,299 @@
+//! Hosts that stand in for each other, with real servers: a camera goes on elsewhere, and whoever
+//! listens at another host sees every event once.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ocelli_testkit::{Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, depth};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// A host of a site, with the pipelines of its own folder.
+struct Member {
+    host: Ocelli,
+    name: &'static str,
+    _store: PipelineFolder,
+}
+
+impl std::ops::Deref for Member {
+    type Target = Ocelli;
+
+    fn deref(&self) -> &Ocelli {
+        &self.host
+    }
+}
+
+/// The section of a host that listens there.
+fn section(site: &Site, name: &str, address: SocketAddr, more: &str) -> String {
+    let (etcd, nats) = (json!(site.etcd.urls()), json!(site.nats.urls()));
+    format!(
+        "[server]\nlisten = \"{address}\"\nedit_config = true\n[cluster]\nsite = \"hall\"\nhost = \
+         \"{name}\"\naddress = \"http://{address}\"\netcd = {etcd}\nnats = {nats}\nreplicas = 1\n\
+         streams = 2\n{more}\n"
+    )
+}
+
+async fn join(site: &Site, name: &'static str) -> Member {
+    let store = PipelineFolder::with(&["changeling"]);
+    let port = ClosedPort::new();
+    let config = section(site, name, port.address, "") + &store.section();
+    drop(port);
+    Member { host: Ocelli::start(&config).await, name, _store: store }
+}
+
+/// What a host says of its site, once that is so.
+async fn site_becomes(host: &Ocelli, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+    let wait = async {
+        loop {
+            let site: Value = serde_json::from_str(&host.get("/v1/cluster").await).unwrap();
+            if good(&site) {
+                return site;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("the site never has {what}"))
+}
+
+/// Adds a camera whose pipeline tells an event with every fifth frame, and counts them in its store.
+async fn add_camera(host: &Ocelli, id: &str, source: &str) {
+    let mut entry = json!({
+        "source": source, "pipeline": "changeling", "settings": {"every": 5, "keep": true},
+    });
+    if source.starts_with("file:") {
+        // A file that plays for ever at its own speed.
+        entry["pace"] = json!("realtime");
+        entry["repeat"] = json!(true);
+    }
+    let path = format!("/v1/config/cameras/{id}");
+    let (status, answer) = host.put(&path, entry.to_string().as_bytes()).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+}
+
+/// The name of the host that has a camera, as another says.
+async fn owner(host: &Ocelli, camera: &str) -> String {
+    let owner_of = |site: &Value| {
+        let cameras = site["cameras"].as_array()?.iter();
+        let one = cameras.filter(|one| one["id"] == camera).next()?;
+        one["host"].as_str().map(str::to_owned)
+    };
+    let site = site_becomes(host, "an owner", |site| owner_of(site).is_some()).await;
+    owner_of(&site).unwrap()
+}
+
+/// Reads events until `done`, and holds each to the number behind the one before.
+async fn events(client: &mut Client, last: &mut u64, done: impl Fn(&Value) -> bool) -> Value {
+    loop {
+        let event = client.next_of("event").await;
+        let seq = event["seq"].as_u64().unwrap();
+        assert!(*last == 0 || seq == *last + 1, "{seq} after {last}: {event}");
+        *last = seq;
+        if done(&event) {
+            return event;
+        }
+    }
+}
+
+fn is_counted(event: &Value) -> bool {
+    event["kind"] == "counted"
+}
+
+/// How many events the camera's pipeline has counted in its store.
+async fn kept(host: &Ocelli) -> u64 {
+    let (status, answer) = host.post("/v1/sessions/cam/query", "application/json", b"{}").await;
+    assert_eq!(status, 200, "{answer}");
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    answer["answer"]["kept"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_hosts_camera_goes_on_elsewhere_and_nobody_misses_an_event() {
+    let Some(site) = Site::single() else { return };
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high-b3.mp4")]);
+    let hosts = [join(&site, "a").await, join(&site, "b").await];
+    site_becomes(&hosts[0], "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    add_camera(&hosts[0], "cam", &cameras.url("/cam")).await;
+    let name = owner(&hosts[1], "cam").await;
+    let [dies, stays] = match name.as_str() {
+        "a" => [&hosts[0], &hosts[1]],
+        "b" => [&hosts[1], &hosts[0]],
+        other => panic!("{other:?} has it"),
+    };
+    assert_eq!(dies.name, name);
+    let mut client = stays.client().await;
+    client.subscribe("cam").await;
+    client.detections("cam").await;
+    let mut last = 0;
+    events(&mut client, &mut last, is_counted).await;
+    let before = events(&mut client, &mut last, is_counted).await;
+    // The other host answers by asking its owner.
+    let counted = kept(stays).await;
+    assert!(counted > 0);
+
+    dies.process().signal(Signal::KILL);
+    let taken = events(&mut client, &mut last, |event| event["kind"] == "takeover").await;
+    assert_eq!(taken["data"]["host"], stays.name, "{taken}");
+    assert_eq!(taken["data"]["from_host"], dies.name, "{taken}");
+    events(&mut client, &mut last, is_counted).await;
+    client.detections("cam").await;
+    assert_eq!(owner(stays, "cam").await, stays.name);
+    // The store went with it.
+    let count = kept(stays).await;
+    assert!(count > counted, "{counted} before, {count} after");
+    // What the other host told is here, too.
+    let (oldest, all) = stays.journal("cam").await;
+    let numbers: Vec<u64> = all.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{oldest} {numbers:?}");
+    assert!(numbers.contains(&before["seq"].as_u64().unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_host_hands_its_cameras_over_and_takes_none() {
+    let Some(site) = Site::single() else { return };
+    let hosts = [join(&site, "a").await, join(&site, "b").await];
+    site_becomes(&hosts[0], "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&hosts[0], "cam", &source).await;
+    let name = owner(&hosts[1], "cam").await;
+    let [leaves, gets] = if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] };
+    let mut client = gets.client().await;
+    client.subscribe("cam").await;
+    let mut last = 0;
+    events(&mut client, &mut last, is_counted).await;
+    let counted = kept(gets).await;
+
+    let path = format!("/v1/cluster/hosts/{name}/drain");
+    let (status, answer) = gets.post(&path, "application/json", br#"{"draining":true}"#).await;
+    assert_eq!(status, 200, "{answer}");
+    let taken = events(&mut client, &mut last, |event| event["kind"] == "takeover").await;
+    assert_eq!(taken["data"]["host"], gets.name, "{taken}");
+    events(&mut client, &mut last, is_counted).await;
+    assert!(kept(gets).await >= counted, "what its pipeline counted went with it");
+    // It stays empty: a further camera goes to the other one.
+    add_camera(&hosts[0], "second", &source).await;
+    assert_eq!(owner(leaves, "second").await, gets.name);
+    // A wish for it is none that can be fulfilled now.
+    let (status, answer) = gets
+        .post("/v1/cluster/cameras/cam/move", "application/json", br#"{"host":"nobody"}"#)
+        .await;
+    assert_eq!(status, 404, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_whose_site_is_away_says_so_and_runs_no_camera() {
+    let Some(mut site) = Site::single() else { return };
+    let host = join(&site, "a").await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    site_becomes(&host, "a member", |site| site["state"] == "member").await;
+    add_camera(&host, "cam", &source).await;
+    owner(&host, "cam").await;
+    host.wait_for_session("cam", |session| session["state"] == "running").await;
+
+    site.etcd.kill(0);
+    let lost = site_becomes(&host, "a lapse", |site| site["state"] == "lapsed").await;
+    assert!(lost["reason"].as_str().unwrap().contains(&site.etcd.urls()[0]), "{lost}");
+    assert_eq!(lost["etcd"]["state"], "down");
+    // Its session ends: nobody may speak for the camera.
+    let wait = async {
+        while host.get("/v1/sessions?local=true").await.contains("\"cam\"") {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.expect("its session ends");
+    // One that starts meanwhile is there, and says what it waits for.
+    let late = join(&site, "b").await;
+    let waits = site_becomes(&late, "a reason", |site| site["state"] == "joining").await;
+    assert!(waits["reason"].as_str().unwrap().contains(&site.etcd.urls()[0]), "{waits}");
+
+    site.etcd.run(0);
+    site.etcd.await_ready();
+    for host in [&host, &late] {
+        site_becomes(host, "a member", |site| site["state"] == "member").await;
+    }
+    owner(&late, "cam").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_host_of_the_same_name_gets_nothing() {
+    let Some(site) = Site::single() else { return };
+    let first = join(&site, "a").await;
+    site_becomes(&first, "a member", |site| site["state"] == "member").await;
+    let second = join(&site, "a").await;
+    let refused = site_becomes(&second, "a refusal", |site| site["state"] == "refused").await;
+    assert!(refused["reason"].as_str().unwrap().contains("has a host \"a\" already"), "{refused}");
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&first, "cam", &source).await;
+    first.wait_for_session("cam", |session| session["state"] == "running").await;
+    assert!(!second.get("/v1/sessions?local=true").await.contains("\"pid\""));
+}
+
+/// What takes a camera from its host.
+#[derive(Debug)]
+enum Change {
+    /// The host is killed, and started again.
+    Kill,
+    /// Somebody wishes the camera to another host.
+    Move,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_at_a_third_host_sees_every_event_through_random_take_overs() {
+    let Some(site) = Site::cluster() else { return };
+    let mut hosts = [join(&site, "a").await, join(&site, "b").await, join(&site, "c").await];
+    site_becomes(&hosts[2], "3 hosts", |site| site["hosts"].as_array().unwrap().len() == 3).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&hosts[2], "cam", &source).await;
+    // The third takes no camera: its subscriber's connection lasts.
+    let (status, answer) =
+        hosts[2].post("/v1/cluster/hosts/c/drain", "application/json", DRAIN).await;
+    assert_eq!(status, 200, "{answer}");
+    let mut client = hosts[2].client().await;
+    client.subscribe("cam").await;
+    let (mut last, mut random) = (0, fastrand::Rng::with_seed(21));
+    let mut has = owner_among(&hosts[2], &["a", "b"]).await;
+    for _ in 0..depth::rounds(50) {
+        events(&mut client, &mut last, is_counted).await;
+        let (from, to) = if has == "a" { (0, 1) } else { (1, 0) };
+        let change = if random.bool() { Change::Kill } else { Change::Move };
+        println!("{change:?} behind {last}: from {has} to {}", hosts[to].name);
+        // A wish for a host that is killed would bring the camera back to it later.
+        let wish = match change {
+            Change::Kill => json!({"host": null}),
+            Change::Move => json!({"host": hosts[to].name}),
+        };
+        let path = "/v1/cluster/cameras/cam/move";
+        let wish = wish.to_string();
+        let (status, answer) = hosts[2].post(path, "application/json", wish.as_bytes()).await;
+        assert_eq!(status, 200, "{answer}");
+        if matches!(change, Change::Kill) {
+            hosts[from].host.process().signal(Signal::KILL);
+        }
+        let taken =
+            |event: &Value| event["kind"] == "takeover" && event["data"]["host"] == hosts[to].name;
+        events(&mut client, &mut last, taken).await;
+        if matches!(change, Change::Kill) {
+            hosts[from].host.cut_and_start_again().await;
+            let count = |site: &Value| site["hosts"].as_array().unwrap().len();
+            site_becomes(&hosts[2], "3 hosts", |site| count(site) == 3).await;
+        }
+        has = owner_among(&hosts[2], &[hosts[to].name]).await;
+    }
+    events(&mut client, &mut last, is_counted).await;
+}
+
+const DRAIN: &[u8] = br#"{"draining":true}"#;
+
+/// The host that has the camera, once it is one of these.
+async fn owner_among(host: &Ocelli, names: &[&str]) -> String {
+    let wait = async {
+        loop {
+            let owner = owner(host, "cam").await;
+            if names.contains(&&*owner) {
+                return owner;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("none of {names:?} has the camera"))
+}
