@@ -333,6 +333,9 @@ async fn any_host_answers_in_the_words_of_the_one_that_has_the_session() {
     b.get("/v1/sessions/nobody").await.assert_problem(404, "unknown_session");
     assert_eq!(b.ask(&format!("DELETE {GATE_PATH}"), ANN, "").await.status, 204);
     assert!(a.double.sessions.lock().is_empty(), "host a has ended it");
+    let gone = b.get(GATE_PATH).await;
+    gone.assert_problem(503, "between_hosts");
+    assert_eq!(gone.header("retry-after"), "1");
 }
 
 #[tokio::test]

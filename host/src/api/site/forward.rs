@@ -172,15 +172,15 @@ impl SiteLink {
             CameraOwner::At { host, address } => {
                 Ok(SessionPlace::At(OtherHost { name: host, address }))
             }
-            CameraOwner::Nobody => {
-                let why = self.site.fault(session).map(|fault| format!(": {fault}"));
-                let detail = format!(
-                    "no host of the site has session {session:?} at this moment{}",
-                    why.unwrap_or_default()
-                );
-                Err(Problem::unavailable("between_hosts", detail).retry_after(RETRY_S))
-            }
+            CameraOwner::Nobody => Err(self.between(session)),
         }
+    }
+
+    /// The problem that no host runs a session of the site at this moment.
+    fn between(&self, session: &str) -> Problem {
+        let why = self.site.fault(session).map(|fault| format!(": {fault}")).unwrap_or_default();
+        let detail = format!("no host of the site runs session {session:?} at this moment{why}");
+        Problem::unavailable("between_hosts", detail).retry_after(RETRY_S)
     }
 
     /// Whether this host or another one of the site has, or should have, the session.
@@ -414,7 +414,18 @@ pub(in crate::api) async fn to_owner<C: Control>(
     let Some(link) = &state.site else { return Ok(next.run(request).await) };
     let session = parameters.iter().next().map(|(_, value)| value).unwrap_or_default();
     match link.place(session, is_forwarded(request.headers()))? {
-        SessionPlace::Here => Ok(next.run(request).await),
+        SessionPlace::Here => {
+            let session = session.to_owned();
+            let answer = next.run(request).await;
+            // It is on its way here, or has been ended here.
+            if answer.status() == StatusCode::NOT_FOUND
+                && link.knows(&session)
+                && state.control.session(&session).is_none()
+            {
+                return Err(link.between(&session));
+            }
+            Ok(answer)
+        }
         SessionPlace::At(host) => {
             tracing::debug!(
                 target: "ocelli::cluster", session, host = host.name,
