@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, ConnectOptions, Error, GetOptions, Identity, KeyValue, TlsOptions, Txn,
-    TxnResponse,
+    Certificate, Client, ConnectOptions, Error, GetOptions, GetResponse, Identity, KeyValue,
+    TlsOptions, Txn, TxnResponse,
 };
 use parking_lot::Mutex;
 use tonic::Code;
@@ -29,6 +29,9 @@ pub(crate) use watching::Event;
 
 /// Keys in one answer: with entries of cameras it stays far below gRPC's 4 MB.
 const PAGE: i64 = 500;
+
+/// How many servers are asked for a page: one that is late is no reason to begin anew.
+const READ_TRIES: usize = 3;
 
 /// Why etcd did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,12 +264,7 @@ impl Etcd {
                     .with_range(end.clone())
                     .with_limit(PAGE)
                     .with_revision(revision);
-                let start = from.clone();
-                let mut answer = self
-                    .call(
-                        |client| async move { client.kv_client().get(start, Some(options)).await },
-                    )
-                    .await?;
+                let mut answer = self.page(&from, &options).await?;
                 if revision == 0 {
                     revision = answer.header().map_or(0, |header| header.revision());
                 }
@@ -283,6 +281,20 @@ impl Etcd {
             }
         }
         Ok((entries, unsigned(revision)))
+    }
+
+    /// Asks up to [`READ_TRIES`] servers for one page.
+    async fn page(&self, from: &[u8], options: &GetOptions) -> Result<GetResponse, Fault> {
+        let mut tries = 1;
+        loop {
+            let (from, options) = (from.to_vec(), options.clone());
+            let ask =
+                |client: Client| async move { client.kv_client().get(from, Some(options)).await };
+            match self.call(ask).await {
+                Err(Fault::Unavailable(_)) if tries < READ_TRIES => tries += 1,
+                answer => return answer,
+            }
+        }
     }
 
     /// `None` for what is not of the site, and for keys that are no text.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::Client;
-use hosts::{Host, Listener, SITE, all_owned, audit, camera, ids, options, record, until};
+use hosts::{
+    Host, Listener, SITE, again, all_owned, audit, camera, ids, options, put_camera, record, until,
+};
 use ocelli_cluster::documents::{DocumentMap, Expect, Revision};
 use ocelli_cluster::member::{CoordError, MemberStatus};
 use ocelli_cluster::{Epoch, Member, SiteTls};
@@ -67,7 +69,7 @@ async fn a_host_that_missed_what_etcd_forgot_reads_all_anew() {
         client.compact(put.header().unwrap().revision(), None).await.unwrap();
     }
     let owned = host.owns(&cameras).await;
-    let site = host.member.read_site().await.unwrap();
+    let site = again(|| host.member.read_site()).await.unwrap();
     for (camera, ownership) in &owned {
         assert_eq!(site.owner(camera).unwrap().epoch, ownership.epoch);
     }
@@ -153,20 +155,20 @@ async fn only_its_owner_says_what_a_camera_last_ran() {
     let b = Host::joined(&urls, "b", record(10)).await;
     a.put(&ids(1)).await;
     let id = &ids(1)[0];
-    a.member.move_camera(id, Some("a")).await.unwrap();
+    again(|| a.member.move_camera(id, Some("a"))).await.unwrap();
     let epoch = a.owns(&ids(1)).await[id].epoch;
     let key = format!("dep/{id}");
-    a.member.put_owned(id, epoch, &key, b"v1").await.unwrap();
+    again(|| a.member.put_owned(id, epoch, &key, b"v1")).await.unwrap();
     let refused = CoordError::NotOwner { camera: id.clone(), epoch };
-    assert_eq!(b.member.put_owned(id, epoch, &key, b"no").await, Err(refused.clone()));
+    assert_eq!(again(|| b.member.put_owned(id, epoch, &key, b"no")).await, Err(refused.clone()));
     let other = a.member.put_owned(id, Epoch(epoch.0 + 1), &key, b"no").await.unwrap_err();
     assert_eq!(other.code(), "not_owner");
-    a.member.move_camera(id, Some("b")).await.unwrap();
+    again(|| a.member.move_camera(id, Some("b"))).await.unwrap();
     let later = b.owns(&ids(1)).await[id].epoch;
-    assert_eq!(a.member.put_owned(id, epoch, &key, b"no").await, Err(refused.clone()));
+    assert_eq!(again(|| a.member.put_owned(id, epoch, &key, b"no")).await, Err(refused.clone()));
     // Not even its own camera, with the epoch of before.
     assert_eq!(a.member.release(id, epoch).await, Err(refused));
-    b.member.put_owned(id, later, &key, b"v2").await.unwrap();
+    again(|| b.member.put_owned(id, later, &key, b"v2")).await.unwrap();
     let read = a.member.documents().get(&key).await.unwrap().unwrap();
     assert_eq!(&read.value[..], b"v2");
 }
@@ -231,7 +233,7 @@ async fn whatever_happens_nobody_speaks_twice_and_all_is_owned_in_the_end() {
             }
             5 => {
                 let _ = hosts[0].member.remove_camera(&any).await;
-                let _ = hosts[0].member.put_camera(&any, &camera()).await;
+                put_camera(&hosts[0].member, &any).await;
             }
             _ => {
                 if let Some((camera, ownership)) = hosts[which].owned().into_iter().next() {
@@ -247,7 +249,7 @@ async fn whatever_happens_nobody_speaks_twice_and_all_is_owned_in_the_end() {
     }
     for host in &hosts {
         host.is_member().await;
-        hosts[0].member.set_draining(&host.id, false).await.unwrap();
+        again(|| hosts[0].member.set_draining(&host.id, false)).await.unwrap();
     }
     hosts[0].put(&cameras).await;
     all_owned(&hosts.iter().collect::<Vec<_>>(), &cameras).await;

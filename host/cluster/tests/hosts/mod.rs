@@ -131,18 +131,26 @@ impl Host {
     }
 }
 
-/// As those who change the site do where etcd does not answer.
-pub async fn put_camera(member: &Member, id: &str) {
-    let put = async {
+/// Asks until etcd answers, as those who change the site do: on a busy machine one request may not get
+/// its answer in time.
+pub async fn again<T, F>(mut ask: impl FnMut() -> F) -> Result<T, CoordError>
+where
+    F: Future<Output = Result<T, CoordError>>,
+{
+    let answer = async {
         loop {
-            match member.put_camera(id, &camera()).await {
-                Ok(()) => return,
+            match ask().await {
                 Err(CoordError::Unavailable(_)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
+                answer => return answer,
             }
         }
     };
-    tokio::time::timeout(DEADLINE, put).await.expect("etcd answers again");
+    tokio::time::timeout(DEADLINE, answer).await.expect("etcd answers again")
+}
+
+pub async fn put_camera(member: &Member, id: &str) {
+    let record = camera();
+    again(|| member.put_camera(id, &record)).await.unwrap();
 }
 
 async fn drive(member: Member, unprepared: Arc<AtomicBool>) {
