@@ -213,12 +213,18 @@ impl<C: Control> Client<C> {
     /// most. No message waits unread then, so the answer to `watch` is before its first picture.
     fn write_pictures(&self, sender: &mut Sender) {
         while !sender.is_full() {
-            if let Some(message) = self.remote.next() {
+            let (remote, own) = (self.remote.next(), self.watches.next());
+            if remote.is_none() && own.is_none() {
+                // The next one wakes who waits.
+                return;
+            }
+            if let Some(message) = remote {
                 sender.binary(&[], message);
             }
-            let Some((stream, picture)) = self.watches.next() else { break };
-            let header = watching::header(stream, &picture, monotonic_ns());
-            sender.binary(&header, picture.unit.data.clone());
+            if let Some((stream, picture)) = own {
+                let header = watching::header(stream, &picture, monotonic_ns());
+                sender.binary(&header, picture.unit.data.clone());
+            }
         }
         self.watches.wake();
         self.remote.wake();
