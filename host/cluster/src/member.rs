@@ -238,9 +238,7 @@ impl Member {
         if let Some(why) = bad_document(key) {
             return Err(CoordError::Key(key.to_owned(), why));
         }
-        let MemberStatus::Member { lease } = *self.shared.status.borrow() else {
-            return Err(CoordError::NotMember);
-        };
+        let lease = self.shared.voice.lease().ok_or(CoordError::NotMember)?;
         let host = self.shared.options.host.clone();
         let me = transactions::Me { etcd: self.etcd.clone(), host, lease };
         match me.put_owned(camera, epoch, key, value).await.map_err(about(key))? {

@@ -99,6 +99,7 @@ struct Inner {
     link: Link,
     names: Names,
     host: String,
+    replicas: u8,
     /// Over how many streams the site's events are spread, once that is known.
     layout: Arc<OnceLock<u8>>,
     live: LiveSender,
@@ -115,11 +116,12 @@ impl Streams {
         let names = Names::new(&options.site);
         let layout = Arc::new(OnceLock::new());
         let (live, sending) = LiveSender::new(link.clone());
+        let replicas = limits.replicas;
         let mut tasks = JoinSet::new();
         tasks.spawn(sending);
         tasks.spawn(supervise(link.clone(), names.clone(), limits, Arc::clone(&layout)));
         let host = options.host.clone();
-        let inner = Inner { link, names, host, layout, live, _tasks: tasks };
+        let inner = Inner { link, names, host, replicas, layout, live, _tasks: tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -144,6 +146,10 @@ impl Streams {
 
     fn host(&self) -> &str {
         &self.inner.host
+    }
+
+    fn replicas(&self) -> u8 {
+        self.inner.replicas
     }
 
     fn live(&self) -> &LiveSender {

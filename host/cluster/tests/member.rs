@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use etcd_client::Client;
 use hosts::{
-    Host, Listener, SITE, all_owned, audit, camera, ids, options, record, set, settled, until,
+    Host, Listener, SITE, all_owned, audit, camera, ids, options, put_camera, record, set, settled,
+    until,
 };
 use ocelli_cluster::Member;
 use ocelli_cluster::member::{CoordError, HostRecord, MemberStatus, SiteRefusal};
@@ -163,7 +164,7 @@ async fn nobody_loses_a_camera_to_a_frozen_or_dead_etcd_server() {
     etcd.pause(frozen, true);
     let more: Vec<_> = (0..3).map(|number| format!("late {number}")).collect();
     for id in &more {
-        put_again(&hosts[0].member, id).await;
+        put_camera(&hosts[0].member, id).await;
     }
     all_owned(&all, &more).await;
     etcd.pause(frozen, false);
@@ -172,7 +173,7 @@ async fn nobody_loses_a_camera_to_a_frozen_or_dead_etcd_server() {
     let leader = etcd.leader().unwrap();
     etcd.kill(leader);
     let last = "last".to_owned();
-    put_again(&hosts[0].member, &last).await;
+    put_camera(&hosts[0].member, &last).await;
     all_owned(&all, std::slice::from_ref(&last)).await;
     let after = all_owned(&all, &cameras).await;
     assert_eq!(after.iter().filter(|(id, _)| before.contains_key(*id)).count(), before.len());
@@ -183,20 +184,6 @@ async fn nobody_loses_a_camera_to_a_frozen_or_dead_etcd_server() {
         assert_eq!(*status.borrow(), lease, "the same lease");
     }
     assert!(listener.end() > 0);
-}
-
-/// As those who change the site do where etcd does not answer.
-async fn put_again(member: &Member, id: &str) {
-    let put = async {
-        loop {
-            match member.put_camera(id, &camera()).await {
-                Ok(()) => return,
-                Err(CoordError::Unavailable(_)) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    };
-    tokio::time::timeout(ocelli_testkit::DEADLINE, put).await.expect("etcd answers again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,6 +19,7 @@ mod api_access;
 mod api_analyze;
 mod api_deployments;
 mod api_server;
+mod api_site;
 mod api_tls;
 mod api_websocket;
 mod config_cli;

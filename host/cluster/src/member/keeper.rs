@@ -14,6 +14,7 @@ use super::transactions::{Granted, Joining, Me, NotJoined};
 use super::voice::Life;
 use super::{Command, Shared, renewal};
 use crate::etcd::{Etcd, Fault};
+use crate::lease::Lease;
 use crate::site::Epoch;
 
 /// From a failed attempt to join to the next. Two hosts of one name ask that often, too.
@@ -223,7 +224,8 @@ impl Keeper {
                     host: self.shared.options.host.clone(),
                     lease: granted.lease,
                 };
-                let life = Life::new(crate::lease::Lease::granted(granted.sent).until());
+                let until = Lease::granted(granted.sent).until();
+                let life = Life::new(granted.lease, until);
                 self.shared.voice.begin(&life);
                 let mut renewal = JoinSet::new();
                 let shared = Arc::clone(&self.shared);

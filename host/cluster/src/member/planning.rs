@@ -16,6 +16,10 @@ const SOON: Duration = Duration::from_millis(50);
 /// From any other change: hosts that start together, moves that end together.
 const LATER: Duration = Duration::from_millis(500);
 
+/// From one plan to the next at least: each is sent to all hosts, and a site may get a thousand cameras
+/// one by one.
+const PACE: Duration = Duration::from_millis(200);
+
 /// From a plan that could not be written to the next.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -26,6 +30,8 @@ const FORGET: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Planning {
     due: Option<Instant>,
+    /// When the last one was written.
+    last: Option<Instant>,
     writing: bool,
     /// The revision of the plan that was written, until the view has it.
     awaited: Option<u64>,
@@ -63,6 +69,7 @@ impl Keeper {
         let never = now + LATER * 10;
         let Some(alive) = &self.alive else { return never };
         let Some(due) = self.planning.due else { return never };
+        let due = self.planning.last.map_or(due, |last| due.max(last + PACE));
         let view = &self.site.view;
         let is_planner = view.planner() == Some(alive.me.host.as_str());
         if !is_planner || self.site.refusal().is_some() || self.planning.writing {
@@ -84,6 +91,7 @@ impl Keeper {
         let planned = plan(&hosts, &cameras, &owners, &view.plan, &view.pins);
         if planned != *view.plan {
             self.planning.writing = true;
+            self.planning.last = Some(now);
             let (me, as_read) = (alive.me.clone(), self.site.plan_revision);
             self.jobs.spawn(async move { Done::Planned(me.write_plan(&planned, as_read).await) });
         }

@@ -26,6 +26,7 @@ pub(super) async fn renew(
                 let left = lease.until().since(now);
                 match me.etcd.renew(me.lease.0, left).await {
                     Ok(()) => {
+                        last = None;
                         lease.answered(now, BootTime::now());
                         life.extend(lease.until());
                     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::records::{CameraRecord, Ownership};
+use super::records::{CameraRecord, LeaseId, Ownership};
 use crate::lease::BootTime;
 use crate::site::Epoch;
 
@@ -18,11 +18,12 @@ pub(super) type Owned = Arc<BTreeMap<String, Ownership>>;
 pub(super) struct Life {
     /// [`BootTime::as_nanos`]; 0 for one that is over.
     until: AtomicU64,
+    lease: Option<LeaseId>,
 }
 
 impl Life {
-    pub(super) fn new(until: BootTime) -> Arc<Self> {
-        Arc::new(Self { until: AtomicU64::new(until.as_nanos()) })
+    pub(super) fn new(lease: LeaseId, until: BootTime) -> Arc<Self> {
+        Arc::new(Self { until: AtomicU64::new(until.as_nanos()), lease: Some(lease) })
     }
 
     /// The lease was renewed. A life that is over stays so.
@@ -68,6 +69,12 @@ impl Voice {
     pub(super) fn may_speak(&self, camera: &str, epoch: Epoch) -> bool {
         let now = self.now.lock();
         now.1.get(camera).is_some_and(|ownership| ownership.epoch == epoch) && now.0.holds()
+    }
+
+    /// The lease of this life, if it holds.
+    pub(super) fn lease(&self) -> Option<LeaseId> {
+        let now = self.now.lock();
+        now.0.lease.filter(|_| now.0.holds())
     }
 
     /// Begins a life, without cameras.
@@ -159,7 +166,7 @@ mod tests {
     }
 
     fn life(millis: u64) -> Arc<Life> {
-        Life::new(BootTime::now().after(Duration::from_millis(millis)))
+        Life::new(LeaseId(1), BootTime::now().after(Duration::from_millis(millis)))
     }
 
     #[test]

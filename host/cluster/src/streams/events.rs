@@ -29,6 +29,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_
 /// replicated, and an entry of its log stays small.
 const BATCH: (usize, usize) = (256, 1 << 20);
 
+/// Fewer events than these go one by one where there is one server: it writes each batch to a file
+/// of its own first, which takes as long as so many messages. Replicas keep batches in memory.
+const ALONE: usize = 16;
+
 /// What a message has beside its payload, in bytes, at most: headers of a batch, the protocol.
 const OVERHEAD: usize = 1024;
 
@@ -281,7 +285,10 @@ impl Tries {
 }
 
 /// How many of the events go into one message or batch.
-fn batch_of(events: &[Encoded]) -> usize {
+fn batch_of(events: &[Encoded], replicas: u8) -> usize {
+    if replicas == 1 && events.len() < ALONE {
+        return 1;
+    }
     let mut bytes = 0;
     let fit = events.iter().take(BATCH.0).take_while(|event| {
         bytes += event.size();
@@ -443,7 +450,7 @@ impl Streams {
         let mut rest = encoded.as_slice();
         let mut tries = Tries::new();
         while !rest.is_empty() {
-            let (batch, _) = rest.split_at(batch_of(rest).min(rest.len()));
+            let (batch, _) = rest.split_at(batch_of(rest, self.replicas()).min(rest.len()));
             let mut messages: Vec<_> = batch.iter().map(|event| event.outgoing(&subject)).collect();
             if let Some(first) = messages.first_mut() {
                 expect(first, chain.place);
@@ -549,10 +556,12 @@ mod tests {
             let record = event(&"x".repeat(size));
             (0..count).map(|_| Encoded::new(&record, 1 << 21).unwrap()).collect()
         };
-        assert_eq!(batch_of(&many(1, 10)), 1);
-        assert_eq!(batch_of(&many(1000, 10)), BATCH.0);
-        assert_eq!(batch_of(&many(5, 400_000)), 2);
-        assert_eq!(batch_of(&many(2, 1_100_000)), 1);
+        assert_eq!(batch_of(&many(1, 10), 3), 1);
+        assert_eq!(batch_of(&many(15, 10), 3), 15);
+        assert_eq!(batch_of(&many(15, 10), 1), 1);
+        assert_eq!(batch_of(&many(1000, 10), 1), BATCH.0);
+        assert_eq!(batch_of(&many(5, 400_000), 3), 2);
+        assert_eq!(batch_of(&many(2, 1_100_000), 3), 1);
         let error = Encoded::new(&event(&"x".repeat(1000)), 1000).err().unwrap();
         assert_eq!(error.code(), "too_large");
     }

@@ -16,8 +16,9 @@ use super::names::Names;
 use super::setup::info;
 use super::{EventRecord, SessionState, StreamError, Streams, state};
 
-/// What waits for whoever calls [`Follower::next`]. Beyond it JetStream keeps the messages.
-const QUEUE: usize = 256;
+/// What waits for whoever calls [`Follower::next`], each 1 MB at most, as NATS has it. JetStream
+/// keeps the rest.
+const QUEUE: usize = 64;
 
 /// The most messages and bytes that JetStream sends ahead.
 const PULL: (usize, usize) = (256, 4 << 20);

@@ -592,8 +592,8 @@ fn connect_options(options: &SiteOptions, shared: &Arc<Shared>) -> ConnectOption
             if !met.is_empty() {
                 set(&on_connect.health, StreamHealth::Down(named(met.join("; "))));
             }
-            // In turn: the one that was lost is asked last, whose silence would cost a timeout. Hosts
-            // begin with different ones.
+            // In turn: the one that was lost is asked last, whose silence would cost a timeout.
+            // Hosts begin with different ones.
             let next = turn.fetch_add(1, Ordering::Relaxed).checked_rem(servers.len());
             let next = next.and_then(|next| servers.into_iter().nth(next));
             let next = next.map(|server| ReconnectToServer { addr: server.addr, delay: None });

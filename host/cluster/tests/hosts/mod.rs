@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Client, EventType, WatchOptions};
-use ocelli_cluster::member::{CameraRecord, HostRecord, MemberStatus, Owner, Ownership, SiteView};
+use ocelli_cluster::member::{
+    CameraRecord, CoordError, HostRecord, MemberStatus, Owner, Ownership, SiteView,
+};
 use ocelli_cluster::plan::{Needs, Place, plan};
 use ocelli_cluster::{Epoch, Member, SiteOptions};
 use ocelli_testkit::DEADLINE;
@@ -124,9 +126,23 @@ impl Host {
 
     pub async fn put(&self, cameras: &[String]) {
         for id in cameras {
-            self.member.put_camera(id, &camera()).await.unwrap();
+            put_camera(&self.member, id).await;
         }
     }
+}
+
+/// As those who change the site do where etcd does not answer.
+pub async fn put_camera(member: &Member, id: &str) {
+    let put = async {
+        loop {
+            match member.put_camera(id, &camera()).await {
+                Ok(()) => return,
+                Err(CoordError::Unavailable(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, put).await.expect("etcd answers again");
 }
 
 async fn drive(member: Member, unprepared: Arc<AtomicBool>) {

@@ -1,5 +1,7 @@
 //! A camera's events are one chain, through all its owners.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ocelli_cluster::Epoch;
@@ -208,4 +210,57 @@ async fn a_page_is_what_reading_everything_gives() {
         }
     }
     assert!(a.page("nobody", 0, 10).await.unwrap().events.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_take_a_camera_from_each_other_make_one_chain() {
+    let Some(nats) = Nats::single() else { return };
+    let watcher = host(&nats, "watcher").await;
+    let mut follower = watcher.follow(Positions::default());
+    let epochs = Arc::new(AtomicU64::new(0));
+    let owners = ["a", "b", "c"].map(|name| {
+        let (nats_urls, epochs) = (nats.urls(), Arc::clone(&epochs));
+        tokio::spawn(async move {
+            let streams = Streams::connect(&options(nats_urls, name), limits()).await.unwrap();
+            within(streams.ready()).await;
+            let mut random = Random::with_seed(u64::from(name.as_bytes()[0]));
+            let mut acknowledged = Vec::new();
+            for _ in 0..20 {
+                let epoch = epochs.fetch_add(1, Ordering::SeqCst) + 1;
+                let mut chain = match streams.take_over("door", Epoch(epoch), 0, 0).await {
+                    Ok(chain) => chain,
+                    // Somebody of a later one was faster.
+                    Err(StreamError::Fenced { .. }) => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                for _ in 0..random.usize(1..8) {
+                    let next = events(&chain, name, random.u64(1..40));
+                    match streams.append(&mut chain, &next).await {
+                        Ok(()) => acknowledged.extend(next),
+                        Err(StreamError::Fenced { .. }) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            acknowledged
+        })
+    });
+    let acknowledged = futures_util::future::join_all(owners).await;
+    let found = all(&watcher, "door", 700).await;
+    assert_chain(&found, 1);
+    assert!(found.iter().filter(|event| event.kind == TAKEOVER).count() > 20);
+    for event in acknowledged.into_iter().flat_map(Result::unwrap) {
+        assert_eq!(found[usize::try_from(event.seq).unwrap() - 1], event);
+    }
+    // Somebody who watched has seen the same.
+    let mut seen = Vec::new();
+    within(async {
+        while seen.len() < found.len() {
+            if let Followed::Event { record, .. } = follower.next().await {
+                seen.push(record);
+            }
+        }
+    })
+    .await;
+    assert!(seen == found);
 }

@@ -92,7 +92,10 @@ async fn measure(nats: &Nats, replicas: u8) {
     for limit in [1, 100] {
         let times = each(200, |_| {
             let (a, after) = (&a, random.u64(1..59_000));
-            async move { assert_eq!(a.page("door", after, limit).await.unwrap().events.len(), limit) }
+            async move {
+                let page = a.page("door", after, limit).await.unwrap();
+                assert_eq!(page.events.len(), limit);
+            }
         });
         told(&format!("page of {limit} of 60,000"), times.await);
     }
