@@ -303,7 +303,11 @@ impl Run<'_> {
         self.world.disks[machine][engine].fill();
         self.pause(LASTS).await;
         self.world.disks[machine][engine].free();
-        self.world.restart_ended();
+        // As an operator does: nats-server does without JetStream from then on.
+        match engine {
+            0 => self.world.etcd.kill(machine),
+            _ => self.world.nats.kill(machine),
+        }
         self.restored_after(Duration::ZERO).await
     }
 
