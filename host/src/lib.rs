@@ -6,7 +6,7 @@
 //! [`api`].
 //!
 //! Imports point down, in this order: `fuzzing`, [`cli`] and [`serve`], `reload`, `preflight`,
-//! [`api`], [`monitor`], [`sink`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
+//! [`api`], [`fleet`], [`monitor`], [`sink`], [`analyze`], `playback`, [`deploy`], [`session`], [`probe`],
 //! [`worker`], [`redis`],
 //! `registry`, [`inference`], [`source`], [`cluster`], [`event`], [`journal`], [`telemetry`], [`config`],
 //! `discover`, `shape` and `util`.
@@ -19,6 +19,7 @@ pub mod config;
 pub mod deploy;
 mod discover;
 pub mod event;
+pub mod fleet;
 #[doc(hidden)]
 pub mod fuzzing;
 mod import;

@@ -29,6 +29,7 @@ use crate::deploy::{
     ReloadReport,
 };
 use crate::event::Hub;
+use crate::fleet::Fleet;
 use crate::inference::InferenceHandle;
 use crate::inference::catalog::{CatalogWatcher, ModelCatalog, ModelList};
 use crate::journal::{Backup, Journal, JournalError};
@@ -213,7 +214,11 @@ impl RunningHost {
         let config_in_force = deployer.watch_config();
         let site = cluster.clone().zip(config.cluster.as_ref());
         let site_cameras = cluster.clone().map(|cluster| editor.of_site(cluster));
+        let fleet = cluster.clone().map(|cluster| {
+            Fleet::start(cluster, deployer.clone(), journal.clone()).context("rollouts")
+        });
         let control = HostControl {
+            fleet: fleet.transpose()?,
             site: site.map(|(cluster, section)| Arc::new(ClusterSite::new(cluster, section))),
             sessions: sessions.clone(),
             deployer: deployer.clone(),
@@ -329,6 +334,7 @@ fn control_groups(sandbox: Sandbox) -> anyhow::Result<Option<ControlGroups>> {
 struct HostControl {
     /// The site that it belongs to.
     site: Option<Arc<ClusterSite>>,
+    fleet: Option<Fleet>,
     sessions: Sessions,
     deployer: Deployer,
     analyses: Analyses,
@@ -364,6 +370,10 @@ impl Control for HostControl {
     fn site(&self) -> Option<Arc<dyn Site>> {
         let site = self.site.clone()?;
         Some(site)
+    }
+
+    fn fleet(&self) -> Option<Fleet> {
+        self.fleet.clone()
     }
 
     fn sessions(&self) -> Vec<SessionStatus> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::site::Site;
 use crate::analyze::Analyses;
+use crate::fleet::Fleet;
 use crate::session::{EncodedPicture, PictureError};
 use crate::source::PictureFeed;
 
@@ -21,6 +22,11 @@ pub trait Control: Clone + Send + Sync + 'static {
 
     /// The site that the host belongs to. `None`: it stands alone.
     fn site(&self) -> Option<Arc<dyn Site>> {
+        None
+    }
+
+    /// The rollouts of that site.
+    fn fleet(&self) -> Option<Fleet> {
         None
     }
 

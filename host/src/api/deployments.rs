@@ -43,7 +43,7 @@ const LISTED: usize = 20;
 const MAX_LISTED: usize = 10_000;
 
 /// The name of a component for which the client gives none.
-const UNNAMED: &str = "component";
+pub(super) const UNNAMED: &str = "component";
 
 /// Most characters of a component's name.
 const MAX_NAME: usize = 200;
@@ -143,15 +143,7 @@ pub(super) async fn deploy<C: DeploymentControl>(
         pipeline,
     } = parameters;
     let shadow = Shadow { frames, only, threshold };
-    if name
-        .as_ref()
-        .is_some_and(|name| name.chars().count() > MAX_NAME || name.contains(char::is_control))
-    {
-        return Err(Problem::bad(
-            "bad_query",
-            format!("name: at most {MAX_NAME} characters that can be shown"),
-        ));
-    }
+    name.as_deref().map_or(Ok(()), check_name)?;
     if frames > MAX_SHADOW {
         return Err(Problem::bad(
             "bad_query",
@@ -193,6 +185,15 @@ pub(super) async fn deploy<C: DeploymentControl>(
     let request = DeployRequest { session, component, settings, shadow, handover, by, trace };
     let control = state.control.clone();
     deployed(async move { control.deploy(request).await }).await
+}
+
+/// Checks the name that a client gives a component.
+pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+    if name.chars().count() > MAX_NAME || name.contains(char::is_control) {
+        let detail = format!("name: at most {MAX_NAME} characters that can be shown");
+        return Err(Problem::bad("bad_query", detail));
+    }
+    Ok(())
 }
 
 /// Within which trace a request is made. A header that is none is left out, as its standard wants it.
@@ -308,7 +309,7 @@ async fn to_its_end<T: Send + 'static>(
 
 /// Reads a body that is a component, or empty. A body whose header says that it is too large is not
 /// read.
-async fn upload<C: DeploymentControl>(
+pub(super) async fn upload<C: DeploymentControl>(
     state: &ApiState<C>,
     request: Request,
 ) -> Result<Bytes, Problem> {
@@ -335,7 +336,7 @@ async fn upload<C: DeploymentControl>(
 
 /// The client as the history shows it: the token's name, or "operator" without tokens, and the
 /// first product of the User-Agent, if there is one.
-fn by(caller: &Caller, headers: &HeaderMap) -> String {
+pub(super) fn by(caller: &Caller, headers: &HeaderMap) -> String {
     let name = if *caller.name == *LOCAL_CALLER { "operator" } else { &caller.name };
     let agent =
         headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();

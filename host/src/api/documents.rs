@@ -30,6 +30,7 @@ use crate::config::BasePath;
 use crate::config::edit::ConfigEntry;
 use crate::deploy::{ConfigStatus, DescribedPipeline, NamedPipeline, Record, ReloadReport};
 use crate::event::{JournalledEvent, ServerMessage};
+use crate::fleet::RolloutStatus;
 use crate::inference::catalog::ModelList;
 use crate::journal::Backup;
 use crate::monitor::SessionStats;
@@ -126,6 +127,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ReloadReport>,
         SchemaGenerator::subschema_for::<SystemAnswer>,
         SchemaGenerator::subschema_for::<SiteStatus>,
+        SchemaGenerator::subschema_for::<RolloutStatus>,
         SchemaGenerator::subschema_for::<Backup>,
     ];
     for root in roots {

@@ -69,6 +69,10 @@ routes! { |uploaded|
     "cluster", GET, "/v1/cluster", May(Operate), site::show;
     "drain_host", POST, "/v1/cluster/hosts/{id}/drain", May(Administer), site::drain;
     "move_camera", POST, "/v1/cluster/cameras/{id}/move", May(Administer), site::move_camera;
+    "list_rollouts", GET, "/v1/cluster/rollouts", May(Operate), site::rollouts::list;
+    "begin_rollout", POST, "/v1/cluster/rollouts", May(Operate), site::rollouts::create;
+    "rollout", GET, "/v1/cluster/rollouts/{id}", May(Operate), site::rollouts::show;
+    "stop_rollout", POST, "/v1/cluster/rollouts/{id}/stop", May(Operate), site::rollouts::stop;
     "system", GET, "/v1/system", May(Operate), insight::system;
     "list_sessions", GET, "/v1/sessions", May(View), site::sessions;
     "session", GET, "/v1/sessions/{id}", AtOwner(View), rest::session;

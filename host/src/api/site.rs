@@ -6,6 +6,7 @@ mod headers;
 mod list;
 mod overview;
 mod relay;
+pub(super) mod rollouts;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

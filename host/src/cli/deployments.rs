@@ -76,7 +76,7 @@ fn to_end(wait: Option<&str>) -> bool {
     wait == Some("healthy")
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(super) fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
     share.ok_or_else(|| "a number from 0 to 1".to_owned())
 }

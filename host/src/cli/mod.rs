@@ -19,6 +19,7 @@ mod models;
 mod pipeline;
 mod pipelines;
 mod probe;
+mod rollouts;
 mod sessions;
 mod shell;
 mod status;
@@ -96,6 +97,11 @@ enum Command {
     Drain(hosts::DrainCommand),
     /// Wish a camera of the site to a host.
     Move(hosts::MoveCommand),
+    /// Give many cameras of a site another version of a pipeline: one, a tenth, all. Goes back where
+    /// it fails.
+    Rollout(rollouts::RolloutCommand),
+    /// List the rollouts of a site, the newest first.
+    Rollouts(host::HostArgs),
     /// Change the pipeline of a session while it runs.
     Deploy(deployments::DeployCommand),
     /// Go back to what a session ran before its last deployment.
@@ -160,6 +166,8 @@ pub fn run() -> ExitCode {
         Command::Hosts(host) => hosts::print(&host),
         Command::Drain(drain) => drain.run(),
         Command::Move(wish) => wish.run(),
+        Command::Rollout(rollout) => rollout.run(),
+        Command::Rollouts(host) => rollouts::print(&host),
         Command::Deploy(deploy) => deploy.run(),
         Command::Rollback(rollback) => rollback.run(),
         Command::Deployments(deployments) => deployments.run(),

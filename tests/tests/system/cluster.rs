@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 /// A host of a site, with the pipelines of its own folder.
-struct Member {
+pub(super) struct Member {
     host: Ocelli,
-    name: &'static str,
+    pub(super) name: &'static str,
     _store: PipelineFolder,
 }
 
@@ -34,16 +34,25 @@ fn section(site: &Site, name: &str, address: SocketAddr, more: &str) -> String {
     )
 }
 
-async fn join(site: &Site, name: &'static str) -> Member {
+pub(super) async fn join(site: &Site, name: &'static str) -> Member {
+    join_with(site, name, "").await
+}
+
+/// A host with more sections.
+pub(super) async fn join_with(site: &Site, name: &'static str, more: &str) -> Member {
     let store = PipelineFolder::with(&["changeling"]);
     let port = ClosedPort::new();
-    let config = section(site, name, port.address, "") + &store.section();
+    let config = section(site, name, port.address, more) + &store.section();
     drop(port);
     Member { host: Ocelli::start(&config).await, name, _store: store }
 }
 
 /// What a host says of its site, once that is so.
-async fn site_becomes(host: &Ocelli, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn site_becomes(
+    host: &Ocelli,
+    what: &str,
+    good: impl Fn(&Value) -> bool,
+) -> Value {
     let wait = async {
         loop {
             let site: Value = serde_json::from_str(&host.get("/v1/cluster").await).unwrap();

@@ -57,6 +57,7 @@ mod recovery;
 mod redis;
 mod reload;
 mod rogues;
+mod rollouts;
 mod sandbox;
 mod start;
 mod storage;

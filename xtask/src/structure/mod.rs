@@ -43,6 +43,7 @@ const LAYERS: &[&str] = &[
     "analyze",
     "sink",
     "monitor",
+    "fleet",
     "api",
     "preflight",
     "reload",

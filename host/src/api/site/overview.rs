@@ -199,7 +199,7 @@ fn code(unplaced: Unplaced) -> &'static str {
 }
 
 /// The site, or the problem that there is none.
-fn link<C>(state: &ApiState<C>) -> Result<&SiteLink, Problem> {
+pub(super) fn link<C>(state: &ApiState<C>) -> Result<&SiteLink, Problem> {
     state.site.as_deref().ok_or_else(|| {
         let detail = "this host stands alone: its config has no section [cluster]";
         Problem::new(StatusCode::NOT_FOUND, "no_cluster", detail)

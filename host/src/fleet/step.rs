@@ -1,0 +1,150 @@
+//! When a rollout goes on, and when it goes back: decisions without clock and process.
+
+use ocelli_cluster::Epoch;
+
+use super::record::{CameraResult, CameraResults, CameraStep, Rollout, RolloutState};
+
+/// The most of a wave's cameras, in percent, that may fail. Of the canary none may: it is one camera.
+pub(super) const MAX_FAILED_PERCENT: usize = 2;
+
+/// The part of the cameras, in percent, that have the version after the second wave.
+const SECOND_WAVE_PERCENT: usize = 10;
+
+/// What is next of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing, until an owner says more.
+    Wait,
+    /// The cameras of this wave get the version.
+    Open(usize),
+    /// It is done.
+    Finish,
+    /// It goes back.
+    Return {
+        /// For programs.
+        code: &'static str,
+        /// For a person.
+        reason: String,
+    },
+    /// Every camera has what it had.
+    Finished,
+}
+
+/// How many of so many cameras have the version after each wave: one, a tenth, all.
+pub(super) fn waves(cameras: usize) -> Vec<usize> {
+    let tenth = (cameras * SECOND_WAVE_PERCENT).div_ceil(100);
+    let mut waves = vec![1.min(cameras), tenth, cameras];
+    waves.dedup();
+    waves
+}
+
+/// Decides what is next. `is_of_site`: whether the site still has a camera.
+pub(super) fn step(
+    rollout: &Rollout,
+    results: &CameraResults,
+    is_of_site: impl Fn(&str) -> bool,
+) -> Step {
+    match rollout.state {
+        RolloutState::Done | RolloutState::Returned => Step::Wait,
+        RolloutState::Running => forward(rollout, results, is_of_site),
+        RolloutState::Returning => {
+            let has_it = |camera: &&String| {
+                is_of_site(camera)
+                    && results.get(*camera).is_some_and(|result| {
+                        matches!(result.state, CameraStep::Deploying | CameraStep::Healthy)
+                    })
+            };
+            match rollout.cameras.iter().any(|camera| has_it(&camera)) {
+                true => Step::Wait,
+                false => Step::Finished,
+            }
+        }
+    }
+}
+
+fn forward(rollout: &Rollout, results: &CameraResults, is_of_site: impl Fn(&str) -> bool) -> Step {
+    for wave in 0..=rollout.wave {
+        let cameras = rollout.of_wave(wave);
+        let failed = cameras.iter().filter_map(|camera| {
+            let result = results.get(camera)?;
+            (result.state == CameraStep::Failed).then_some((camera, result))
+        });
+        let failed: Vec<_> = failed.collect();
+        if failed.len() * 100 <= cameras.len() * MAX_FAILED_PERCENT {
+            continue;
+        }
+        let Some((camera, result)) = failed.first() else { continue };
+        let why = result.reason.as_deref().unwrap_or("it failed");
+        return match wave {
+            0 => Step::Return {
+                code: "canary_failed",
+                reason: format!("the canary {camera} failed: {why}"),
+            },
+            _ => Step::Return {
+                code: "wave_failed",
+                reason: format!(
+                    "{} of the {} cameras of wave {} failed; {camera}: {why}",
+                    failed.len(),
+                    cameras.len(),
+                    wave + 1
+                ),
+            },
+        };
+    }
+    let is_final = |camera: &String| {
+        !is_of_site(camera)
+            || results.get(camera).is_some_and(|result| result.state != CameraStep::Deploying)
+    };
+    if !rollout.of_wave(rollout.wave).iter().all(is_final) {
+        return Step::Wait;
+    }
+    match rollout.wave + 1 < rollout.waves.len() {
+        true => Step::Open(rollout.wave + 1),
+        false => Step::Finish,
+    }
+}
+
+/// What the owner of a camera does for a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Duty {
+    Nothing,
+    /// Give the camera the version, and say what becomes of it.
+    Deploy,
+    /// Give the camera back what it had.
+    Return,
+}
+
+/// Decides what the owner of a camera, by `epoch`, does. `entry` is the digest of the camera's entry.
+/// A camera that has come from another host runs what its entry says, so it gets the version again,
+/// also of a rollout that is done, unless its entry has changed since.
+pub(super) fn duty(
+    rollout: &Rollout,
+    camera: &str,
+    result: Option<&CameraResult>,
+    epoch: Epoch,
+    entry: &str,
+) -> Duty {
+    let Some(wave) = rollout.wave_of(camera) else { return Duty::Nothing };
+    let has_it = result
+        .is_some_and(|result| matches!(result.state, CameraStep::Deploying | CameraStep::Healthy));
+    let is_of_another = result.is_some_and(|result| result.epoch != epoch);
+    match rollout.state {
+        RolloutState::Running if wave > rollout.wave => Duty::Nothing,
+        RolloutState::Running => match result {
+            None => Duty::Deploy,
+            Some(result) if result.state == CameraStep::Deploying => Duty::Deploy,
+            Some(result) if result.state == CameraStep::Healthy && is_of_another => Duty::Deploy,
+            Some(_) => Duty::Nothing,
+        },
+        RolloutState::Returning if has_it => Duty::Return,
+        RolloutState::Done
+            if has_it && is_of_another && result.is_some_and(|result| result.entry == entry) =>
+        {
+            Duty::Deploy
+        }
+        RolloutState::Returning | RolloutState::Returned | RolloutState::Done => Duty::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests;
