@@ -213,12 +213,17 @@ impl<C: Control> Client<C> {
     /// most. No message waits unread then, so the answer to `watch` is before its first picture.
     fn write_pictures(&self, sender: &mut Sender) {
         while !sender.is_full() {
-            if let Some(message) = self.remote.next() {
+            let (here, elsewhere) = (self.watches.next(), self.remote.next());
+            if here.is_none() && elsewhere.is_none() {
+                return;
+            }
+            if let Some(message) = elsewhere {
                 sender.binary(&[], message);
             }
-            let Some((stream, picture)) = self.watches.next() else { break };
-            let header = watching::header(stream, &picture, monotonic_ns());
-            sender.binary(&header, picture.unit.data.clone());
+            if let Some((stream, picture)) = here {
+                let header = watching::header(stream, &picture, monotonic_ns());
+                sender.binary(&header, picture.unit.data.clone());
+            }
         }
         self.watches.wake();
         self.remote.wake();
