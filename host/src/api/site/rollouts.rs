@@ -22,7 +22,7 @@ use crate::fleet::{Fleet, NewRollout, RolloutError, Wanted};
 use crate::session::rollout::MAX_SHADOW;
 
 /// Most selectors of a request, and most bytes of each: a camera's name has 200.
-const MAX_SELECTORS: usize = 1000;
+const MAX_SELECTORS: usize = 16;
 const MAX_SELECTOR: usize = 200;
 
 /// The rollouts of the site, or the problem that there is none.
