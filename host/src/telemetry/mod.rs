@@ -140,7 +140,7 @@ pub fn lost_lines() -> u64 {
 }
 
 /// What is logged where no variable says otherwise. What NATS is like, the host says in its own words.
-const DEFAULT_FILTER: &str = "info,async_nats=error";
+const DEFAULT_FILTER: &str = "async_nats=error,info";
 
 /// The levels by target, of the first variable that is set, else of [`DEFAULT_FILTER`].
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<Targets, TelemetryError> {

@@ -31,8 +31,10 @@ impl HttpResponse {
 
     /// As [`read`](Self::read), of a host that may be killed meanwhile, and without a deadline.
     pub async fn try_read(connection: &mut (impl AsyncRead + Unpin)) -> io::Result<Self> {
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await?;
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).await?;
+        // A picture's bytes are no text.
+        let answer = String::from_utf8_lossy(&answer);
         Self::parse(&answer).ok_or_else(|| io::Error::other(format!("no HTTP answer: {answer}")))
     }
 
