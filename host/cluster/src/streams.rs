@@ -55,7 +55,9 @@ pub use follow::{Followed, Follower, Positions, SessionStates};
 pub use live::{Live, LiveMessage};
 pub use objects::Digest;
 pub use pages::Page;
-pub use state::{Entry, MAX_CHANGES, Owner, SessionState, Snapshot, StateChange, StoredState};
+pub use state::{
+    MAX_CHANGES, SessionState, Snapshot, StateChange, StateEntry, StoredState, StreamOwner,
+};
 
 /// How often the streams are looked at while they cannot be used.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,10 +94,10 @@ pub enum StreamHealth {
 /// A site's streams: one NATS connection, which reconnects for ever. A clone is the same.
 #[derive(Clone)]
 pub struct Streams {
-    inner: Arc<Inner>,
+    inner: Arc<StreamsInner>,
 }
 
-struct Inner {
+struct StreamsInner {
     link: Link,
     names: Names,
     host: String,
@@ -121,7 +123,7 @@ impl Streams {
         tasks.spawn(sending);
         tasks.spawn(supervise(link.clone(), names.clone(), limits, Arc::clone(&layout)));
         let host = options.host.clone();
-        let inner = Inner { link, names, host, replicas, layout, live, _tasks: tasks };
+        let inner = StreamsInner { link, names, host, replicas, layout, live, _tasks: tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 

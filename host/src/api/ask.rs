@@ -93,12 +93,12 @@ async fn answer<C: Control>(
 
 /// Why a pipeline has not answered: the words of this host or of another one.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct AskRefusal {
     pub(super) code: Cow<'static, str>,
     pub(super) message: String,
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for AskRefusal {
     fn from(Refusal { code, message }: Refusal) -> Self {
         Self { code: code.into(), message }
     }
@@ -112,10 +112,10 @@ pub(super) async fn anywhere<C: Control>(
     session: &str,
     words: Value,
     onward: HeaderMap,
-) -> Result<Value, Refused> {
+) -> Result<Value, AskRefusal> {
     if let Some(link) = &state.site {
         let place = link.place(session, false);
-        let place = place.map_err(|problem| Refused {
+        let place = place.map_err(|problem| AskRefusal {
             code: problem.code().into(),
             message: problem.detail().to_owned(),
         })?;
@@ -123,7 +123,9 @@ pub(super) async fn anywhere<C: Control>(
             let answer = link.ask(&host, kind, session, &words, onward).await;
             return match answer.map_err(Refusal::from)? {
                 RemoteAnswer::Answer(answer) => Ok(answer),
-                RemoteAnswer::Refused(code, message) => Err(Refused { code: code.into(), message }),
+                RemoteAnswer::Refused(code, message) => {
+                    Err(AskRefusal { code: code.into(), message })
+                }
             };
         }
     }

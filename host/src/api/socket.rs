@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::access::{Caller, Right};
-use super::ask::{self, ASKED, Refused};
+use super::ask::{self, ASKED, AskRefusal};
 use super::connections::ConnectionSlot;
 use super::control::{Control, Refusal};
 use super::gate;
@@ -464,7 +464,7 @@ impl<C: Control> Client<C> {
         asked.spawn(async move {
             let answered = ask::anywhere(&state, kind, &session, request, onward).await;
             if let Some(deed) = deed {
-                let refused = |refused: &Refused| refused.code.clone();
+                let refused = |refused: &AskRefusal| refused.code.clone();
                 deed.finish(answered.as_ref().map_or_else(refused, |_| "answered".into()));
             }
             match answered {
@@ -473,7 +473,7 @@ impl<C: Control> Client<C> {
                     id: id.as_ref(),
                     answer: &answer,
                 }),
-                Err(Refused { code, message }) => subscriber.send(&ServerMessage::refusal(
+                Err(AskRefusal { code, message }) => subscriber.send(&ServerMessage::refusal(
                     &code,
                     &message,
                     Some(&session),

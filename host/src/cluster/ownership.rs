@@ -68,16 +68,16 @@ struct TakenOver {
 }
 
 /// A camera that runs here.
-struct Running {
+struct RunningCamera {
     epoch: Epoch,
     record: Arc<CameraRecord>,
 }
 
 /// What the task knows of its cameras.
 #[derive(Default)]
-struct Cameras {
+struct CameraTasks {
     taking: HashMap<Arc<str>, TakingOver>,
-    running: BTreeMap<Arc<str>, Running>,
+    running: BTreeMap<Arc<str>, RunningCamera>,
     /// Those that are being given up.
     leaving: HashMap<Arc<str>, Epoch>,
     /// Those that are to come, and that another host still has.
@@ -90,7 +90,7 @@ impl OwnedTask {
         let (mut owned, mut leaving) = (self.member.owned(), self.member.leaving());
         let mut coming = self.member.coming();
         let (done, mut taken) = mpsc::channel(1);
-        let mut cameras = Cameras::default();
+        let mut cameras = CameraTasks::default();
         let mut released = JoinSet::new();
         loop {
             let wanted = Arc::clone(&owned.borrow_and_update());
@@ -122,7 +122,7 @@ impl OwnedTask {
     fn follow(
         &self,
         wanted: &BTreeMap<String, Ownership>,
-        cameras: &mut Cameras,
+        cameras: &mut CameraTasks,
         done: &mpsc::Sender<TakenOver>,
     ) {
         let owned = |camera: &str, epoch| wanted.get(camera).is_some_and(|one| one.epoch == epoch);
@@ -159,7 +159,7 @@ impl OwnedTask {
     }
 
     /// Makes ready what is to come from hosts that still have it.
-    fn prepare(&self, coming: &BTreeMap<String, Arc<CameraRecord>>, cameras: &mut Cameras) {
+    fn prepare(&self, coming: &BTreeMap<String, Arc<CameraRecord>>, cameras: &mut CameraTasks) {
         cameras.preparing.retain(|camera, _| coming.contains_key(&**camera));
         for (camera, record) in coming {
             if cameras.preparing.contains_key(camera.as_str()) {
@@ -223,7 +223,7 @@ impl OwnedTask {
         &self,
         taken: TakenOver,
         wanted: &BTreeMap<String, Ownership>,
-        cameras: &mut Cameras,
+        cameras: &mut CameraTasks,
     ) {
         let TakenOver { camera, epoch, chain } = taken;
         if cameras.taking.get(&camera).is_none_or(|taking| taking.epoch != epoch) {
@@ -242,11 +242,11 @@ impl OwnedTask {
         );
         self.chains.hold(Arc::clone(&camera), chain);
         let record = Arc::clone(&ownership.record);
-        cameras.running.insert(camera, Running { epoch, record });
+        cameras.running.insert(camera, RunningCamera { epoch, record });
     }
 
     /// Gives the config the cameras that run here.
-    fn publish(&self, cameras: &Cameras) -> u64 {
+    fn publish(&self, cameras: &CameraTasks) -> u64 {
         let mut lines = BTreeMap::new();
         for (camera, running) in &cameras.running {
             match entry::table(camera, &running.record.entry, self.key.as_ref()) {
@@ -270,7 +270,7 @@ impl OwnedTask {
         &self,
         camera: &str,
         epoch: Epoch,
-        cameras: &mut Cameras,
+        cameras: &mut CameraTasks,
         released: &mut JoinSet<Arc<str>>,
     ) {
         let camera: Arc<str> = camera.into();

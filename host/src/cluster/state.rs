@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ocelli_cluster::streams::{Entry, StateChange, StreamError, Streams};
+use ocelli_cluster::streams::{StateChange, StateEntry, StreamError, Streams};
 use ocelli_protocol::limit::MAX_STORE_BUCKET;
 use ocelli_protocol::worker::{StoreChange, StoreContents};
 use parking_lot::Mutex;
@@ -137,7 +137,7 @@ impl StateMirror {
     pub(super) async fn load(&self, camera: &Arc<str>) -> Result<(), StreamError> {
         let state = self.streams.load(camera).await?;
         let mut contents = StoreContents::new();
-        for Entry { bucket, key, value } in state.entries {
+        for StateEntry { bucket, key, value } in state.entries {
             if bucket == CURSORS {
                 let seq = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
                 if let Some(seq) = seq {

@@ -38,7 +38,7 @@ use crate::journal::Journal;
 use crate::shape::TIME;
 use owner::OwnerTask;
 pub use record::{CameraStep, RolloutState};
-use record::{FORMAT, Rollout, RolloutSource, Rollouts};
+use record::{FORMAT, FleetRollout, RolloutSource, Rollouts};
 
 /// Rollouts that are over and kept: who takes a camera over looks there for what it is to run.
 const KEPT: usize = 100;
@@ -51,7 +51,7 @@ const MAX_CAMERAS: usize = 5000;
 
 /// What a rollout deploys, as a client says it.
 #[derive(Debug, Clone)]
-pub enum Wanted {
+pub enum WantedVersion {
     /// A component, with its name.
     Component { name: String, bytes: Bytes },
     /// A pipeline's name, or a component in a registry.
@@ -61,7 +61,7 @@ pub enum Wanted {
 /// A rollout to begin.
 #[derive(Debug, Clone)]
 pub struct NewRollout {
-    pub wanted: Wanted,
+    pub wanted: WantedVersion,
     pub settings: Option<Map<String, Value>>,
     pub shadow: u32,
     pub threshold: Option<f64>,
@@ -188,7 +188,7 @@ impl Fleet {
     ) -> Result<RolloutStatus, RolloutError> {
         let cameras = self.chosen(&new.selectors, sees)?;
         let (pipeline, source) = self.source(new.wanted).await?;
-        let mut rollout = Rollout {
+        let mut rollout = FleetRollout {
             format: FORMAT,
             id: 0,
             pipeline,
@@ -269,7 +269,7 @@ impl Fleet {
             if rollout.state != RolloutState::Running {
                 return Err(RolloutError::Over(number));
             }
-            let next = Rollout {
+            let next = FleetRollout {
                 state: RolloutState::Returning,
                 code: Some("stopped".to_owned()),
                 reason: Some(format!("stopped by {by}")),
@@ -311,17 +311,17 @@ impl Fleet {
     }
 
     /// Finds out what is meant, and gives the site what it lacks.
-    async fn source(&self, wanted: Wanted) -> Result<(String, RolloutSource), RolloutError> {
+    async fn source(&self, wanted: WantedVersion) -> Result<(String, RolloutSource), RolloutError> {
         match wanted {
-            Wanted::Component { name, bytes } => {
+            WantedVersion::Component { name, bytes } => {
                 let digest = self.inner.cluster.streams().put_object(bytes).await?;
                 Ok((name, RolloutSource::Object(digest.to_string())))
             }
-            Wanted::Named(name) if OciReference::is_meant_by(&name) => {
+            WantedVersion::Named(name) if OciReference::is_meant_by(&name) => {
                 let reference = name.parse::<OciReference>()?;
                 Ok((name, RolloutSource::Reference(reference.to_string())))
             }
-            Wanted::Named(name) => {
+            WantedVersion::Named(name) => {
                 self.inner.deployer.knows(&name)?;
                 Ok((name.clone(), RolloutSource::Name(name)))
             }
@@ -367,7 +367,11 @@ fn matches(pattern: &str, name: &str) -> bool {
     rest.ends_with(end)
 }
 
-fn status(rollout: &Rollout, rollouts: &Rollouts, sees: impl Fn(&str) -> bool) -> RolloutStatus {
+fn status(
+    rollout: &FleetRollout,
+    rollouts: &Rollouts,
+    sees: impl Fn(&str) -> bool,
+) -> RolloutStatus {
     let camera = |id: &String| {
         let result = rollouts.result(rollout.id, id);
         RolloutCamera {
@@ -381,7 +385,7 @@ fn status(rollout: &Rollout, rollouts: &Rollouts, sees: impl Fn(&str) -> bool) -
             reason: result.and_then(|result| result.reason.clone()),
         }
     };
-    let Rollout { id, pipeline, settings, shadow, threshold, state, code, reason, .. } =
+    let FleetRollout { id, pipeline, settings, shadow, threshold, state, code, reason, .. } =
         rollout.clone();
     RolloutStatus {
         id,

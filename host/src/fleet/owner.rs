@@ -15,9 +15,9 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::record::{
-    self, CameraResult, CameraStep, FORMAT, Rollout, RolloutSource, RolloutState, Rollouts,
+    self, CameraResult, CameraStep, FORMAT, FleetRollout, RolloutSource, RolloutState, Rollouts,
 };
-use super::step::{self, Duty, Step, duty};
+use super::step::{self, OwnerDuty, RolloutStep, duty};
 use crate::cluster::Cluster;
 use crate::config::OciReference;
 use crate::deploy::{
@@ -168,7 +168,7 @@ impl OwnerTask {
                 }
                 let entry = Digest::of(record.entry.to_string().as_bytes()).to_string();
                 let duty = duty(rollout, camera, result, *epoch, &entry);
-                if duty == Duty::Nothing {
+                if duty == OwnerDuty::Nothing {
                     continue;
                 }
                 let work = Work {
@@ -242,26 +242,26 @@ impl OwnerTask {
 }
 
 /// The rollout behind a step; `None` where it stays as it is.
-fn after(rollout: &Rollout, step: Step) -> Option<Rollout> {
+fn after(rollout: &FleetRollout, step: RolloutStep) -> Option<FleetRollout> {
     let mut next = rollout.clone();
     match step {
-        Step::Wait => return None,
-        Step::Open(wave) => next.wave = wave,
-        Step::Finish => {
+        RolloutStep::Wait => return None,
+        RolloutStep::Open(wave) => next.wave = wave,
+        RolloutStep::Finish => {
             (next.state, next.ended) = (RolloutState::Done, Some(super::now()));
         }
-        Step::Return { code, reason } => {
+        RolloutStep::Return { code, reason } => {
             (next.state, next.code) = (RolloutState::Returning, Some(code.to_owned()));
             next.reason = Some(reason);
         }
-        Step::Finished => {
+        RolloutStep::Finished => {
             (next.state, next.ended) = (RolloutState::Returned, Some(super::now()));
         }
     }
     Some(next)
 }
 
-fn log(rollout: &Rollout) {
+fn log(rollout: &FleetRollout) {
     let state: &str = rollout.state.into();
     let (id, wave) = (rollout.id, rollout.wave + 1);
     match &rollout.reason {
@@ -275,7 +275,7 @@ fn log(rollout: &Rollout) {
 /// Writes a rollout.
 pub(super) async fn put(
     member: &Member,
-    rollout: &Rollout,
+    rollout: &FleetRollout,
     expect: Expect,
 ) -> Result<(), CoordError> {
     let value = serde_json::to_vec(rollout).unwrap_or_default();
@@ -285,7 +285,7 @@ pub(super) async fn put(
 /// One camera's part of a rollout.
 struct Work {
     tools: Tools,
-    rollout: Rollout,
+    rollout: FleetRollout,
     camera: String,
     epoch: Epoch,
     entry: String,
@@ -308,11 +308,11 @@ enum Tried {
 
 impl Work {
     /// The result that was written last; `None` where there is nothing to say.
-    async fn run(self, duty: Duty) -> Option<CameraResult> {
+    async fn run(self, duty: OwnerDuty) -> Option<CameraResult> {
         match duty {
-            Duty::Nothing => None,
-            Duty::Deploy => self.deploy().await,
-            Duty::Return => self.give_back().await,
+            OwnerDuty::Nothing => None,
+            OwnerDuty::Deploy => self.deploy().await,
+            OwnerDuty::Return => self.give_back().await,
         }
     }
 
@@ -501,7 +501,7 @@ impl Work {
     }
 
     fn request(&self, component: Component) -> DeployRequest {
-        let Rollout { settings, shadow, threshold, .. } = &self.rollout;
+        let FleetRollout { settings, shadow, threshold, .. } = &self.rollout;
         DeployRequest {
             session: self.camera.clone(),
             component,

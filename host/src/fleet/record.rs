@@ -67,7 +67,7 @@ impl RolloutState {
 
 /// A rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Rollout {
+pub(super) struct FleetRollout {
     pub(super) format: u32,
     pub(super) id: u64,
     /// The pipeline as it was asked for.
@@ -99,7 +99,7 @@ pub(super) struct Rollout {
     pub(super) ended: Option<String>,
 }
 
-impl Rollout {
+impl FleetRollout {
     /// The cameras of a wave.
     pub(super) fn of_wave(&self, wave: usize) -> &[String] {
         let end = self.waves.get(wave).copied().unwrap_or_default();
@@ -161,7 +161,7 @@ pub(super) struct CameraResult {
 /// All rollouts of a site.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Rollouts {
-    pub(super) by_id: BTreeMap<u64, (Rollout, Revision)>,
+    pub(super) by_id: BTreeMap<u64, (FleetRollout, Revision)>,
     pub(super) results: BTreeMap<u64, CameraResults>,
 }
 
@@ -176,7 +176,7 @@ impl Rollouts {
             let Some(rest) = key.strip_prefix(FOLDER) else { continue };
             match rest.split_once("/cam/") {
                 None => {
-                    if let Some(rollout) = parse::<Rollout>(key, document, |one| one.format) {
+                    if let Some(rollout) = parse::<FleetRollout>(key, document, |one| one.format) {
                         rollouts.by_id.insert(rollout.id, (rollout, document.revision));
                     }
                 }
@@ -192,7 +192,7 @@ impl Rollouts {
         rollouts
     }
 
-    pub(super) fn rollout(&self, id: u64) -> Option<&Rollout> {
+    pub(super) fn rollout(&self, id: u64) -> Option<&FleetRollout> {
         self.by_id.get(&id).map(|(rollout, _)| rollout)
     }
 

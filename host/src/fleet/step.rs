@@ -2,7 +2,7 @@
 
 use ocelli_cluster::Epoch;
 
-use super::record::{CameraResult, CameraResults, CameraStep, Rollout, RolloutState};
+use super::record::{CameraResult, CameraResults, CameraStep, FleetRollout, RolloutState};
 
 /// The most of a wave's cameras, in percent, that may fail. Of the canary none may: it is one camera.
 pub(super) const MAX_FAILED_PERCENT: usize = 2;
@@ -12,7 +12,7 @@ const SECOND_WAVE_PERCENT: usize = 10;
 
 /// What is next of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RolloutStep {
     /// Nothing, until an owner says more.
     Wait,
     /// The cameras of this wave get the version.
@@ -40,12 +40,12 @@ pub(super) fn waves(cameras: usize) -> Vec<usize> {
 
 /// Decides what is next. `is_of_site`: whether the site still has a camera.
 pub(super) fn step(
-    rollout: &Rollout,
+    rollout: &FleetRollout,
     results: &CameraResults,
     is_of_site: impl Fn(&str) -> bool,
-) -> Step {
+) -> RolloutStep {
     match rollout.state {
-        RolloutState::Done | RolloutState::Returned => Step::Wait,
+        RolloutState::Done | RolloutState::Returned => RolloutStep::Wait,
         RolloutState::Running => forward(rollout, results, is_of_site),
         RolloutState::Returning => {
             let has_it = |camera: &&String| {
@@ -55,14 +55,18 @@ pub(super) fn step(
                     })
             };
             match rollout.cameras.iter().any(|camera| has_it(&camera)) {
-                true => Step::Wait,
-                false => Step::Finished,
+                true => RolloutStep::Wait,
+                false => RolloutStep::Finished,
             }
         }
     }
 }
 
-fn forward(rollout: &Rollout, results: &CameraResults, is_of_site: impl Fn(&str) -> bool) -> Step {
+fn forward(
+    rollout: &FleetRollout,
+    results: &CameraResults,
+    is_of_site: impl Fn(&str) -> bool,
+) -> RolloutStep {
     for wave in 0..=rollout.wave {
         let cameras = rollout.of_wave(wave);
         let failed = cameras.iter().filter_map(|camera| {
@@ -76,11 +80,11 @@ fn forward(rollout: &Rollout, results: &CameraResults, is_of_site: impl Fn(&str)
         let Some((camera, result)) = failed.first() else { continue };
         let why = result.reason.as_deref().unwrap_or("it failed");
         return match wave {
-            0 => Step::Return {
+            0 => RolloutStep::Return {
                 code: "canary_failed",
                 reason: format!("the canary {camera} failed: {why}"),
             },
-            _ => Step::Return {
+            _ => RolloutStep::Return {
                 code: "wave_failed",
                 reason: format!(
                     "{} of the {} cameras of wave {} failed; {camera}: {why}",
@@ -96,17 +100,17 @@ fn forward(rollout: &Rollout, results: &CameraResults, is_of_site: impl Fn(&str)
             || results.get(camera).is_some_and(|result| result.state != CameraStep::Deploying)
     };
     if !rollout.of_wave(rollout.wave).iter().all(is_final) {
-        return Step::Wait;
+        return RolloutStep::Wait;
     }
     match rollout.wave + 1 < rollout.waves.len() {
-        true => Step::Open(rollout.wave + 1),
-        false => Step::Finish,
+        true => RolloutStep::Open(rollout.wave + 1),
+        false => RolloutStep::Finish,
     }
 }
 
 /// What the owner of a camera does for a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Duty {
+pub(super) enum OwnerDuty {
     Nothing,
     /// Give the camera the version, and say what becomes of it.
     Deploy,
@@ -118,31 +122,33 @@ pub(super) enum Duty {
 /// A camera that has come from another host runs what its entry says, so it gets the version again,
 /// also of a rollout that is done, unless its entry has changed since.
 pub(super) fn duty(
-    rollout: &Rollout,
+    rollout: &FleetRollout,
     camera: &str,
     result: Option<&CameraResult>,
     epoch: Epoch,
     entry: &str,
-) -> Duty {
-    let Some(wave) = rollout.wave_of(camera) else { return Duty::Nothing };
+) -> OwnerDuty {
+    let Some(wave) = rollout.wave_of(camera) else { return OwnerDuty::Nothing };
     let has_it = result
         .is_some_and(|result| matches!(result.state, CameraStep::Deploying | CameraStep::Healthy));
     let is_of_another = result.is_some_and(|result| result.epoch != epoch);
     match rollout.state {
-        RolloutState::Running if wave > rollout.wave => Duty::Nothing,
+        RolloutState::Running if wave > rollout.wave => OwnerDuty::Nothing,
         RolloutState::Running => match result {
-            None => Duty::Deploy,
-            Some(result) if result.state == CameraStep::Deploying => Duty::Deploy,
-            Some(result) if result.state == CameraStep::Healthy && is_of_another => Duty::Deploy,
-            Some(_) => Duty::Nothing,
+            None => OwnerDuty::Deploy,
+            Some(result) if result.state == CameraStep::Deploying => OwnerDuty::Deploy,
+            Some(result) if result.state == CameraStep::Healthy && is_of_another => {
+                OwnerDuty::Deploy
+            }
+            Some(_) => OwnerDuty::Nothing,
         },
-        RolloutState::Returning if has_it => Duty::Return,
+        RolloutState::Returning if has_it => OwnerDuty::Return,
         RolloutState::Done
             if has_it && is_of_another && result.is_some_and(|result| result.entry == entry) =>
         {
-            Duty::Deploy
+            OwnerDuty::Deploy
         }
-        RolloutState::Returning | RolloutState::Returned | RolloutState::Done => Duty::Nothing,
+        RolloutState::Returning | RolloutState::Returned | RolloutState::Done => OwnerDuty::Nothing,
     }
 }
 

@@ -34,16 +34,16 @@ pub(crate) enum Breach {
 
 impl Breach {
     /// The kind, as figures count it.
-    pub(crate) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> BreachKind {
         match self {
             Self::Broken { .. }
             | Self::EpochBack { .. }
             | Self::Takeover { .. }
             | Self::Shared { .. }
-            | Self::Twice { .. } => Kind::Chain,
-            Self::Lost { .. } | Self::Replaced { .. } => Kind::Lost,
-            Self::TwoVoices { .. } => Kind::Voice,
-            Self::Followed { .. } => Kind::Follower,
+            | Self::Twice { .. } => BreachKind::Chain,
+            Self::Lost { .. } | Self::Replaced { .. } => BreachKind::Lost,
+            Self::TwoVoices { .. } => BreachKind::Voice,
+            Self::Followed { .. } => BreachKind::Follower,
         }
     }
 
@@ -60,7 +60,7 @@ impl Breach {
 
 /// What a breach is one of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum BreachKind {
     Chain,
     Lost,
     Voice,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::checker::{self, Breach, Kind};
+use crate::checker::{self, Breach, BreachKind};
 use crate::figures::{Figures, middle_and_most};
 use crate::history::{History, Host};
 use crate::scenario::Scenario;
@@ -59,8 +59,9 @@ impl Outcome {
 
     /// Sets the voices of hosts apart that were made to disobey.
     pub(crate) fn provoked_by(&mut self, disobeys: impl Fn(Host) -> bool) {
-        let provoked =
-            |breach: &Breach| breach.kind() == Kind::Voice && breach.host().is_some_and(&disobeys);
+        let provoked = |breach: &Breach| {
+            breach.kind() == BreachKind::Voice && breach.host().is_some_and(&disobeys)
+        };
         (self.provoked, self.breaches) =
             std::mem::take(&mut self.breaches).into_iter().partition(provoked);
     }
@@ -72,7 +73,7 @@ impl Outcome {
         whole && (self.scenario != Scenario::Disobey || caught)
     }
 
-    pub(crate) fn count(&self, kind: Kind) -> usize {
+    pub(crate) fn count(&self, kind: BreachKind) -> usize {
         self.breaches.iter().filter(|breach| breach.kind() == kind).count()
     }
 
@@ -99,10 +100,10 @@ impl Outcome {
             "live": self.live,
             "stale": self.stale,
             "refused": self.refused,
-            "broken_chains": self.count(Kind::Chain),
-            "lost": self.count(Kind::Lost),
-            "two_voices": self.count(Kind::Voice),
-            "follower": self.count(Kind::Follower),
+            "broken_chains": self.count(BreachKind::Chain),
+            "lost": self.count(BreachKind::Lost),
+            "two_voices": self.count(BreachKind::Voice),
+            "follower": self.count(BreachKind::Follower),
             "provoked_voices": self.provoked.len(),
             "breaches": shown.collect::<Vec<_>>(),
         })
@@ -148,9 +149,9 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
             most(&all(|figures| &figures.others)),
             most(&all(|figures| &figures.late)),
             most(&all(|figures| &figures.planned)),
-            sum(Kind::Chain) + sum(Kind::Follower),
-            sum(Kind::Lost),
-            sum(Kind::Voice),
+            sum(BreachKind::Chain) + sum(BreachKind::Follower),
+            sum(BreachKind::Lost),
+            sum(BreachKind::Voice),
         );
     }
     table

@@ -52,11 +52,11 @@ const REFUSALS: usize = 64;
 pub(super) struct Link {
     pub(super) client: Client,
     pub(super) context: jetstream::Context,
-    shared: Arc<Shared>,
+    shared: Arc<LinkShared>,
 }
 
 /// What the connection's callbacks write.
-struct Shared {
+struct LinkShared {
     health: watch::Sender<StreamHealth>,
     /// Subjects that the server refused. It answers no request that it refuses.
     refusals: broadcast::Sender<Arc<str>>,
@@ -130,7 +130,7 @@ impl Link {
         let _ = async_nats::rustls::crypto::ring::default_provider().install_default();
 
         let connecting = StreamError::Unavailable(format!("connecting to {}", join(&options.nats)));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(LinkShared {
             health: watch::Sender::new(StreamHealth::Down(connecting)),
             refusals: broadcast::Sender::new(REFUSALS),
             check: Notify::new(),
@@ -551,7 +551,7 @@ fn check_files(tls: &SiteTls) -> Result<(), StreamError> {
     Ok(())
 }
 
-fn connect_options(options: &SiteOptions, shared: &Arc<Shared>) -> ConnectOptions {
+fn connect_options(options: &SiteOptions, shared: &Arc<LinkShared>) -> ConnectOptions {
     let mut connect = ConnectOptions::new()
         .name(format!("ocelli {} {}", options.site, options.host))
         .retry_on_initial_connect()
@@ -602,7 +602,7 @@ fn connect_options(options: &SiteOptions, shared: &Arc<Shared>) -> ConnectOption
 }
 
 /// Takes notice of what happened to the connection.
-fn note(shared: &Shared, event: Event) {
+fn note(shared: &LinkShared, event: Event) {
     let down = |error| set(&shared.health, StreamHealth::Down(error));
     match event {
         Event::Connected => {

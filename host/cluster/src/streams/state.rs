@@ -51,7 +51,7 @@ pub struct StateChange {
 
 /// An entry of a key-value store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct StateEntry {
     pub bucket: String,
     pub key: String,
     pub value: Bytes,
@@ -59,7 +59,7 @@ pub struct Entry {
 
 /// Who owns a camera, by its streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct StreamOwner {
     pub epoch: Epoch,
     pub host: String,
 }
@@ -76,9 +76,9 @@ pub struct Snapshot {
 /// All that is kept for a camera but its events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredState {
-    pub owner: Option<Owner>,
+    pub owner: Option<StreamOwner>,
     /// By bucket and key.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<StateEntry>,
     pub snapshot: Option<Snapshot>,
     /// The session's state, as its owner gave it.
     pub session: Option<SessionState>,
@@ -337,13 +337,13 @@ impl Streams {
             match tokens.as_slice() {
                 ["own"] => {
                     let own = OwnRecord::read(kept)?;
-                    state.owner = Some(Owner { epoch: own.epoch, host: own.host });
+                    state.owner = Some(StreamOwner { epoch: own.epoch, host: own.host });
                 }
                 ["snap"] => state.snapshot = self.snapshot(camera, kept).await?,
                 ["state"] => state.session = Some(session(camera, kept)?),
                 ["kv", bucket, key] if kept.headers.get(REMOVED_HEADER).is_none() => {
                     if let (Some(bucket), Some(key)) = (names::text(bucket), names::text(key)) {
-                        state.entries.push(Entry { bucket, key, value: kept.payload.clone() });
+                        state.entries.push(StateEntry { bucket, key, value: kept.payload.clone() });
                     }
                 }
                 _ => {}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use ocelli_cluster::Epoch;
-use ocelli_cluster::streams::{Digest, Entry, MAX_CHANGES, Owner, StateChange};
+use ocelli_cluster::streams::{Digest, MAX_CHANGES, StateChange, StateEntry, StreamOwner};
 use ocelli_testkit::Nats;
 
 use crate::*;
@@ -12,9 +12,9 @@ fn change(bucket: &str, key: &str, value: Option<&str>) -> StateChange {
     StateChange { bucket: bucket.to_owned(), key: key.to_owned(), value }
 }
 
-fn entry(bucket: &str, key: &str, value: &str) -> Entry {
+fn entry(bucket: &str, key: &str, value: &str) -> StateEntry {
     let value = Bytes::copy_from_slice(value.as_bytes());
-    Entry { bucket: bucket.to_owned(), key: key.to_owned(), value }
+    StateEntry { bucket: bucket.to_owned(), key: key.to_owned(), value }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +43,7 @@ async fn entries_change_together_and_survive_their_owner() {
     let next = b.take_over("door", Epoch(3), 0, 0).await.unwrap();
     let state = b.load("door").await.unwrap();
     assert_eq!(state.entries, wanted);
-    assert_eq!(state.owner, Some(Owner { epoch: Epoch(3), host: "b".to_owned() }));
+    assert_eq!(state.owner, Some(StreamOwner { epoch: Epoch(3), host: "b".to_owned() }));
 
     // A refused batch leaves nothing behind.
     let late = vec![change("faces", "anna.*", None), change("late", "k", Some("5"))];

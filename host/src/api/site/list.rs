@@ -74,9 +74,9 @@ pub(in crate::api) async fn sessions<C: Control>(
 }
 
 /// The sessions of each other host that answers, and why others do not.
-type Asked = BTreeMap<String, Result<Vec<Value>, String>>;
+type HostAnswers = BTreeMap<String, Result<Vec<Value>, String>>;
 
-async fn of_others(link: &SiteLink, caller: &HeaderMap) -> Asked {
+async fn of_others(link: &SiteLink, caller: &HeaderMap) -> HostAnswers {
     let ask = |host: OtherHost| async move {
         let asked = timeout(LIMIT, link.get(&host, LOCAL, caller.clone(), MAX_LIST)).await;
         let asked = asked.unwrap_or_else(|_| {
@@ -98,7 +98,7 @@ async fn of_others(link: &SiteLink, caller: &HeaderMap) -> Asked {
 fn merged(
     here: &str,
     own: Vec<Value>,
-    asked: Asked,
+    asked: HostAnswers,
     cameras: &[SiteCamera],
     stand_in: impl Fn(&SiteCamera, Option<&str>) -> Value,
 ) -> Vec<Value> {
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn each_camera_is_told_once_by_the_host_that_owns_it() {
         let session = |id: &str, pid: u32| json!({"id": id, "pid": pid});
-        let asked: Asked = [
+        let asked: HostAnswers = [
             ("b".to_owned(), Ok(vec![session("gate", 2), session("yard", 3), json!(7)])),
             ("c".to_owned(), Err("host c does not answer".to_owned())),
         ]

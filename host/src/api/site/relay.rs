@@ -38,7 +38,7 @@ const SILENCE: Duration = Duration::from_secs(45);
 const WAITING: usize = 4 << 20;
 
 /// Which pictures of which sessions come from a host.
-type Wanted = BTreeMap<Arc<str>, PictureChoice>;
+type WantedPictures = BTreeMap<Arc<str>, PictureChoice>;
 
 /// What a client watches of other hosts.
 #[derive(Default)]
@@ -196,7 +196,7 @@ impl RemoteWatches {
 }
 
 impl Shared {
-    fn wanted(&self) -> Wanted {
+    fn wanted(&self) -> WantedPictures {
         let sessions = self.sessions.lock();
         sessions.iter().map(|(name, one)| (Arc::clone(name), one.pictures)).collect()
     }
@@ -226,7 +226,7 @@ impl Shared {
 /// A host from which pictures come.
 struct WatchedHost {
     host: OtherHost,
-    wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<WantedPictures>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -234,12 +234,12 @@ struct WatchedHost {
 async fn direct(link: Arc<SiteLink>, caller: HeaderMap, shared: Arc<Shared>) {
     let mut hosts = HashMap::<String, WatchedHost>::new();
     loop {
-        let mut by_host = BTreeMap::<String, (OtherHost, Wanted)>::new();
+        let mut by_host = BTreeMap::<String, (OtherHost, WantedPictures)>::new();
         for (session, pictures) in shared.wanted() {
             match link.place(&session, false) {
                 Ok(SessionPlace::At(host)) => {
                     let entry = by_host.entry(host.name.clone());
-                    let (_, wanted) = entry.or_insert_with(|| (host, Wanted::new()));
+                    let (_, wanted) = entry.or_insert_with(|| (host, WantedPictures::new()));
                     wanted.insert(session, pictures);
                 }
                 Ok(SessionPlace::Here) => shared.tell(&session, RemoteNews::Here),
@@ -283,7 +283,7 @@ async fn follow(
     link: Arc<SiteLink>,
     host: OtherHost,
     caller: HeaderMap,
-    mut wanted: watch::Receiver<Wanted>,
+    mut wanted: watch::Receiver<WantedPictures>,
     shared: Arc<Shared>,
 ) {
     loop {
@@ -319,7 +319,7 @@ enum HostSays {
 async fn converse(
     mut socket: PeerSocket,
     host: &OtherHost,
-    wanted: &mut watch::Receiver<Wanted>,
+    wanted: &mut watch::Receiver<WantedPictures>,
     shared: &Shared,
 ) -> Result<(), OwnerFault> {
     let broken = |cause: &dyn std::fmt::Display| OwnerFault::Unreachable {
@@ -327,7 +327,7 @@ async fn converse(
         address: host.address.clone(),
         cause: cause.to_string(),
     };
-    let (mut told, mut streams) = (Wanted::new(), HashMap::<u32, String>::new());
+    let (mut told, mut streams) = (WantedPictures::new(), HashMap::<u32, String>::new());
     // Sessions that the host does not show at this moment.
     let mut refused = HashSet::<String>::new();
     let mut again = interval(AGAIN);
@@ -386,7 +386,7 @@ async fn converse(
 }
 
 /// The requests that lead from what a host was told to what is wanted.
-fn changes(told: &Wanted, wanted: &Wanted) -> Vec<String> {
+fn changes(told: &WantedPictures, wanted: &WantedPictures) -> Vec<String> {
     let watch = |session: &str, pictures: PictureChoice| {
         json!({"type": "watch", "session": session, "pictures": pictures}).to_string()
     };
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_host_is_told_what_differs() {
-        let of = |sessions: &[(&str, PictureChoice)]| -> Wanted {
+        let of = |sessions: &[(&str, PictureChoice)]| -> WantedPictures {
             sessions.iter().map(|(name, pictures)| (Arc::from(*name), *pictures)).collect()
         };
         let told = of(&[("a", PictureChoice::All), ("b", PictureChoice::Key)]);

@@ -18,7 +18,7 @@ use crate::api::deployments::{self, DeploymentControl, UNNAMED};
 use crate::api::extract::{InPath, InQuery};
 use crate::api::problem::Problem;
 use crate::api::state::ApiState;
-use crate::fleet::{Fleet, NewRollout, RolloutError, Wanted};
+use crate::fleet::{Fleet, NewRollout, RolloutError, WantedVersion};
 use crate::session::rollout::MAX_SHADOW;
 
 /// Most selectors of a request, and most bytes of each: a camera's name has 200.
@@ -96,8 +96,10 @@ pub(in crate::api) async fn create<C: Control + DeploymentControl>(
     let by = deployments::by(&caller, &headers);
     let bytes = deployments::upload(&state, request).await?;
     let wanted = match (pipeline, bytes.is_empty()) {
-        (None, false) => Wanted::Component { name: name.unwrap_or_else(|| UNNAMED.into()), bytes },
-        (Some(pipeline), true) if name.is_none() => Wanted::Named(pipeline),
+        (None, false) => {
+            WantedVersion::Component { name: name.unwrap_or_else(|| UNNAMED.into()), bytes }
+        }
+        (Some(pipeline), true) if name.is_none() => WantedVersion::Named(pipeline),
         _ => {
             let detail = "the body is the component, with `name` for its name; or it is empty, and \
                           `pipeline` names one of the hosts or in a registry";

@@ -7,8 +7,8 @@ use super::*;
 
 const EPOCH: Epoch = Epoch(7);
 
-fn rollout(cameras: usize) -> Rollout {
-    Rollout {
+fn rollout(cameras: usize) -> FleetRollout {
+    FleetRollout {
         format: FORMAT,
         id: 1,
         pipeline: "eye".into(),
@@ -42,13 +42,13 @@ fn result(state: CameraStep) -> CameraResult {
     }
 }
 
-fn next(rollout: &Rollout, results: &CameraResults) -> Step {
+fn next(rollout: &FleetRollout, results: &CameraResults) -> RolloutStep {
     step(rollout, results, |_| true)
 }
 
 /// Says of the cameras of a wave what `of` says of each.
 fn tell(
-    rollout: &Rollout,
+    rollout: &FleetRollout,
     results: &mut CameraResults,
     wave: usize,
     of: impl Fn(usize) -> CameraStep,
@@ -76,77 +76,85 @@ fn one_then_a_tenth_then_all() {
 fn a_canary_that_fails_stops_it_and_two_in_a_hundred_of_a_wave_do_not() {
     let mut rollout = rollout(1000);
     let mut results = CameraResults::new();
-    assert_eq!(next(&rollout, &results), Step::Wait);
+    assert_eq!(next(&rollout, &results), RolloutStep::Wait);
     tell(&rollout, &mut results, 0, |_| CameraStep::Failed);
-    let Step::Return { code: "canary_failed", reason } = next(&rollout, &results) else {
+    let RolloutStep::Return { code: "canary_failed", reason } = next(&rollout, &results) else {
         panic!("it goes on")
     };
     assert_eq!(reason, "the canary cam-0000 failed: no result");
     tell(&rollout, &mut results, 0, |_| CameraStep::Healthy);
-    assert_eq!(next(&rollout, &results), Step::Open(1));
+    assert_eq!(next(&rollout, &results), RolloutStep::Open(1));
     rollout.wave = 1;
     let fail = |most: usize| {
         move |place| if place < most { CameraStep::Failed } else { CameraStep::Healthy }
     };
     // 1 of 99 is less than 2 %, 2 are more.
     tell(&rollout, &mut results, 1, fail(1));
-    assert_eq!(next(&rollout, &results), Step::Open(2));
+    assert_eq!(next(&rollout, &results), RolloutStep::Open(2));
     tell(&rollout, &mut results, 1, fail(2));
-    assert!(matches!(next(&rollout, &results), Step::Return { code: "wave_failed", .. }));
+    assert!(matches!(next(&rollout, &results), RolloutStep::Return { code: "wave_failed", .. }));
     tell(&rollout, &mut results, 1, fail(1));
     rollout.wave = 2;
     tell(&rollout, &mut results, 2, fail(18));
-    assert_eq!(next(&rollout, &results), Step::Finish);
+    assert_eq!(next(&rollout, &results), RolloutStep::Finish);
     tell(&rollout, &mut results, 2, fail(19));
-    assert!(matches!(next(&rollout, &results), Step::Return { code: "wave_failed", .. }));
+    assert!(matches!(next(&rollout, &results), RolloutStep::Return { code: "wave_failed", .. }));
 }
 
 #[test]
 fn a_camera_that_the_site_no_longer_has_holds_nothing_up() {
     let mut rollout = rollout(3);
     let mut results = CameraResults::new();
-    assert_eq!(step(&rollout, &results, |_| false), Step::Open(1));
+    assert_eq!(step(&rollout, &results, |_| false), RolloutStep::Open(1));
     tell(&rollout, &mut results, 0, |_| CameraStep::Deploying);
     rollout.state = RolloutState::Returning;
-    assert_eq!(next(&rollout, &results), Step::Wait);
-    assert_eq!(step(&rollout, &results, |_| false), Step::Finished);
+    assert_eq!(next(&rollout, &results), RolloutStep::Wait);
+    assert_eq!(step(&rollout, &results, |_| false), RolloutStep::Finished);
     tell(&rollout, &mut results, 0, |_| CameraStep::Returned);
-    assert_eq!(next(&rollout, &results), Step::Finished);
+    assert_eq!(next(&rollout, &results), RolloutStep::Finished);
 }
 
 #[test]
 fn an_owner_does_what_its_epoch_has_not_done() {
     let mut rollout = rollout(3);
-    let at = |rollout: &Rollout, result: Option<&CameraResult>, epoch| {
+    let at = |rollout: &FleetRollout, result: Option<&CameraResult>, epoch| {
         duty(rollout, "cam-0000", result, epoch, "entry")
     };
     let (deploying, healthy) = (result(CameraStep::Deploying), result(CameraStep::Healthy));
     let failed = result(CameraStep::Failed);
     let later = Epoch(9);
-    assert_eq!(at(&rollout, None, EPOCH), Duty::Deploy);
-    assert_eq!(at(&rollout, Some(&deploying), later), Duty::Deploy, "its host has died");
-    assert_eq!(at(&rollout, Some(&healthy), EPOCH), Duty::Nothing);
-    assert_eq!(at(&rollout, Some(&healthy), later), Duty::Deploy, "the new host runs its entry");
-    assert_eq!(at(&rollout, Some(&failed), later), Duty::Nothing);
-    assert_eq!(duty(&rollout, "cam-0001", None, EPOCH, "entry"), Duty::Nothing, "a later wave");
-    assert_eq!(duty(&rollout, "other", None, EPOCH, "entry"), Duty::Nothing);
+    assert_eq!(at(&rollout, None, EPOCH), OwnerDuty::Deploy);
+    assert_eq!(at(&rollout, Some(&deploying), later), OwnerDuty::Deploy, "its host has died");
+    assert_eq!(at(&rollout, Some(&healthy), EPOCH), OwnerDuty::Nothing);
+    assert_eq!(
+        at(&rollout, Some(&healthy), later),
+        OwnerDuty::Deploy,
+        "the new host runs its entry"
+    );
+    assert_eq!(at(&rollout, Some(&failed), later), OwnerDuty::Nothing);
+    assert_eq!(
+        duty(&rollout, "cam-0001", None, EPOCH, "entry"),
+        OwnerDuty::Nothing,
+        "a later wave"
+    );
+    assert_eq!(duty(&rollout, "other", None, EPOCH, "entry"), OwnerDuty::Nothing);
     rollout.state = RolloutState::Returning;
     for (result, expected) in [
-        (None, Duty::Nothing),
-        (Some(&deploying), Duty::Return),
-        (Some(&healthy), Duty::Return),
-        (Some(&failed), Duty::Nothing),
+        (None, OwnerDuty::Nothing),
+        (Some(&deploying), OwnerDuty::Return),
+        (Some(&healthy), OwnerDuty::Return),
+        (Some(&failed), OwnerDuty::Nothing),
     ] {
         assert_eq!(at(&rollout, result, EPOCH), expected);
         assert_eq!(at(&rollout, result, later), expected);
     }
     rollout.state = RolloutState::Done;
-    assert_eq!(at(&rollout, Some(&healthy), EPOCH), Duty::Nothing);
-    assert_eq!(at(&rollout, Some(&healthy), later), Duty::Deploy);
+    assert_eq!(at(&rollout, Some(&healthy), EPOCH), OwnerDuty::Nothing);
+    assert_eq!(at(&rollout, Some(&healthy), later), OwnerDuty::Deploy);
     let edited = duty(&rollout, "cam-0000", Some(&healthy), later, "another entry");
-    assert_eq!(edited, Duty::Nothing, "its entry says what it runs");
+    assert_eq!(edited, OwnerDuty::Nothing, "its entry says what it runs");
     rollout.state = RolloutState::Returned;
-    assert_eq!(at(&rollout, Some(&healthy), later), Duty::Nothing);
+    assert_eq!(at(&rollout, Some(&healthy), later), OwnerDuty::Nothing);
 }
 
 /// What happens to a rollout from outside.
@@ -174,7 +182,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 
 /// A site on paper.
 struct Model {
-    rollout: Rollout,
+    rollout: FleetRollout,
     results: CameraResults,
     epochs: BTreeMap<String, Epoch>,
 }
@@ -190,36 +198,37 @@ impl Model {
         let epoch = self.epochs[camera];
         let before = self.results.get(camera);
         let state = match duty(&self.rollout, camera, before, epoch, "entry") {
-            Duty::Nothing => return,
-            Duty::Return => CameraStep::Returned,
-            Duty::Deploy if !finishes => CameraStep::Deploying,
-            Duty::Deploy if fails => CameraStep::Failed,
-            Duty::Deploy => CameraStep::Healthy,
+            OwnerDuty::Nothing => return,
+            OwnerDuty::Return => CameraStep::Returned,
+            OwnerDuty::Deploy if !finishes => CameraStep::Deploying,
+            OwnerDuty::Deploy if fails => CameraStep::Failed,
+            OwnerDuty::Deploy => CameraStep::Healthy,
         };
         self.results.insert(camera.to_owned(), CameraResult { epoch, ..result(state) });
     }
 
     fn plan(&mut self) {
         match next(&self.rollout, &self.results) {
-            Step::Wait => {}
-            Step::Open(wave) => {
+            RolloutStep::Wait => {}
+            RolloutStep::Open(wave) => {
                 assert_eq!(wave, self.rollout.wave + 1, "no wave is left out");
                 self.rollout.wave = wave;
             }
-            Step::Finish => {
+            RolloutStep::Finish => {
                 let failed = self.results.values().filter(|one| one.state == CameraStep::Failed);
                 let cameras = self.rollout.cameras.len();
                 assert!(failed.count() * 100 <= cameras * MAX_FAILED_PERCENT);
                 assert_eq!(self.results.len(), cameras, "each was told of");
                 self.rollout.state = RolloutState::Done;
             }
-            Step::Return { .. } => self.rollout.state = RolloutState::Returning,
-            Step::Finished => self.rollout.state = RolloutState::Returned,
+            RolloutStep::Return { .. } => self.rollout.state = RolloutState::Returning,
+            RolloutStep::Finished => self.rollout.state = RolloutState::Returned,
         }
     }
 
     fn happen(&mut self, happening: &Happening) {
-        let name = |camera: &usize, of: &Rollout| of.cameras[camera % of.cameras.len()].clone();
+        let name =
+            |camera: &usize, of: &FleetRollout| of.cameras[camera % of.cameras.len()].clone();
         match happening {
             Happening::Owner { camera, fails, finishes } => {
                 let camera = name(camera, &self.rollout);
