@@ -76,9 +76,15 @@ fn to_end(wait: Option<&str>) -> bool {
     wait == Some("healthy")
 }
 
-pub(super) fn share(text: &str) -> Result<f64, String> {
+/// Why a text is no share.
+#[derive(Debug, thiserror::Error)]
+#[error("a number from 0 to 1")]
+pub(super) struct NoShare;
+
+/// A part of a whole, 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, NoShare> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| "a number from 0 to 1".to_owned())
+    share.ok_or(NoShare)
 }
 
 /// Why a text is no settings.
