@@ -15,9 +15,9 @@ use hosts::{
 use ocelli_cluster::documents::{DocumentMap, Expect, Revision};
 use ocelli_cluster::member::{CoordError, MemberStatus};
 use ocelli_cluster::{Epoch, Member, SiteTls};
-use ocelli_testkit::{Authority, Certificate, DEADLINE, Etcd, Place, Random, Relay};
+use ocelli_testkit::{Authority, DEADLINE, EnginePlace, Etcd, Random, Relay, SignedCertificate};
 
-fn tls(ca: &Authority, client: Certificate) -> SiteTls {
+fn tls(ca: &Authority, client: SignedCertificate) -> SiteTls {
     SiteTls { ca: ca.file(), certificate: client.certificate, key: client.key }
 }
 
@@ -25,7 +25,7 @@ fn tls(ca: &Authority, client: Certificate) -> SiteTls {
 async fn a_wrong_certificate_is_named() {
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let [ours, theirs] = folders.each_ref().map(|folder| Authority::new(folder.path()));
-    let etcd = Etcd::start(&[Place::loopback()], Some(&ours), &[]);
+    let etcd = Etcd::start(&[EnginePlace::loopback()], Some(&ours), &[]);
     let start = |tls: SiteTls| {
         let mut options = options(&etcd.urls(), "a");
         options.tls = Some(tls);

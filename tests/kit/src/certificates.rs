@@ -13,7 +13,7 @@ pub struct Authority {
 
 /// A certificate and its key, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
+pub struct SignedCertificate {
     /// The certificate's file.
     pub certificate: PathBuf,
     /// Its private key's file.
@@ -41,13 +41,13 @@ impl Authority {
 
     /// Signs a certificate of this common name, good for servers at these names and addresses and
     /// for clients.
-    pub fn sign(&self, name: &str, places: &[&str]) -> Certificate {
+    pub fn sign(&self, name: &str, places: &[&str]) -> SignedCertificate {
         let key = KeyPair::generate().unwrap();
         let places: Vec<String> = places.iter().map(|place| (*place).to_owned()).collect();
         let mut params = CertificateParams::new(places).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let files = Certificate {
+        let files = SignedCertificate {
             certificate: self.folder.join(format!("{name}.pem")),
             key: self.folder.join(format!("{name}.key")),
         };

@@ -23,7 +23,7 @@ const TAIL: usize = 20;
 
 /// Where a server runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct EnginePlace {
     /// Its address.
     pub address: Ipv4Addr,
     /// The network namespace, as `ip netns` names it, in which the engine's usual ports are taken;
@@ -33,7 +33,7 @@ pub struct Place {
     pub folder: Option<PathBuf>,
 }
 
-impl Place {
+impl EnginePlace {
     /// On this machine, for this machine alone.
     pub const fn loopback() -> Self {
         Self { address: Ipv4Addr::LOCALHOST, namespace: None, folder: None }
@@ -49,7 +49,7 @@ pub(crate) struct Port {
 
 impl Port {
     /// The usual one in a namespace, or else a free one.
-    pub(crate) fn of(place: &Place, usual: u16) -> Self {
+    pub(crate) fn of(place: &EnginePlace, usual: u16) -> Self {
         if place.namespace.is_some() {
             return Self { address: (place.address, usual).into(), _held: None };
         }
@@ -73,7 +73,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(
-        place: &Place,
+        place: &EnginePlace,
         command: Vec<String>,
         log: PathBuf,
         health: SocketAddr,
@@ -210,7 +210,7 @@ impl Servers {
 }
 
 /// A folder of a server: the place's own, or one of this name in that of all.
-pub(crate) fn folder(place: &Place, all: &Path, name: &str) -> PathBuf {
+pub(crate) fn folder(place: &EnginePlace, all: &Path, name: &str) -> PathBuf {
     let folder = place.folder.clone().unwrap_or_else(|| all.join(name));
     std::fs::create_dir_all(&folder).unwrap();
     folder

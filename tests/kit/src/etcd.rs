@@ -5,19 +5,19 @@ use std::ops::{Deref, DerefMut};
 use tempfile::TempDir;
 
 use crate::engine::{Port, Server, folder, get};
-use crate::{Authority, Certificate, Place, Servers};
+use crate::{Authority, EnginePlace, Servers, SignedCertificate};
 
 /// Servers of one etcd.
 #[derive(Debug)]
 pub struct Etcd {
     servers: Servers,
-    ports: Vec<Ports>,
+    ports: Vec<EtcdPorts>,
     tls: bool,
     _folder: TempDir,
 }
 
 #[derive(Debug)]
-struct Ports {
+struct EtcdPorts {
     client: Port,
     peer: Port,
     /// Health and metrics, without TLS.
@@ -27,21 +27,21 @@ struct Ports {
 impl Etcd {
     /// One on this machine.
     pub fn single() -> Self {
-        Self::start(&[Place::loopback()], None, &[])
+        Self::start(&[EnginePlace::loopback()], None, &[])
     }
 
     /// Three on this machine.
     pub fn cluster() -> Self {
-        Self::start(&[const { Place::loopback() }; 3], None, &[])
+        Self::start(&[const { EnginePlace::loopback() }; 3], None, &[])
     }
 
     /// One at each of these places, with further arguments. With an authority, servers and clients
     /// ask each other for a certificate of it. Returns when all are ready.
-    pub fn start(places: &[Place], authority: Option<&Authority>, more: &[&str]) -> Self {
+    pub fn start(places: &[EnginePlace], authority: Option<&Authority>, more: &[&str]) -> Self {
         let all = tempfile::tempdir().unwrap();
-        let ports: Vec<Ports> = places
+        let ports: Vec<EtcdPorts> = places
             .iter()
-            .map(|place| Ports {
+            .map(|place| EtcdPorts {
                 client: Port::of(place, 2379),
                 peer: Port::of(place, 2380),
                 metrics: Port::of(place, 2381),
@@ -54,7 +54,7 @@ impl Etcd {
             .map(|(number, ports)| format!("etcd-{number}={scheme}://{}", ports.peer.address))
             .collect();
         let members = members.join(",");
-        let server = |(number, (place, ports)): (usize, (&Place, &Ports))| {
+        let server = |(number, (place, ports)): (usize, (&EnginePlace, &EtcdPorts))| {
             let name = format!("etcd-{number}");
             let folder = folder(place, all.path(), &name);
             let client = format!("{scheme}://{}", ports.client.address);
@@ -71,7 +71,7 @@ impl Etcd {
             option("listen-metrics-urls", &format!("http://{}", ports.metrics.address));
             option("logger", "zap");
             if let Some(authority) = authority {
-                let Certificate { certificate, key } =
+                let SignedCertificate { certificate, key } =
                     authority.sign(&name, &[&place.address.to_string()]);
                 for of in ["", "peer-"] {
                     option(&format!("{of}cert-file"), &certificate.display().to_string());
@@ -103,7 +103,7 @@ impl Etcd {
 
     /// The one that says that it leads.
     pub fn leader(&self) -> Option<usize> {
-        let leads = |ports: &Ports| {
+        let leads = |ports: &EtcdPorts| {
             let metrics = get(ports.metrics.address, "/metrics").unwrap_or_default();
             metrics.lines().any(|line| line == "etcd_server_is_leader 1")
         };

@@ -52,10 +52,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cameras::Cameras;
-pub use certificates::{Authority, Certificate};
+pub use certificates::{Authority, SignedCertificate};
 pub use client::Client;
 pub use client_process::{ClientProcess, axe_core, client_python};
-pub use engine::{Place, Servers};
+pub use engine::{EnginePlace, Servers};
 pub use etcd::Etcd;
 pub use fake_server::{ClosedPort, FakeServer, Relay};
 pub use guests::{PipelineFolder, guest};

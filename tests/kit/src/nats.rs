@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::engine::{Port, Server, folder, get};
 use crate::skip::skip;
-use crate::{Authority, Certificate, Place, Servers};
+use crate::{Authority, EnginePlace, Servers, SignedCertificate};
 
 /// Says where the program lies: `./x test` has it from a wheel.
 const VARIABLE: &str = "OCELLI_NATS_SERVER";
@@ -22,13 +22,13 @@ const SYNC: &str = "sync_interval: always";
 #[derive(Debug)]
 pub struct Nats {
     servers: Servers,
-    ports: Vec<Ports>,
+    ports: Vec<NatsPorts>,
     tls: bool,
     _folder: TempDir,
 }
 
 #[derive(Debug)]
-struct Ports {
+struct NatsPorts {
     client: Port,
     peer: Port,
     /// Health and figures, without TLS.
@@ -88,27 +88,27 @@ pub struct NatsSettings<'a> {
 impl Nats {
     /// One on this machine. None, and the test is skipped, where there is no such program.
     pub fn single() -> Option<Self> {
-        Self::start(&[Place::loopback()], NatsSettings::default())
+        Self::start(&[EnginePlace::loopback()], NatsSettings::default())
     }
 
     /// Three on this machine; likewise.
     pub fn cluster() -> Option<Self> {
-        Self::start(&[const { Place::loopback() }; 3], NatsSettings::default())
+        Self::start(&[const { EnginePlace::loopback() }; 3], NatsSettings::default())
     }
 
     /// One at each of these places; likewise. Returns when all are ready.
-    pub fn start(places: &[Place], settings: NatsSettings<'_>) -> Option<Self> {
+    pub fn start(places: &[EnginePlace], settings: NatsSettings<'_>) -> Option<Self> {
         let program = program()?;
         let all = tempfile::tempdir().unwrap();
-        let ports: Vec<Ports> = places
+        let ports: Vec<NatsPorts> = places
             .iter()
-            .map(|place| Ports {
+            .map(|place| NatsPorts {
                 client: Port::of(place, 4222),
                 peer: Port::of(place, 6222),
                 monitor: Port::of(place, 8222),
             })
             .collect();
-        let server = |(number, (place, own)): (usize, (&Place, &Ports))| {
+        let server = |(number, (place, own)): (usize, (&EnginePlace, &NatsPorts))| {
             let name = format!("nats-{number}");
             let folder = folder(place, all.path(), &name);
             let mut config = format!(
@@ -165,7 +165,7 @@ impl Nats {
 
     /// What the first server that answers says of JetStream.
     fn jetstream(&self) -> Option<Value> {
-        let ask = |ports: &Ports| get(ports.monitor.address, "/jsz?accounts=true&streams=true");
+        let ask = |ports: &NatsPorts| get(ports.monitor.address, "/jsz?accounts=true&streams=true");
         serde_json::from_str(&self.ports.iter().find_map(ask)?).ok()
     }
 
@@ -188,8 +188,9 @@ fn program() -> Option<PathBuf> {
 }
 
 /// Lines of a section `tls`.
-fn tls(authority: &Authority, name: &str, place: &Place) -> String {
-    let Certificate { certificate, key } = authority.sign(name, &[&place.address.to_string()]);
+fn tls(authority: &Authority, name: &str, place: &EnginePlace) -> String {
+    let SignedCertificate { certificate, key } =
+        authority.sign(name, &[&place.address.to_string()]);
     format!("cert_file: {certificate:?}, key_file: {key:?}, ca_file: {:?}", authority.file())
 }
 
@@ -202,7 +203,7 @@ fn accounts(accounts: &[NatsAccount]) -> String {
     if accounts.is_empty() { accounts } else { format!("accounts {{\n{accounts}}}\n") }
 }
 
-fn cluster(all: &[Ports], own: &Ports, tls: Option<&str>) -> String {
+fn cluster(all: &[NatsPorts], own: &NatsPorts, tls: Option<&str>) -> String {
     let others =
         all.iter().map(|ports| ports.peer.address).filter(|peer| *peer != own.peer.address);
     let routes: Vec<String> = others.map(|peer| format!("\"nats://{peer}\"")).collect();

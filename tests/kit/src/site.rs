@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::{Authority, Certificate, Etcd, Nats, NatsAccount, NatsSettings, Place};
+use crate::{Authority, EnginePlace, Etcd, Nats, NatsAccount, NatsSettings, SignedCertificate};
 
 /// An etcd and a NATS, of one server each or of three.
 #[derive(Debug)]
@@ -21,23 +21,23 @@ impl Site {
     /// One server of each on this machine. None, and the test is skipped, where an engine is
     /// missing.
     pub fn single() -> Option<Self> {
-        Self::start(&[Place::loopback()], None, &[])
+        Self::start(&[EnginePlace::loopback()], None, &[])
     }
 
     /// Three servers of each; likewise.
     pub fn cluster() -> Option<Self> {
-        Self::start(&[const { Place::loopback() }; 3], None, &[])
+        Self::start(&[const { EnginePlace::loopback() }; 3], None, &[])
     }
 
     /// One server of each, which ask for certificates, with these accounts; likewise.
     pub fn with_tls(accounts: &[NatsAccount]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new(folder.path());
-        Self::start(&[Place::loopback()], Some((authority, folder)), accounts)
+        Self::start(&[EnginePlace::loopback()], Some((authority, folder)), accounts)
     }
 
     fn start(
-        places: &[Place],
+        places: &[EnginePlace],
         authority: Option<(Authority, TempDir)>,
         accounts: &[NatsAccount],
     ) -> Option<Self> {
@@ -53,7 +53,7 @@ impl Site {
     }
 
     /// Signs a client's certificate, of this common name; the authority's own comes with it.
-    pub fn client(&self, name: &str) -> (PathBuf, Certificate) {
+    pub fn client(&self, name: &str) -> (PathBuf, SignedCertificate) {
         let authority = self.authority.as_ref().expect("a site with TLS");
         (authority.file(), authority.sign(name, &[name]))
     }

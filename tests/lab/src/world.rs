@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ocelli_testkit::small_disk::SmallDisk;
-use ocelli_testkit::{Etcd, Nats, NatsSettings, Place, Process};
+use ocelli_testkit::{EnginePlace, Etcd, Nats, NatsSettings, Process};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -115,13 +115,13 @@ impl World {
                 let [etcd, nats] = folders.each_ref().map(|at| SmallDisk::mount(at, DISK_KIB));
                 disks.push([etcd.context("no disk")?, nats.context("no disk")?]);
             }
-            places.push(folders.map(|folder| Place {
+            places.push(folders.map(|folder| EnginePlace {
                 address: network.address(machine),
                 namespace: Some(network.namespace(machine)),
                 folder: Some(folder),
             }));
         }
-        let (etcds, natses): (Vec<Place>, Vec<Place>) =
+        let (etcds, natses): (Vec<EnginePlace>, Vec<EnginePlace>) =
             places.into_iter().map(|[etcd, nats]| (etcd, nats)).unzip();
         let Some(nats) = Nats::start(&natses, NatsSettings::default()) else { return Ok(None) };
         let etcd = Etcd::start(&etcds, None, &[]);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ocelli_cluster::streams::{StateChange, StreamHealth};
 use ocelli_cluster::{Epoch, SiteTls};
 use ocelli_testkit::{
-    Authority, Nats, NatsAccount, NatsSettings, NatsUser, Place, small_disk::SmallDisk,
+    Authority, EnginePlace, Nats, NatsAccount, NatsSettings, NatsUser, small_disk::SmallDisk,
 };
 use tempfile::TempDir;
 
@@ -17,7 +17,7 @@ fn secured(users: Vec<NatsUser>) -> Option<(Nats, Authority, TempDir)> {
     let accounts = [NatsAccount { name: "hall".to_owned(), users }];
     let settings =
         NatsSettings { authority: Some(&authority), accounts: &accounts, ..Default::default() };
-    let nats = Nats::start(&[Place::loopback()], settings)?;
+    let nats = Nats::start(&[EnginePlace::loopback()], settings)?;
     Some((nats, authority, folder))
 }
 
@@ -105,7 +105,7 @@ fn options_of(urls: Vec<String>) -> SiteOptions {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_jetstream_is_named() {
     let settings = NatsSettings { jetstream: "max_file_store: 3MB", ..Default::default() };
-    let Some(nats) = Nats::start(&[Place::loopback()], settings) else { return };
+    let Some(nats) = Nats::start(&[EnginePlace::loopback()], settings) else { return };
     let a = host(&nats, "a").await;
     let mut chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
     let body = "x".repeat(400_000);
@@ -138,7 +138,7 @@ async fn a_full_jetstream_is_named() {
 async fn a_full_disk_is_suspected_and_one_with_room_again_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(folder.path(), 16 << 10) else { return };
-    let place = Place { folder: Some(folder.path().join("nats")), ..Place::loopback() };
+    let place = EnginePlace { folder: Some(folder.path().join("nats")), ..EnginePlace::loopback() };
     let Some(mut nats) = Nats::start(&[place], NatsSettings::default()) else { return };
     let a = host(&nats, "a").await;
     let mut chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
