@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ocelli_cluster::plan::{EnginePlace, MOVES, Needs, Plan, Unplaced, plan};
+use ocelli_cluster::plan::{MOVES, Needs, Place, Plan, Unplaced, plan};
 use proptest::prelude::*;
 
-type Hosts = BTreeMap<String, EnginePlace>;
+type Hosts = BTreeMap<String, Place>;
 type Cameras = BTreeMap<String, Needs>;
 type Names = BTreeMap<String, String>;
 
@@ -63,8 +63,8 @@ fn set(of: &[&str]) -> BTreeSet<String> {
     of.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn host(capacity: u32) -> EnginePlace {
-    EnginePlace { capacity, ..EnginePlace::default() }
+fn host(capacity: u32) -> Place {
+    Place { capacity, ..Place::default() }
 }
 
 fn camera() -> Needs {
@@ -81,7 +81,7 @@ fn some_of(names: &'static [&'static str], weight: u32) -> impl Strategy<Value =
 fn places() -> impl Strategy<Value = Hosts> {
     let place = (0_u32..30, some_of(&["gpu", "hall"], 1), some_of(&["net-1", "net-2"], 1))
         .prop_flat_map(|(capacity, labels, networks)| {
-            prop::bool::weighted(0.2).prop_map(move |draining| EnginePlace {
+            prop::bool::weighted(0.2).prop_map(move |draining| Place {
                 capacity,
                 labels: labels.clone(),
                 networks: networks.clone(),

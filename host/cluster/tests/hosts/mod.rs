@@ -12,7 +12,7 @@ use etcd_client::{Client, EventType, WatchOptions};
 use ocelli_cluster::member::{
     CameraRecord, CoordError, HostRecord, MemberStatus, Owner, Ownership, SiteView,
 };
-use ocelli_cluster::plan::{EnginePlace, Needs, plan};
+use ocelli_cluster::plan::{Needs, Place, plan};
 use ocelli_cluster::{Epoch, Member, SiteOptions};
 use ocelli_testkit::DEADLINE;
 use parking_lot::Mutex;
@@ -201,7 +201,7 @@ pub async fn all_owned(hosts: &[&Host], cameras: &[String]) -> BTreeMap<String, 
 pub async fn settled(host: &Host, cameras: &[String]) {
     host.sees("it has come to rest", |site| {
         let hosts = site.hosts.iter().map(|(id, host)| {
-            let place = EnginePlace {
+            let place = Place {
                 capacity: host.record.capacity,
                 labels: host.record.labels.clone(),
                 networks: host.record.networks.clone(),
