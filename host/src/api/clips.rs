@@ -65,7 +65,7 @@ pub(super) async fn clip<C: Control>(
     };
     // A clip lies on the host that made it.
     match &state.site {
-        Some(link) if caller.sees(session) => link.from_anyone(&parts).await.ok_or(refused),
+        Some(link) if caller.sees(session) => link.ask_everyone(&parts).await.ok_or(refused),
         _ => Err(refused),
     }
 }

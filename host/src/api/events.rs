@@ -224,7 +224,7 @@ pub(super) async fn attachment<C: Control>(
                 Some(bytes) => bytes,
                 None => {
                     let parts = request.into_parts().0;
-                    return link.from_anyone(&parts).await.ok_or_else(|| unknown(&name));
+                    return link.ask_everyone(&parts).await.ok_or_else(|| unknown(&name));
                 }
             }
         }

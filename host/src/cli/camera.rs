@@ -115,7 +115,7 @@ impl ShowCamera {
     fn run(&self) -> anyhow::Result<()> {
         let request = Request::get(&["config", "cameras", &self.camera]);
         let answer = self.host.answer(&request, Asked::nothing())?;
-        let toml = answer["toml"].as_str().unwrap_or_default().trim_end();
+        let toml = answer.get("toml").and_then(Value::as_str).unwrap_or_default().trim_end();
         let toml: Vec<String> = toml.lines().map(printable).collect();
         self.host.told(&answer, &toml.join("\n"));
         Ok(())
@@ -147,8 +147,11 @@ fn text(path: &Path) -> anyhow::Result<String> {
     Ok(String::from_utf8(bytes)?)
 }
 
-/// The cameras of a config's text: name and table.
-fn cameras(text: &str) -> Result<Vec<(String, Map<String, Value>)>, NoCameras> {
+/// A camera's name and table.
+type NamedTable = (String, Map<String, Value>);
+
+/// The cameras of a config's text.
+fn cameras(text: &str) -> Result<Vec<NamedTable>, NoCameras> {
     let config: Value =
         toml::from_str(text).map_err(|error| NoCameras::Syntax(error.message().to_owned()))?;
     let tables = config.get("cameras").and_then(Value::as_array).ok_or(NoCameras::None)?;

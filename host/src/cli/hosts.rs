@@ -63,7 +63,7 @@ pub(super) fn print(host: &HostArgs) -> anyhow::Result<()> {
         anstream::print!("{}", text(&answer, Look::stdout()));
     }
     let homeless = members(&answer, "cameras").filter(|camera| camera["host"].is_null()).count();
-    if answer["state"] != "member" {
+    if answer.get("state").is_none_or(|state| state != "member") {
         bail!("the host that answers is no member of its site");
     }
     match homeless {
@@ -93,8 +93,9 @@ fn text(answer: &Value, look: Look) -> String {
         because(&answer["reason"])
     );
     for engine in ["etcd", "nats"] {
-        if answer[engine]["state"] != "up" {
-            text += &format!("{engine} is down{}\n", because(&answer[engine]["reason"]));
+        let Some(told) = answer.get(engine) else { continue };
+        if told["state"] != "up" {
+            text += &format!("{engine} is down{}\n", because(&told["reason"]));
         }
     }
     let hosts: Vec<Value> = members(answer, "hosts").map(host_row).collect();

@@ -77,7 +77,7 @@ impl RolloutCommand {
                 self.host.answer(&self.request(pipeline)?, asked)?
             }
         };
-        let id = begun["id"].to_string();
+        let id = begun.get("id").map(Value::to_string).unwrap_or_default();
         if self.detach {
             self.host.told(&begun, &format!("rollout {id}: `ocelli rollouts` shows how far it is"));
             return Ok(());
@@ -88,7 +88,7 @@ impl RolloutCommand {
         if self.host.json {
             println!("{ended}");
         }
-        match (ended["state"].as_str(), self.stop) {
+        match (state(&ended), self.stop) {
             (Some("done"), _) | (Some("returned"), Some(_)) => {
                 if !self.host.json {
                     println!("{line}");
@@ -164,7 +164,7 @@ async fn follow(client: &Client, id: &str, begun: Value) -> anyhow::Result<Value
         for line in news(&rollout, &mut told) {
             eprintln!("ocelli: {line}");
         }
-        if !matches!(rollout["state"].as_str(), Some("running" | "returning")) {
+        if !matches!(state(&rollout), Some("running" | "returning")) {
             return Ok(rollout);
         }
         tokio::time::sleep(LOOK).await;
@@ -227,6 +227,11 @@ fn line(rollout: &Value) -> String {
 
 fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or_default())
+}
+
+/// What a rollout is doing.
+fn state(rollout: &Value) -> Option<&str> {
+    rollout.get("state").and_then(Value::as_str)
 }
 
 #[cfg(test)]

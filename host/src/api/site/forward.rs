@@ -227,7 +227,7 @@ impl SiteLink {
 
     /// Has other hosts answer a request for something of which it is not known who has it: the
     /// first that has it. `None`: nobody has.
-    pub(in crate::api) async fn from_anyone(&self, parts: &Parts) -> Option<Response> {
+    pub(in crate::api) async fn ask_everyone(&self, parts: &Parts) -> Option<Response> {
         if is_forwarded(&parts.headers) {
             return None;
         }
@@ -244,9 +244,8 @@ impl SiteLink {
             match answer {
                 Some(answer) if answer.status() == StatusCode::NOT_FOUND => {
                     // It is not there yet.
-                    if answer.headers().contains_key(header::RETRY_AFTER) {
-                        later = Some(answer);
-                    }
+                    let is_to_come = answer.headers().contains_key(header::RETRY_AFTER);
+                    later = is_to_come.then_some(answer).or(later);
                 }
                 Some(answer) if answer.status() != StatusCode::UNAUTHORIZED => {
                     return Some(passed_on(answer));
