@@ -96,7 +96,7 @@ async fn alone_or_in(
     let mut quiet: BTreeSet<String> = cameras.iter().map(|camera| camera.id.clone()).collect();
     while !quiet.is_empty() {
         let event = event(&mut subscriber).await?;
-        quiet.remove(event["session"].as_str().unwrap_or_default());
+        quiet.remove(event.get("session").and_then(Value::as_str).unwrap_or_default());
     }
     latencies(&mut subscriber, Instant::now() + SETTLE).await?;
 
@@ -160,7 +160,7 @@ async fn event(subscriber: &mut ocelli_client::Subscriber) -> Result<Value> {
         let (message, text) = subscriber.next_with_text().await?;
         if matches!(message, Message::Event(_)) {
             let event: Value = serde_json::from_str(&text)?;
-            if event["kind"] == "counted" {
+            if event.get("kind").is_some_and(|kind| kind == "counted") {
                 return Ok(event);
             }
         }
@@ -175,7 +175,9 @@ async fn latencies(
     let mut waits = Vec::new();
     while let Ok(event) = tokio::time::timeout_at(deadline, event(subscriber)).await {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-        let stamp = event?["data"]["stamp"].as_f64().context("an event without a stamp")?;
+        let event = event?;
+        let stamp = event.pointer("/data/stamp").and_then(Value::as_f64);
+        let stamp = stamp.context("an event without a stamp")?;
         waits.push(now * 1e3 - stamp / 1e3);
     }
     Ok(waits)
