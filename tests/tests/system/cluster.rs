@@ -83,8 +83,8 @@ async fn add_camera(host: &Ocelli, id: &str, source: &str) {
 /// The name of the host that has a camera, as another says.
 async fn owner(host: &Ocelli, camera: &str) -> String {
     let owner_of = |site: &Value| {
-        let cameras = site["cameras"].as_array()?.iter();
-        let one = cameras.filter(|one| one["id"] == camera).next()?;
+        let mut cameras = site["cameras"].as_array()?.iter();
+        let one = cameras.find(|one| one["id"] == camera)?;
         one["host"].as_str().map(str::to_owned)
     };
     let site = site_becomes(host, "an owner", |site| owner_of(site).is_some()).await;
