@@ -57,10 +57,43 @@ async fn is_healthy(host: &Ocelli, camera: &str) -> bool {
     deployments.first().is_some_and(|newest| newest["state"] == "healthy")
 }
 
+/// Waits until the newest deployment of a camera is this version, healthy, by that rollout.
+async fn has(host: &Ocelli, camera: &str, version: &str, id: &Value) {
+    let by = format!("rollout {id}");
+    let wait = async {
+        loop {
+            // A host that has just lost its lease does not know its camera.
+            if let Some(newest) = deployments(host, camera).await.first()
+                && newest["version"] == version
+                && newest["state"] == "healthy"
+                && newest["by"] == *by
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(ROLLOUT, wait).await.unwrap_or_else(|_| panic!("{camera} never has {version}"));
+}
+
+/// What a host answers to a `POST`, once its site's servers do.
+async fn post(host: &Ocelli, path: &str, body: &[u8]) -> (u16, String) {
+    let wait = async {
+        loop {
+            let (status, answer) = host.post(path, "application/wasm", body).await;
+            if status != 503 {
+                return (status, answer);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("{path}: 503 for ever"))
+}
+
 /// Begins a rollout of this version to cameras.
 async fn begin(host: &Ocelli, cameras: &str, version: &[u8]) -> Value {
     let path = format!("/v1/cluster/rollouts?cameras={cameras}&name=changeling");
-    let (status, answer) = host.post(&path, "application/wasm", version).await;
+    let (status, answer) = post(host, &path, version).await;
     assert_eq!(status, 201, "{answer}");
     serde_json::from_str(&answer).unwrap()
 }
@@ -108,18 +141,17 @@ async fn a_bad_version_ends_at_the_canary_and_a_good_one_reaches_all() {
         let deployed = deployments(&hosts[0], name).await;
         assert!(deployed.iter().all(|one| one["cause"] == "config"), "{name}: {deployed:?}");
     }
-    let (status, answer) =
-        hosts[0].post(&format!("/v1/cluster/rollouts/{id}/stop"), "text/plain", b"").await;
+    let (status, answer) = post(&hosts[0], &format!("/v1/cluster/rollouts/{id}/stop"), b"").await;
     assert_eq!(status, 409, "{answer}");
     assert!(answer.contains("rollout_over"), "{answer}");
     let nobody = "/v1/cluster/rollouts?cameras=hall-*&pipeline=changeling";
-    let (status, answer) = hosts[0].post(nobody, "text/plain", b"").await;
+    let (status, answer) = post(&hosts[0], nobody, b"").await;
     assert_eq!(status, 404, "{answer}");
 
     let good = changeling(&json!({"version": "3.0.0"}));
     let begun = begin(&hosts[0], "*", &good).await;
     let again = "/v1/cluster/rollouts?cameras=cam-2&pipeline=changeling";
-    let (status, answer) = hosts[1].post(again, "text/plain", b"").await;
+    let (status, answer) = post(&hosts[1], again, b"").await;
     assert_eq!(status, 409, "{answer}");
     assert!(answer.contains("rollout_under_way"), "{answer}");
     let id = &begun["id"];
@@ -127,9 +159,7 @@ async fn a_bad_version_ends_at_the_canary_and_a_good_one_reaches_all() {
     assert_eq!(done["state"], "done", "{done:#}");
     for camera in cameras(&done) {
         assert_eq!(camera["state"], "healthy", "{camera}");
-        let newest = &deployments(&hosts[0], camera["id"].as_str().unwrap()).await[0];
-        assert_eq!((&newest["version"], &newest["state"]), (&json!("3.0.0"), &json!("healthy")));
-        assert_eq!(newest["by"], format!("rollout {id}"));
+        has(&hosts[0], camera["id"].as_str().unwrap(), "3.0.0", id).await;
     }
 }
 
@@ -155,7 +185,6 @@ async fn a_rollout_outlasts_the_host_that_plans_it() {
     };
     becomes(stays, id, "done on the host that is left", all).await;
     for camera in CAMERAS {
-        let newest = &deployments(stays, camera).await[0];
-        assert_eq!((&newest["version"], &newest["state"]), (&json!("2.0.0"), &json!("healthy")));
+        has(stays, camera, "2.0.0", id).await;
     }
 }
