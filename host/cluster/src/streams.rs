@@ -24,6 +24,7 @@
 //! | `SITE.st.CAM.state` | the same | what the session is doing |
 //! | `SITE.live.CAM` | none | detections, with their epoch |
 //! | `$O.OCELLI_SITE.>` | `OBJ_OCELLI_SITE` | objects by their SHA-256 |
+//! | `$O.OCELLI_SITE_PICTURES.>` | `OBJ_OCELLI_SITE_PICTURES` | pictures of events, likewise |
 //!
 //! Names are mapped to tokens by [`names`].
 
@@ -82,6 +83,10 @@ pub struct StreamLimits {
     pub max_bytes: u64,
     /// The most events of one camera. 0: no limit.
     pub max_msgs_per_subject: u64,
+    /// Pictures of events that are older are gone. 0: no limit.
+    pub picture_age: Duration,
+    /// The most that all pictures take, in bytes: the oldest go first. 0: no limit.
+    pub picture_bytes: u64,
 }
 
 /// Whether JetStream can be used, and why not.

@@ -165,7 +165,7 @@ impl Site for ClusterSite {
     fn object(&self, digest: Digest) -> BoxFuture<'_, Option<Bytes>> {
         let digest = ocelli_cluster::streams::Digest(*digest.bytes());
         Box::pin(async move {
-            let found = self.cluster.streams().get_object(digest, MAX_OBJECT).await;
+            let found = self.cluster.streams().get_picture(digest, MAX_OBJECT).await;
             found.inspect_err(|error| tracing::debug!(target: "ocelli::cluster", "{error}")).ok()
         })
     }

@@ -197,7 +197,7 @@ impl Chains {
     /// no event waits for its picture.
     async fn hold_pictures(&self, events: &[EventDraft]) {
         for picture in events.iter().flat_map(|event| &event.attachments) {
-            if let Err(error) = self.streams.put_object(picture.bytes.clone()).await {
+            if let Err(error) = self.streams.put_picture(picture.bytes.clone()).await {
                 tracing::warn!(
                     target: "ocelli::cluster", picture = %picture.digest,
                     "a picture of an event is held by this host alone: {error}"

@@ -1,7 +1,7 @@
 //! What other hosts of the site tell: their events into this host's journal, their states and
 //! detections into its hub.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use ocelli_cluster::streams::{EventRecord, Followed, Positions, Streams, TAKEOVER};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chains::Chains;
@@ -34,8 +33,9 @@ pub(super) struct EventFollower {
     host: String,
     /// The last number of each camera that the journal was given, or that this host appended.
     last: HashMap<String, u64>,
-    /// Cameras of which the journal may lack events.
-    mended: mpsc::Receiver<Arc<str>>,
+    /// Cameras of which the last event was this host's own. Where another host goes on, what of it
+    /// came to the journal is asked anew: an append of unknown outcome may have arrived.
+    own: HashSet<String>,
 }
 
 impl EventFollower {
@@ -44,9 +44,9 @@ impl EventFollower {
         journal: EventJournal,
         chains: Arc<Chains>,
         host: &str,
-        mended: mpsc::Receiver<Arc<str>>,
     ) -> Self {
-        Self { streams, journal, chains, host: host.to_owned(), last: HashMap::new(), mended }
+        let (last, own) = (HashMap::new(), HashSet::new());
+        Self { streams, journal, chains, host: host.to_owned(), last, own }
     }
 
     /// Follows, until it is dropped.
@@ -60,14 +60,7 @@ impl EventFollower {
             self.last.insert(session.to_string(), span.newest);
         }
         loop {
-            let next = tokio::select! {
-                next = follower.next() => next,
-                Some(camera) = self.mended.recv() => {
-                    self.mend(&camera).await;
-                    continue;
-                }
-            };
-            match next {
+            match follower.next().await {
                 Followed::Event { stream, place, camera, record } => {
                     self.take(camera, record).await;
                     // Written with the next commit at the earliest, which has the event.
@@ -86,27 +79,26 @@ impl EventFollower {
     }
 
     async fn take(&mut self, camera: String, record: EventRecord) {
-        let last = self.last.get(&camera).copied().unwrap_or(0);
+        let mut last = self.last.get(&camera).copied().unwrap_or(0);
         let is_own = record.host == self.host
             && record.kind != TAKEOVER
             && self.chains.epoch(&camera) == Some(record.epoch);
         if is_own {
             // It comes to the journal with its pictures when it is acknowledged.
+            self.own.insert(camera.clone());
             self.last.insert(camera, record.seq.max(last));
             return;
+        }
+        if self.own.remove(&camera)
+            && let Ok(span) = self.journal.span(&camera).await
+        {
+            last = last.min(span.newest);
         }
         if last > 0 && record.seq > last + 1 {
             self.fill(&camera, last, record.seq).await;
         }
         self.last.insert(camera.clone(), record.seq.max(last));
         self.give(&camera, record).await;
-    }
-
-    /// Looks for events of a camera that the journal lacks.
-    async fn mend(&mut self, camera: &Arc<str>) {
-        let span = self.journal.span(camera).await;
-        let newest = span.map_or(0, |span| span.newest);
-        self.fill(camera, newest, u64::MAX).await;
     }
 
     /// Gives the journal what the site has between two numbers.

@@ -69,7 +69,18 @@ pub enum ClusterError {
     Coordination(#[from] CoordError),
 }
 
-/// This host as a member of its site. Cheap to clone; ends when the last clone is gone.
+impl ClusterError {
+    /// Whether the same may succeed later.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Streams(error) => error.passes(),
+            Self::Coordination(CoordError::Unavailable(_) | CoordError::NotMember) => true,
+            Self::Site(_) | Self::Key(_) | Self::Entry(_) | Self::Coordination(_) => false,
+        }
+    }
+}
+
+/// This host as a member of its site. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster {
     inner: Arc<ClusterInner>,
@@ -136,7 +147,6 @@ impl Cluster {
         hub.set_relay(Arc::<Chains>::clone(&chains));
         let faults = CameraFaults::default();
         let (cameras, feed) = owned::channel();
-        let (mend, mended) = mpsc::channel(REFUSED);
         let hooks = watch::Sender::new(None);
         let task = OwnedTask {
             hooks: hooks.subscribe(),
@@ -149,11 +159,10 @@ impl Cluster {
             cameras,
             faults: Arc::clone(&faults),
             refused: refusals,
-            mend,
         };
         let events = journal.events().clone();
         let follower =
-            EventFollower::new(streams.clone(), events, Arc::clone(&chains), &cluster.host, mended);
+            EventFollower::new(streams.clone(), events, Arc::clone(&chains), &cluster.host);
         let telling = Arc::clone(&chains);
         let tasks = vec![
             spawn(task.run()),
@@ -213,10 +222,21 @@ impl Cluster {
         Ok(document.map(|document| document.value))
     }
 
-    /// What the site keeps by this digest.
-    pub async fn object(&self, digest: &Digest, most: usize) -> Result<Bytes, ClusterError> {
-        let digest = ocelli_cluster::streams::Digest(*digest.bytes());
-        Ok(self.inner.streams.get_object(digest, most).await?)
+    /// What the site keeps by this digest; `None` where it is not there, or not whole.
+    pub async fn object(
+        &self,
+        digest: &Digest,
+        most: usize,
+    ) -> Result<Option<Bytes>, ClusterError> {
+        let name = ocelli_cluster::streams::Digest(*digest.bytes());
+        match self.inner.streams.get_object(name, most).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.passes() => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(target: "ocelli::cluster", %digest, "{error}");
+                Ok(None)
+            }
+        }
     }
 
     /// Which host has a camera.
@@ -346,6 +366,8 @@ fn limits(config: &Config, cluster: &ClusterConfig) -> StreamLimits {
         max_age: Duration::from_secs(config.events.keep_hours.saturating_mul(3600)),
         max_bytes: config.events.keep_mb.saturating_mul(1 << 20) / u64::from(streams),
         max_msgs_per_subject: 0,
+        picture_age: Duration::from_secs(config.events.attachments_hours.saturating_mul(3600)),
+        picture_bytes: config.events.attachments_mb.saturating_mul(1 << 20),
     }
 }
 

@@ -49,8 +49,6 @@ pub(super) struct OwnedTask {
     pub(super) hooks: HooksReceiver,
     /// Cameras that a fence has refused.
     pub(super) refused: mpsc::Receiver<(Arc<str>, Epoch)>,
-    /// Told of cameras whose events may be missing in the journal.
-    pub(super) mend: mpsc::Sender<Arc<str>>,
 }
 
 /// A camera on its way to this host.
@@ -108,8 +106,6 @@ impl OwnedTask {
                 Some(taken) = taken.recv() => self.take(taken, &wanted, &mut cameras).await,
                 Some((camera, epoch)) = self.refused.recv() => {
                     self.member.relinquish(&camera, epoch).await;
-                    // What it appended last may have come before the other host's first.
-                    let _ = self.mend.try_send(camera);
                 }
                 Some(Ok(camera)) = released.join_next() => {
                     cameras.leaving.remove(&camera);

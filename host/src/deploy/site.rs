@@ -68,10 +68,17 @@ impl SiteDeployer {
             loop {
                 match self.write(&record, entry.as_ref()).await {
                     Ok(()) => break,
-                    Err(error) => tracing::debug!(
+                    Err(error) if error.passes() => tracing::debug!(
                         target: "ocelli::deploy", session,
                         "the site does not have its version yet: {error}"
                     ),
+                    Err(error) => {
+                        tracing::warn!(
+                            target: "ocelli::deploy", session,
+                            "its version does not go with it to its next host: {error}"
+                        );
+                        break;
+                    }
                 }
                 tokio::time::sleep(AGAIN).await;
             }
@@ -114,21 +121,23 @@ impl SiteDeployer {
             return Ok(());
         };
         let state = &self.deployer.inner.executor.state;
-        let own = state.history.list(camera, 1).await.unwrap_or_default();
+        let own = state.history.list(camera, usize::MAX).await.unwrap_or_default();
         let is_known = |own: &Record| {
             own.healthy() && own.digest == record.digest && own.requested == record.requested
         };
-        if own.first().is_some_and(is_known) {
+        if own.iter().any(is_known) {
             return Ok(());
         }
-        if !state.components.contains(&record.digest)
+        // Where it is not there any more the camera starts with what its entry says.
+        let mut lease = state.components.lease(&record.digest);
+        if lease.is_none()
             && let Ok(digest) = record.digest.parse::<Digest>()
         {
             let most = self.deployer.config().deploy.max_component_mb as usize;
-            let bytes = self.cluster.object(&digest, most << 20).await?;
-            // Where it is not kept the config's entry is started in its place, which the log tells.
-            let lease = state.store(&ComponentSource::Bytes(bytes)).await;
-            drop(lease);
+            let Some(bytes) = self.cluster.object(&digest, most << 20).await? else {
+                return Ok(());
+            };
+            lease = state.store(&ComponentSource::Bytes(bytes)).await.ok().flatten();
         }
         camera.clone_into(&mut record.session);
         match state.history.begin(&mut record, true).await {
@@ -138,6 +147,8 @@ impl SiteDeployer {
                 "its version in the site is not in this host's history: {error:#}"
             ),
         }
+        // From here on the history keeps the component.
+        drop(lease);
         Ok(())
     }
 }

@@ -151,7 +151,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Publishes what was found in a frame. Costs nothing where no subscriber wants it.
+    /// Publishes what was found in a frame. Costs nothing where no subscriber wants it and no other
+    /// host gets it.
     pub fn publish_detections(&self, session: &str, detections: &Detections) {
         if !self.may_speak(session) {
             return;
@@ -171,7 +172,8 @@ impl Hub {
         }
     }
 
-    /// Whether a subscriber wants the session's detections: if not, they need not be made.
+    /// Whether a subscriber wants the session's detections, or other hosts get them: if not, they need
+    /// not be made.
     pub fn wants_detections(&self, session: &str) -> bool {
         if self.shared.relay.get().is_some() {
             return self.may_speak(session);

@@ -113,6 +113,8 @@ async fn live(settings: Settings) -> Result<()> {
         max_age: Duration::ZERO,
         max_bytes: 0,
         max_msgs_per_subject: 0,
+        picture_age: Duration::from_secs(3600),
+        picture_bytes: 1 << 24,
     };
     let record = HostRecord { capacity: settings.capacity, ..Default::default() };
     let streams = Streams::connect(&options, limits).await?;

@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ocelli_testkit::{Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, depth};
+use ocelli_testkit::{
+    Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, changeling, depth,
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -189,6 +191,41 @@ async fn a_drained_host_hands_its_cameras_over_and_takes_none() {
         .post("/v1/cluster/cameras/cam/move", "application/json", br#"{"host":"nobody"}"#)
         .await;
     assert_eq!(status, 404, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployed_version_and_pictures_of_events_go_with_their_camera() {
+    let Some(site) = Site::single() else { return };
+    let soon = "[deploy]\nprobation_s = 1";
+    let hosts = [join_with(&site, "a", soon).await, join_with(&site, "b", soon).await];
+    site_becomes(&hosts[0], "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&hosts[0], "cam", &source).await;
+    let name = owner(&hosts[1], "cam").await;
+    let [leaves, gets] = if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] };
+    leaves.wait_for_session("cam", |session| session["state"] == "running").await;
+    let settings = r#"{"every":5,"attach":true}"#;
+    let query = format!("?settings={settings}");
+    let version = changeling(&json!({"version": "2.0.0"}));
+    let (status, record) = gets.deploy("cam", &query, &version).await;
+    assert_eq!(status, 200, "{record}");
+    let is_healthy = |newest: &Value| newest["version"] == "2.0.0" && newest["state"] == "healthy";
+    leaves.wait_for_deployment("cam", is_healthy).await;
+    let mut client = gets.client().await;
+    client.subscribe("cam").await;
+    let mut last = 0;
+    let pictured = |event: &Value| event["attachments"][0]["digest"].is_string();
+    let event = events(&mut client, &mut last, pictured).await;
+
+    leaves.process().signal(Signal::KILL);
+    events(&mut client, &mut last, |event| event["kind"] == "takeover").await;
+    // The same component and settings, which the site's config knows nothing of.
+    events(&mut client, &mut last, pictured).await;
+    let runs = gets.wait_for_session("cam", |session| session["state"] == "running").await;
+    assert_eq!(runs["pipeline_version"], "changeling 2.0.0", "{runs}");
+    let digest = event["attachments"][0]["digest"].as_str().unwrap();
+    let (status, _) = gets.request("GET", &format!("/v1/attachments/{digest}")).await;
+    assert_eq!(status, 200, "a picture of the host that is gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,15 @@ pub fn text(written: &str) -> Option<String> {
     (token(&text) == written).then_some(text)
 }
 
+/// The buckets of a site's object store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bucket {
+    /// What stays until it is removed.
+    Objects,
+    /// Pictures of events: the oldest go.
+    Pictures,
+}
+
 /// The names of one site.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -71,9 +80,12 @@ impl Names {
         format!("OCELLI_{}_EV_{stream}", self.site)
     }
 
-    /// The object store's bucket.
-    pub(super) fn bucket(&self) -> String {
-        format!("OCELLI_{}", self.site)
+    /// A bucket of the object store.
+    pub(super) fn bucket(&self, bucket: Bucket) -> String {
+        match bucket {
+            Bucket::Objects => format!("OCELLI_{}", self.site),
+            Bucket::Pictures => format!("OCELLI_{}_PICTURES", self.site),
+        }
     }
 
     /// The subjects of a stream of events.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
+use super::names::Bucket;
 use super::{StreamError, Streams};
 
 /// How long a reader waits for the next bytes of an object.
@@ -65,8 +66,19 @@ impl Streams {
     /// Stores an object unless it is there.
     pub async fn put_object(&self, bytes: Bytes) -> Result<Digest, StreamError> {
         let digest = Digest::of(&bytes);
-        self.put_named(&digest.to_string(), digest, &mut &bytes[..]).await?;
+        self.put_named(Bucket::Objects, &digest.to_string(), digest, &mut &bytes[..]).await?;
         Ok(digest)
+    }
+
+    /// Stores the picture of an event unless it is there. It goes as [`StreamLimits`](super::StreamLimits) say.
+    pub async fn put_picture(&self, bytes: Bytes) -> Result<(), StreamError> {
+        let digest = Digest::of(&bytes);
+        self.put_named(Bucket::Pictures, &digest.to_string(), digest, &mut &bytes[..]).await
+    }
+
+    /// A picture of at most `most` bytes, verified.
+    pub async fn get_picture(&self, digest: Digest, most: usize) -> Result<Bytes, StreamError> {
+        self.get_named(Bucket::Pictures, &digest.to_string(), digest, most).await
     }
 
     /// Stores what is read, whose digest has to be `digest`, unless it is there.
@@ -75,12 +87,12 @@ impl Streams {
         digest: Digest,
         from: &mut (impl AsyncRead + Unpin + Send),
     ) -> Result<(), StreamError> {
-        self.put_named(&digest.to_string(), digest, from).await
+        self.put_named(Bucket::Objects, &digest.to_string(), digest, from).await
     }
 
     /// An object of at most `most` bytes, verified.
     pub async fn get_object(&self, digest: Digest, most: usize) -> Result<Bytes, StreamError> {
-        self.get_named(&digest.to_string(), digest, most).await
+        self.get_named(Bucket::Objects, &digest.to_string(), digest, most).await
     }
 
     /// Writes an object and verifies it; returns its size. After an error what was written is to be
@@ -90,18 +102,19 @@ impl Streams {
         digest: Digest,
         into: &mut (impl AsyncWrite + Unpin + Send),
     ) -> Result<u64, StreamError> {
-        let object = self.open_named(&digest.to_string()).await?;
+        let object = self.open_named(Bucket::Objects, &digest.to_string()).await?;
         self.copy(object, digest, into).await
     }
 
     /// Stores what is read under a name, unless something of that name is there.
     pub(super) async fn put_named(
         &self,
+        bucket: Bucket,
         name: &str,
         digest: Digest,
         from: &mut (impl AsyncRead + Unpin + Send),
     ) -> Result<(), StreamError> {
-        let store = self.objects().await?;
+        let store = self.bucket(bucket).await?;
         if let Ok(there) = store.info(name).await
             && !there.deleted
         {
@@ -109,11 +122,11 @@ impl Streams {
         }
         let mut reading = Hashing { from, sha256: Sha256::new() };
         let metadata = ObjectMetadata { name: name.to_owned(), ..Default::default() };
-        let under = format!("$O.{}", self.names().bucket());
+        let under = format!("$O.{}", self.names().bucket(bucket));
         let put = self.link().watched(&under, store.put(metadata, &mut reading)).await?;
         put.map_err(|error| self.failed(name, &error.to_string()))?;
         if Digest(reading.sha256.finalize().into()) != digest {
-            self.remove_named(name).await?;
+            self.remove_named(bucket, name).await?;
             return Err(StreamError::Damaged(format!("object {digest}")));
         }
         Ok(())
@@ -121,11 +134,12 @@ impl Streams {
 
     pub(super) async fn get_named(
         &self,
+        bucket: Bucket,
         name: &str,
         digest: Digest,
         most: usize,
     ) -> Result<Bytes, StreamError> {
-        let object = self.open_named(name).await?;
+        let object = self.open_named(bucket, name).await?;
         if object.info.size > most {
             let size = object.info.size;
             return Err(StreamError::TooLarge { what: "an object", size, most });
@@ -135,9 +149,9 @@ impl Streams {
         Ok(bytes.into())
     }
 
-    pub(super) async fn remove_named(&self, name: &str) -> Result<(), StreamError> {
-        let store = self.objects().await?;
-        let under = format!("$O.{}", self.names().bucket());
+    pub(super) async fn remove_named(&self, bucket: Bucket, name: &str) -> Result<(), StreamError> {
+        let store = self.bucket(bucket).await?;
+        let under = format!("$O.{}", self.names().bucket(bucket));
         match self.link().watched(&under, store.delete(name)).await? {
             Err(error) if error.kind() != DeleteErrorKind::NotFound => {
                 Err(self.failed(name, &error.to_string()))
@@ -146,8 +160,8 @@ impl Streams {
         }
     }
 
-    async fn open_named(&self, name: &str) -> Result<Object, StreamError> {
-        let store = self.objects().await?;
+    async fn open_named(&self, bucket: Bucket, name: &str) -> Result<Object, StreamError> {
+        let store = self.bucket(bucket).await?;
         for tried in 1.. {
             match store.get(name).await {
                 Ok(object) => return Ok(object),
@@ -201,10 +215,10 @@ impl Streams {
         Ok(size)
     }
 
-    async fn objects(&self) -> Result<ObjectStore, StreamError> {
+    async fn bucket(&self, bucket: Bucket) -> Result<ObjectStore, StreamError> {
         self.layout()?;
         self.link().usable()?;
-        let bucket = self.names().bucket();
+        let bucket = self.names().bucket(bucket);
         let opened = self.link().context.get_object_store(&bucket).await;
         opened.map_err(|error| self.failed(&bucket, &error.to_string()))
     }

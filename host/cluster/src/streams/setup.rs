@@ -7,6 +7,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 
 use super::error::{STREAM_NAME_IN_USE, STREAM_NOT_FOUND};
 use super::link::Link;
+use super::names::Bucket;
 use super::names::{MAX_STREAMS, Names};
 use super::{StreamError, StreamLimits};
 
@@ -37,6 +38,7 @@ pub(super) async fn ensure(
         ensure_one(link, &mut event_config(names, limits, stream)).await?;
     }
     ensure_one(link, &mut object_config(names, limits)).await?;
+    ensure_one(link, &mut picture_config(names, limits)).await?;
     Ok(streams)
 }
 
@@ -156,7 +158,20 @@ fn state_config(names: &Names, limits: &StreamLimits) -> Config {
 
 /// Objects, as the client's object store wants its stream.
 fn object_config(names: &Names, limits: &StreamLimits) -> Config {
-    let bucket = names.bucket();
+    bucket_config(&names.bucket(Bucket::Objects), limits)
+}
+
+/// Pictures of events: the oldest make room.
+fn picture_config(names: &Names, limits: &StreamLimits) -> Config {
+    Config {
+        max_age: limits.picture_age,
+        max_bytes: limit(limits.picture_bytes),
+        discard: DiscardPolicy::Old,
+        ..bucket_config(&names.bucket(Bucket::Pictures), limits)
+    }
+}
+
+fn bucket_config(bucket: &str, limits: &StreamLimits) -> Config {
     let subjects = vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")];
     Config {
         discard: DiscardPolicy::New,
@@ -183,6 +198,8 @@ mod tests {
             replicas: 1,
             streams: 2,
             max_age: Duration::from_secs(600),
+            picture_age: Duration::from_secs(600),
+            picture_bytes: 1 << 20,
             max_bytes: 0,
             max_msgs_per_subject: 10,
         }

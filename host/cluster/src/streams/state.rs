@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::events::Tries;
 use super::link::{Failure, Kept, Outgoing};
+use super::names::Bucket;
 use super::{Digest, Fence, StreamError, Streams, names};
 use crate::site::Epoch;
 
@@ -184,7 +185,13 @@ impl Streams {
         }
         let object = (bytes.len() > INLINE_SNAPSHOT).then(|| Digest::of(&bytes));
         if let Some(digest) = object {
-            self.put_named(&snapshot_name(fence.camera(), digest), digest, &mut &bytes[..]).await?;
+            self.put_named(
+                Bucket::Objects,
+                &snapshot_name(fence.camera(), digest),
+                digest,
+                &mut &bytes[..],
+            )
+            .await?;
         }
         let message = || {
             let mut headers = self.by(fence);
@@ -200,7 +207,9 @@ impl Streams {
             && Some(digest) != object
         {
             // One that stays takes room, and no more.
-            if let Err(error) = self.remove_named(&snapshot_name(fence.camera(), digest)).await {
+            if let Err(error) =
+                self.remove_named(Bucket::Objects, &snapshot_name(fence.camera(), digest)).await
+            {
                 tracing::warn!(camera = fence.camera(), "an old snapshot stays: {error}");
             }
         }
@@ -360,7 +369,7 @@ impl Streams {
             None => kept.payload.clone(),
             Some(digest) => {
                 let name = snapshot_name(camera, digest);
-                match self.get_named(&name, digest, MAX_SNAPSHOT).await {
+                match self.get_named(Bucket::Objects, &name, digest, MAX_SNAPSHOT).await {
                     Ok(bytes) => bytes,
                     Err(StreamError::NotFound(_)) => return Ok(None),
                     Err(error) => return Err(error),

@@ -44,6 +44,8 @@ fn limits() -> StreamLimits {
         max_age: Duration::ZERO,
         max_bytes: 0,
         max_msgs_per_subject: 0,
+        picture_age: Duration::from_secs(3600),
+        picture_bytes: 1 << 24,
     }
 }
 

@@ -42,6 +42,8 @@ async fn hosts_make_and_update_the_streams_together() {
         max_age: Duration::from_secs(3600),
         max_bytes: 10_000_000,
         max_msgs_per_subject: 1000,
+        picture_age: Duration::from_secs(60),
+        picture_bytes: 1 << 20,
         replicas: 1,
     };
     let e = host_with(&nats, "e", other).await;

@@ -157,3 +157,20 @@ async fn an_object_is_what_its_digest_says() {
     store.put(digest.to_string().as_str(), &mut &b"something else"[..]).await.unwrap();
     assert_eq!(b.get_object(digest, 1000).await.unwrap_err().code(), "damaged");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_make_room_for_newer_ones_and_objects_do_not() {
+    let Some(nats) = Nats::single() else { return };
+    let few = StreamLimits { picture_bytes: 300_000, ..limits() };
+    let a = host_with(&nats, "a", few).await;
+    let picture = |number: u8| Bytes::from(vec![number; 100_000]);
+    let object = a.put_object(picture(0)).await.unwrap();
+    for number in 0..6 {
+        a.put_picture(picture(number)).await.unwrap();
+    }
+    let newest = Digest::of(&picture(5));
+    assert_eq!(a.get_picture(newest, 1 << 20).await.unwrap(), picture(5));
+    let oldest = a.get_picture(Digest::of(&picture(0)), 1 << 20).await.unwrap_err();
+    assert!(["not_found", "damaged"].contains(&oldest.code()), "{oldest}");
+    assert_eq!(a.get_object(object, 1 << 20).await.unwrap(), picture(0));
+}
