@@ -118,8 +118,9 @@ impl ConfigReloader {
             };
             let quiet = cause == "edited" && std::mem::take(&mut first);
             // Whoever asks hears of problems from the log, the metrics and `GET /v1/config`.
-            let _ = reload(&mut self.files, &deployer, cause, quiet).await;
-            self.owned.note_applied(&self.files.site);
+            if reload(&mut self.files, &deployer, cause, quiet).await.is_ok() {
+                self.owned.note_applied(&self.files.site);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::control::{Control, Refusal};
 use super::deployments::DeploymentControl;
 use super::extract::{InPath, InQuery};
 use super::problem::Problem;
+use super::site::is_forwarded;
 use super::state::ApiState;
 use crate::config::source::Source;
 use crate::deploy::ConfigStatus;
@@ -88,7 +89,7 @@ pub(super) async fn system<C: InsightControl + DeploymentControl>(
     request: Request,
 ) -> Result<Response, Problem> {
     if let (Some(host), Some(link)) = (&host, &state.site)
-        && let Some(other) = link.host(host)?
+        && let Some(other) = link.host(host, is_forwarded(request.headers()))?
     {
         return link.forward(&other, "", request).await;
     }

@@ -8,7 +8,6 @@ mod overview;
 mod relay;
 pub(super) mod rollouts;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use ocelli_protocol::digest::Digest;
 use crate::api::control::Refusal;
 use crate::cluster::{CameraOwner, Cluster};
 
-pub(super) use forward::{RemoteAnswer, SessionPlace, SiteLink, to_owner};
+pub(super) use forward::{RemoteAnswer, SessionPlace, SiteLink, is_forwarded, to_owner};
 pub(super) use headers::OwnToken;
 pub(super) use list::sessions;
 pub use overview::{EngineState, EngineStatus, MemberState, SiteCamera, SiteHost, SiteStatus};
@@ -185,10 +184,4 @@ impl Site for ClusterSite {
     ) -> BoxFuture<'a, Result<bool, CoordError>> {
         Box::pin(self.cluster.member().move_camera(camera, host))
     }
-}
-
-/// The names of the other hosts that live.
-fn others(status: &SiteStatus) -> BTreeSet<String> {
-    let others = status.hosts.iter().filter(|host| !host.here);
-    others.map(|host| host.id.clone()).collect()
 }

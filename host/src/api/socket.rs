@@ -32,7 +32,7 @@ use super::message::{After, ClientMessage, MAX_MESSAGE, Malformed, Subscribe};
 use super::problem::Problem;
 use super::request_id::RequestId;
 use super::resume::{self, ResumeError};
-use super::site::{OwnToken, RemoteNews, RemoteWatches, SessionPlace, SiteLink};
+use super::site::{OwnToken, RemoteNews, RemoteWatches, SessionPlace, SiteLink, is_forwarded};
 use super::state::ApiState;
 use super::watching::{self, WATCHED, Watches};
 use super::websocket::{self, FrameFault, Incoming, ReadEnd, Receiver, Sender, WriteError};
@@ -95,6 +95,7 @@ pub(super) async fn open<C: Control>(
 ) -> Result<Response, Problem> {
     let peer = gate::peer(&request);
     let connection = request.extensions().get::<Arc<ConnectionSlot>>().cloned();
+    let link = state.site.clone().filter(|_| !is_forwarded(request.headers()));
     let (response, opening) = websocket::handshake(request)?;
     let place = state.reserve_socket()?;
     // Counted from here on, so that the host does not stop between the upgrade and the first
@@ -102,7 +103,7 @@ pub(super) async fn open<C: Control>(
     state.tasks.clone().spawn(RequestId::carried(async move {
         // It fails if the client has gone meanwhile.
         if let Ok((sender, receiver)) = opening.open(MAX_READ).await {
-            serve(sender, receiver, state, (caller, token), peer).await;
+            serve(sender, receiver, state, (caller, token, link), peer).await;
         }
         drop((place, connection));
     }));
@@ -115,6 +116,8 @@ struct Client<C> {
     caller: Caller,
     /// For other hosts of the site.
     token: OwnToken,
+    /// The way to them; `None` for a host of the site, whose requests go on no further.
+    link: Option<Arc<SiteLink>>,
     peer: SocketAddr,
     subscriber: Arc<Subscriber>,
     watches: Watches,
@@ -135,7 +138,7 @@ async fn serve<C: Control>(
     mut sender: Sender,
     mut receiver: Receiver,
     state: Arc<ApiState<C>>,
-    (caller, token): (Caller, OwnToken),
+    (caller, token, link): (Caller, OwnToken, Option<Arc<SiteLink>>),
     peer: SocketAddr,
 ) {
     let subscriber = Arc::new(state.hub.subscriber());
@@ -143,6 +146,7 @@ async fn serve<C: Control>(
         state,
         caller,
         token,
+        link,
         peer,
         subscriber,
         watches: Watches::default(),
@@ -316,6 +320,7 @@ impl<C: Control> Client<C> {
                         EVERY_SESSION => {
                             self.watches.end_all();
                             self.remote.end_all();
+                            self.watched.lock().clear();
                         }
                         session => drop(self.end_watch(session)),
                     }
@@ -346,7 +351,7 @@ impl<C: Control> Client<C> {
         };
         self.watched.lock().insert(session.to_owned(), pictures);
         let feed = self.state.control.pictures(session).filter(|_| self.is_here(session));
-        let begun = match (&feed, &self.state.site) {
+        let begun = match (&feed, &self.link) {
             (Some(feed), _) => {
                 self.remote.end(session);
                 self.watches.watch(session, feed, choice)
@@ -398,7 +403,7 @@ impl<C: Control> Client<C> {
     /// Pictures of a session have ended here: they go on where the site has it.
     fn go_on_elsewhere(&self, session: &str, stream: u32) {
         let pictures = self.watched.lock().get(session).copied();
-        if let (Some(link), Some(pictures)) = (&self.state.site, pictures)
+        if let (Some(link), Some(pictures)) = (&self.link, pictures)
             && link.knows(session)
             && let Some(stream) = self.watch_elsewhere(link, session, pictures)
         {

@@ -140,6 +140,8 @@ impl SiteDeployer {
             lease = state.store(&ComponentSource::Bytes(bytes)).await.ok().flatten();
         }
         camera.clone_into(&mut record.session);
+        // It is a number of the other host's history.
+        record.back_to = None;
         match state.history.begin(&mut record, true).await {
             Ok(()) => state.history.adopt(&record, entry.as_ref()).await,
             Err(error) => tracing::warn!(

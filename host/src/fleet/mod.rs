@@ -40,7 +40,7 @@ use owner::OwnerTask;
 pub use record::{CameraStep, RolloutState};
 use record::{FORMAT, FleetRollout, RolloutSource, Rollouts};
 
-/// Rollouts that are over and kept: who takes a camera over looks there for what it is to run.
+/// Rollouts that are over and kept, to be looked up.
 const KEPT: usize = 100;
 
 /// Times that a new rollout is written, where others write one at the same time.
@@ -372,11 +372,11 @@ fn status(
     rollouts: &Rollouts,
     sees: impl Fn(&str) -> bool,
 ) -> RolloutStatus {
-    let camera = |id: &String| {
+    let camera = |(place, id): (usize, &String)| {
         let result = rollouts.result(rollout.id, id);
         RolloutCamera {
             id: id.clone(),
-            wave: rollout.wave_of(id).unwrap_or_default() + 1,
+            wave: rollout.waves.iter().position(|end| place < *end).unwrap_or_default() + 1,
             state: result.map(|result| result.state),
             host: result.map(|result| result.host.clone()),
             number: result.and_then(|result| result.number),
@@ -401,7 +401,10 @@ fn status(
         ended: rollout.ended.clone(),
         wave: rollout.wave + 1,
         waves: rollout.waves.len(),
-        cameras: rollout.cameras.iter().filter(|id| sees(id)).map(camera).collect(),
+        cameras: {
+            let cameras = rollout.cameras.iter().enumerate();
+            cameras.filter(|(_, id)| sees(id)).map(camera).collect()
+        },
     }
 }
 

@@ -156,7 +156,7 @@ impl OwnerTask {
         let mut decided = BTreeSet::new();
         for (rollout, _) in rollouts.by_id.values().rev() {
             for camera in &rollout.cameras {
-                let Some(Ownership { epoch, record }) = cameras.get(camera) else { continue };
+                let Some(Ownership { epoch, .. }) = cameras.get(camera) else { continue };
                 if decided.contains(camera) || self.jobs.contains_key(camera) {
                     continue;
                 }
@@ -166,8 +166,7 @@ impl OwnerTask {
                 if rollout.state != RolloutState::Returned {
                     decided.insert(camera.clone());
                 }
-                let entry = Digest::of(record.entry.to_string().as_bytes()).to_string();
-                let duty = duty(rollout, camera, result, *epoch, &entry);
+                let duty = duty(rollout, camera, result, *epoch);
                 if duty == OwnerDuty::Nothing {
                     continue;
                 }
@@ -176,7 +175,6 @@ impl OwnerTask {
                     rollout: rollout.clone(),
                     camera: camera.clone(),
                     epoch: *epoch,
-                    entry,
                 };
                 let (ended, id, epoch) = (ended.clone(), rollout.id, *epoch);
                 let task = tokio::spawn(async move {
@@ -194,6 +192,7 @@ impl OwnerTask {
     /// Reads the alerts of cameras for which something is done.
     async fn look(&self) {
         if self.jobs.is_empty() {
+            self.alerts.send_replace(Arc::default());
             return;
         }
         match self.tools.journal.events().raised_alerts().await {
@@ -243,9 +242,12 @@ impl OwnerTask {
 
 /// The rollout behind a step; `None` where it stays as it is.
 fn after(rollout: &FleetRollout, step: RolloutStep) -> Option<FleetRollout> {
+    if step == RolloutStep::Wait {
+        return None;
+    }
     let mut next = rollout.clone();
     match step {
-        RolloutStep::Wait => return None,
+        RolloutStep::Wait => {}
         RolloutStep::Open(wave) => next.wave = wave,
         RolloutStep::Finish => {
             (next.state, next.ended) = (RolloutState::Done, Some(super::now()));
@@ -288,7 +290,6 @@ struct Work {
     rollout: FleetRollout,
     camera: String,
     epoch: Epoch,
-    entry: String,
 }
 
 /// Why a camera did not get the version.
@@ -551,7 +552,6 @@ impl Work {
             state,
             epoch: self.epoch,
             host: self.tools.cluster.host().to_owned(),
-            entry: self.entry.clone(),
             number: record.map(|record| record.number),
             deployment: record.map(|record| record.deployment.clone()),
             code: None,

@@ -146,8 +146,6 @@ pub(super) struct CameraResult {
     /// The owner's.
     pub(super) epoch: Epoch,
     pub(super) host: String,
-    /// The digest of the camera's entry at that time: another entry ends what a rollout has done.
-    pub(super) entry: String,
     /// The number of the deployment in the camera's history on that host.
     pub(super) number: Option<u64>,
     /// The first digits of the component's digest.

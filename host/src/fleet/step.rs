@@ -118,15 +118,14 @@ pub(super) enum OwnerDuty {
     Return,
 }
 
-/// Decides what the owner of a camera, by `epoch`, does. `entry` is the digest of the camera's entry.
-/// A camera that has come from another host runs what its entry says, so it gets the version again,
-/// also of a rollout that is done, unless its entry has changed since.
+/// Decides what the owner of a camera, by `epoch`, does. A camera comes from another host with the
+/// version that proved itself there. While the rollout runs that is made sure of; once it is done, the
+/// camera's own history decides.
 pub(super) fn duty(
     rollout: &FleetRollout,
     camera: &str,
     result: Option<&CameraResult>,
     epoch: Epoch,
-    entry: &str,
 ) -> OwnerDuty {
     let Some(wave) = rollout.wave_of(camera) else { return OwnerDuty::Nothing };
     let has_it = result
@@ -143,11 +142,6 @@ pub(super) fn duty(
             Some(_) => OwnerDuty::Nothing,
         },
         RolloutState::Returning if has_it => OwnerDuty::Return,
-        RolloutState::Done
-            if has_it && is_of_another && result.is_some_and(|result| result.entry == entry) =>
-        {
-            OwnerDuty::Deploy
-        }
         RolloutState::Returning | RolloutState::Returned | RolloutState::Done => OwnerDuty::Nothing,
     }
 }

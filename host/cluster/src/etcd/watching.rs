@@ -68,6 +68,8 @@ impl Watching {
     pub(crate) async fn next(&mut self) -> Result<Vec<Event>, Fault> {
         loop {
             let message = tokio::select! {
+                // What is there was heard, however long nobody asked.
+                biased;
                 message = self.stream.message() => message,
                 now = self.check.tick() => {
                     if now.duration_since(self.heard) > SILENCE {

@@ -131,6 +131,8 @@ impl Keeper {
         let local = self.cameras.entry(camera.to_owned()).or_default();
         local.claiming = false;
         match result {
+            // The view was faster than this answer, and the host gave it up since.
+            Ok(Some(epoch)) if epoch <= local.given_up => {}
             Ok(Some(epoch)) => {
                 tracing::debug!(camera, %epoch, "claimed");
                 match self.site.view.cameras.get(camera) {
@@ -188,9 +190,14 @@ impl Keeper {
         } else {
             Err(CoordError::NotOwner { camera: camera.to_owned(), epoch })
         };
+        let given_up = local.given_up;
         for done in local.releasing.take().into_iter().flatten() {
             // Who does not wait any more needs no answer.
             let _ = done.send(result.clone());
+        }
+        if given_up > epoch {
+            // A later epoch was given up while this release was in flight.
+            self.release(camera.to_owned(), given_up, None);
         }
     }
 

@@ -22,9 +22,6 @@ pub struct HostRecord {
     /// The networks in which it reaches cameras.
     #[serde(default)]
     pub networks: BTreeSet<String>,
-    /// The digests of its models.
-    #[serde(default)]
-    pub models: BTreeSet<String>,
     /// Where other hosts and people reach it.
     #[serde(default)]
     pub address: String,
@@ -231,9 +228,6 @@ pub enum CoordError {
     /// More than etcd takes.
     #[error("{0:?} is too large for etcd")]
     TooLarge(String),
-    /// etcd has something there that is not ours.
-    #[error("{key:?} cannot be read: {reason}")]
-    Unreadable { key: String, reason: String },
 }
 
 impl CoordError {
@@ -247,7 +241,6 @@ impl CoordError {
             Self::NotMember => "not_member",
             Self::Key(..) => "bad_key",
             Self::TooLarge(_) => "too_large",
-            Self::Unreadable { .. } => "unreadable",
         }
     }
 }

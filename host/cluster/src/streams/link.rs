@@ -437,15 +437,22 @@ impl Link {
         let reading = async {
             let inbox = self.client.new_inbox();
             let unsent = |error: String| StreamError::Unavailable(format!("{asked}: {error}"));
-            let mut answers = self
-                .client
-                .subscribe(inbox.clone())
+            let asking = async {
+                let answers = self
+                    .client
+                    .subscribe(inbox.clone())
+                    .await
+                    .map_err(|error| unsent(error.to_string()))?;
+                self.client
+                    .publish_with_reply(asked.clone(), inbox, request.to_string().into())
+                    .await
+                    .map_err(|error| unsent(error.to_string()))?;
+                Ok::<_, StreamError>(answers)
+            };
+            // The wait for a place in the queue of commands counts, too.
+            let mut answers = tokio::time::timeout(ATTEMPT, asking)
                 .await
-                .map_err(|error| unsent(error.to_string()))?;
-            self.client
-                .publish_with_reply(asked.clone(), inbox, request.to_string().into())
-                .await
-                .map_err(|error| unsent(error.to_string()))?;
+                .map_err(|_| StreamError::Unavailable(no_answer(&asked)))??;
             collect(&asked, &mut answers).await
         };
         match self.watched(&asked, reading).await? {

@@ -260,7 +260,9 @@ impl Streams {
             match self.link().store(&under, messages).await {
                 Ok(_) => return Ok(()),
                 Err(Failure::Sequence) => {
-                    self.still_own(fence).await?;
+                    if tries.settle(self.still_own(fence).await).await?.is_none() {
+                        continue;
+                    }
                     let error = format!("{under} is being written");
                     tries.again(StreamError::Unavailable(error)).await?;
                 }

@@ -27,8 +27,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use url::Url;
 
+use super::Site;
 use super::headers::{self, FORWARDED_BY, OwnToken};
-use super::{Site, others};
 use crate::api::client_address;
 use crate::api::control::{Control, Refusal};
 use crate::api::gate;
@@ -188,20 +188,24 @@ impl SiteLink {
         self.site.owner(session) != CameraOwner::Unknown
     }
 
-    /// A host of the site; `None`: this one.
-    pub(in crate::api) fn host(&self, name: &str) -> Result<Option<OtherHost>, Problem> {
+    /// A host of the site; `None`: this one. `forwarded`: the request comes from a host of the site.
+    pub(in crate::api) fn host(
+        &self,
+        name: &str,
+        forwarded: bool,
+    ) -> Result<Option<OtherHost>, Problem> {
         if name == self.site.host() {
             return Ok(None);
         }
-        let address = self.site.address(name).ok_or_else(|| unknown_host(name))?;
+        let address = self.site.address(name).filter(|_| !forwarded);
+        let address = address.ok_or_else(|| unknown_host(name))?;
         Ok(Some(OtherHost { name: name.to_owned(), address }))
     }
 
     /// The other hosts that live.
     pub(super) fn others(&self) -> Vec<OtherHost> {
-        let names = others(&self.site.status());
-        let of = |name: String| Some(OtherHost { address: self.site.address(&name)?, name });
-        names.into_iter().filter_map(of).collect()
+        let hosts = self.site.status().hosts.into_iter().filter(|host| !host.here);
+        hosts.map(|host| OtherHost { name: host.id, address: host.address }).collect()
     }
 
     /// Has another host answer a request.
@@ -242,13 +246,15 @@ impl SiteLink {
         let mut later = None;
         while let Some(answer) = answers.next().await {
             match answer {
-                Some(answer) if answer.status() == StatusCode::NOT_FOUND => {
-                    // It is not there yet.
-                    let is_to_come = answer.headers().contains_key(header::RETRY_AFTER);
-                    later = is_to_come.then_some(answer).or(later);
-                }
-                Some(answer) if answer.status() != StatusCode::UNAUTHORIZED => {
+                Some(answer)
+                    if answer.status().is_success()
+                        || answer.status() == StatusCode::RANGE_NOT_SATISFIABLE =>
+                {
                     return Some(passed_on(answer));
+                }
+                // It is not there yet, or that host is busy.
+                Some(answer) if answer.headers().contains_key(header::RETRY_AFTER) => {
+                    later = Some(answer);
                 }
                 _ => {}
             }

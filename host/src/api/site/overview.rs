@@ -289,9 +289,7 @@ impl From<CoordError> for Problem {
             CoordError::TooLarge(_) => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
             }
-            CoordError::Denied(_) | CoordError::Unreadable { .. } => {
-                Self::new(StatusCode::BAD_GATEWAY, "site_refuses", detail)
-            }
+            CoordError::Denied(_) => Self::new(StatusCode::BAD_GATEWAY, "site_refuses", detail),
         }
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -332,6 +332,7 @@ async fn converse(
     let mut refused = HashSet::<String>::new();
     let mut again = interval(AGAIN);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
     loop {
         let now = wanted.borrow_and_update().clone();
         for text in changes(&told, &now) {
@@ -348,9 +349,10 @@ async fn converse(
                 refused.clear();
                 continue;
             }
-            message = timeout(SILENCE, socket.next()) => message,
+            message = timeout_at(heard + SILENCE, socket.next()) => message,
         };
         let message = message.map_err(|_| broken(&"nothing came"))?;
+        heard = Instant::now();
         match message.transpose().map_err(|error| broken(&error))? {
             Some(Message::Binary(message)) => {
                 let number = message.get(STREAM_AT..STREAM_AT + 4);

@@ -34,7 +34,6 @@ fn result(state: CameraStep) -> CameraResult {
         state,
         epoch: EPOCH,
         host: "a".into(),
-        entry: "entry".into(),
         number: Some(2),
         deployment: None,
         code: None,
@@ -118,7 +117,7 @@ fn a_camera_that_the_site_no_longer_has_holds_nothing_up() {
 fn an_owner_does_what_its_epoch_has_not_done() {
     let mut rollout = rollout(3);
     let at = |rollout: &FleetRollout, result: Option<&CameraResult>, epoch| {
-        duty(rollout, "cam-0000", result, epoch, "entry")
+        duty(rollout, "cam-0000", result, epoch)
     };
     let (deploying, healthy) = (result(CameraStep::Deploying), result(CameraStep::Healthy));
     let failed = result(CameraStep::Failed);
@@ -129,15 +128,11 @@ fn an_owner_does_what_its_epoch_has_not_done() {
     assert_eq!(
         at(&rollout, Some(&healthy), later),
         OwnerDuty::Deploy,
-        "the new host runs its entry"
+        "the new host may not have it"
     );
     assert_eq!(at(&rollout, Some(&failed), later), OwnerDuty::Nothing);
-    assert_eq!(
-        duty(&rollout, "cam-0001", None, EPOCH, "entry"),
-        OwnerDuty::Nothing,
-        "a later wave"
-    );
-    assert_eq!(duty(&rollout, "other", None, EPOCH, "entry"), OwnerDuty::Nothing);
+    assert_eq!(duty(&rollout, "cam-0001", None, EPOCH), OwnerDuty::Nothing, "a later wave");
+    assert_eq!(duty(&rollout, "other", None, EPOCH), OwnerDuty::Nothing);
     rollout.state = RolloutState::Returning;
     for (result, expected) in [
         (None, OwnerDuty::Nothing),
@@ -150,9 +145,7 @@ fn an_owner_does_what_its_epoch_has_not_done() {
     }
     rollout.state = RolloutState::Done;
     assert_eq!(at(&rollout, Some(&healthy), EPOCH), OwnerDuty::Nothing);
-    assert_eq!(at(&rollout, Some(&healthy), later), OwnerDuty::Deploy);
-    let edited = duty(&rollout, "cam-0000", Some(&healthy), later, "another entry");
-    assert_eq!(edited, OwnerDuty::Nothing, "its entry says what it runs");
+    assert_eq!(at(&rollout, Some(&healthy), later), OwnerDuty::Nothing, "its history decides");
     rollout.state = RolloutState::Returned;
     assert_eq!(at(&rollout, Some(&healthy), later), OwnerDuty::Nothing);
 }
@@ -197,7 +190,7 @@ impl Model {
     fn own(&mut self, camera: &str, fails: bool, finishes: bool) {
         let epoch = self.epochs[camera];
         let before = self.results.get(camera);
-        let state = match duty(&self.rollout, camera, before, epoch, "entry") {
+        let state = match duty(&self.rollout, camera, before, epoch) {
             OwnerDuty::Nothing => return,
             OwnerDuty::Return => CameraStep::Returned,
             OwnerDuty::Deploy if !finishes => CameraStep::Deploying,
