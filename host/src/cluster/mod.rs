@@ -41,6 +41,7 @@ use chains::{Chains, REFUSED, SiteLog};
 use entry::SiteKey;
 pub use entry::{EntryError, SiteKeyError};
 use follow::EventFollower;
+use owned::UnfitCameras;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use state::StateMirror;
@@ -92,6 +93,7 @@ struct ClusterInner {
     streams: Streams,
     key: Option<SiteKey>,
     faults: CameraFaults,
+    unfit: UnfitCameras,
     chains: Arc<Chains>,
     hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
@@ -147,6 +149,7 @@ impl Cluster {
         hub.set_relay(Arc::<Chains>::clone(&chains));
         let faults = CameraFaults::default();
         let (cameras, feed) = owned::channel();
+        let unfit = cameras.unfit();
         let hooks = watch::Sender::new(None);
         let task = OwnedTask {
             hooks: hooks.subscribe(),
@@ -179,8 +182,17 @@ impl Cluster {
             spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
-        let inner =
-            ClusterInner { host, member, streams, key, faults, chains, hooks, _tasks: tasks };
+        let inner = ClusterInner {
+            host,
+            member,
+            streams,
+            key,
+            faults,
+            unfit,
+            chains,
+            hooks,
+            _tasks: tasks,
+        };
         Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
@@ -267,7 +279,9 @@ impl Cluster {
 
     /// Why cameras of this host do not run, by name.
     pub fn faults(&self) -> BTreeMap<String, String> {
-        self.inner.faults.lock().clone()
+        let mut all = self.inner.unfit.now();
+        all.extend(self.inner.faults.lock().clone());
+        all
     }
 
     /// A camera's entry, as a config has it.
@@ -298,7 +312,7 @@ impl Cluster {
             member: matches!(*inner.member.status().borrow(), MemberStatus::Member { .. }),
             streams: matches!(*inner.streams.health().borrow(), StreamHealth::Ready),
             cameras: inner.chains.count(),
-            faulty: inner.faults.lock().len(),
+            faulty: self.faults().len(),
             live_dropped: inner.streams.live_dropped(),
         }
     }

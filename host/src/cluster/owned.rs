@@ -15,29 +15,60 @@ pub struct OwnedCameras {
 }
 
 impl OwnedCameras {
+    #[cfg(test)]
+    pub(crate) fn new(lines: &[(&str, &str)]) -> Self {
+        let lines = lines.iter().map(|(id, lines)| ((*id).to_owned(), (*lines).into())).collect();
+        Self { generation: 1, lines: Arc::new(lines) }
+    }
+
     /// The cameras as a config has them.
     pub fn text(&self) -> String {
         self.lines.values().flat_map(|lines| [&**lines, "\n"]).collect()
+    }
+
+    /// The camera that has a line of [`text`](Self::text), counted from 1.
+    pub fn camera_at(&self, line: usize) -> Option<&str> {
+        let mut end = 0;
+        let found = self.lines.iter().find(|(_, lines)| {
+            end += lines.matches('\n').count() + 1;
+            line <= end
+        });
+        found.map(|(camera, _)| camera.as_str())
+    }
+
+    /// These without some.
+    pub fn without<T>(&self, gone: &BTreeMap<String, T>) -> Self {
+        let stay = self.lines.iter().filter(|(camera, _)| !gone.contains_key(*camera));
+        let lines = stay.map(|(camera, lines)| (camera.clone(), Arc::clone(lines))).collect();
+        Self { generation: self.generation, lines: Arc::new(lines) }
     }
 }
 
 /// Gives the cameras to whoever applies configs, and hears of it.
 pub(super) struct OwnedSender {
     cameras: watch::Sender<OwnedCameras>,
-    applied: watch::Receiver<u64>,
+    applied: watch::Receiver<AppliedCameras>,
+}
+
+/// What has become of the cameras.
+#[derive(Debug, Default)]
+struct AppliedCameras {
+    generation: u64,
+    /// Why some do not go with this host's config, by name.
+    unfit: BTreeMap<String, String>,
 }
 
 /// The end that applies them.
 #[derive(Debug, Clone)]
 pub struct OwnedFeed {
     cameras: watch::Receiver<OwnedCameras>,
-    applied: Arc<watch::Sender<u64>>,
+    applied: Arc<watch::Sender<AppliedCameras>>,
 }
 
 /// Both ends.
 pub(super) fn channel() -> (OwnedSender, OwnedFeed) {
     let (cameras, receiver) = watch::channel(OwnedCameras::default());
-    let (applied, heard) = watch::channel(0);
+    let (applied, heard) = watch::channel(AppliedCameras::default());
     let sender = OwnedSender { cameras, applied: heard };
     (sender, OwnedFeed { cameras: receiver, applied: Arc::new(applied) })
 }
@@ -61,8 +92,22 @@ impl OwnedSender {
         let mut applied = self.applied.clone();
         async move {
             // Nobody applies any more: the host stops.
-            let _ = applied.wait_for(|applied| *applied >= generation).await;
+            let _ = applied.wait_for(|applied| applied.generation >= generation).await;
         }
+    }
+
+    /// Why cameras do not run that do not go with this host's config, by name.
+    pub(super) fn unfit(&self) -> UnfitCameras {
+        UnfitCameras(self.applied.clone())
+    }
+}
+
+/// See [`OwnedSender::unfit`].
+pub(super) struct UnfitCameras(watch::Receiver<AppliedCameras>);
+
+impl UnfitCameras {
+    pub(super) fn now(&self) -> BTreeMap<String, String> {
+        self.0.borrow().unfit.clone()
     }
 }
 
@@ -80,9 +125,9 @@ impl OwnedFeed {
         self.cameras.borrow_and_update().clone()
     }
 
-    /// These cameras are in force.
-    pub fn note_applied(&self, cameras: &OwnedCameras) {
-        self.applied.send_replace(cameras.generation);
+    /// These cameras are in force, but for those that do not go with this host's config.
+    pub fn note_applied(&self, cameras: &OwnedCameras, unfit: BTreeMap<String, String>) {
+        self.applied.send_replace(AppliedCameras { generation: cameras.generation, unfit });
     }
 }
 
@@ -96,13 +141,24 @@ mod tests {
         let first = sender.send(BTreeMap::from([("a".into(), "[[cameras]]\n".into())]));
         let given = feed.changed().await;
         assert_eq!(given.text(), "[[cameras]]\n\n");
-        feed.note_applied(&given);
+        feed.note_applied(&given, BTreeMap::new());
         sender.applied(first).await;
         assert_eq!(sender.send(BTreeMap::from([("a".into(), "[[cameras]]\n".into())])), first);
         let second = sender.send(BTreeMap::new());
         let applied = tokio::spawn(sender.applied(second));
         assert!(!applied.is_finished());
-        feed.note_applied(&feed.clone().changed().await);
+        feed.note_applied(&feed.clone().changed().await, BTreeMap::new());
         applied.await.unwrap();
+    }
+
+    #[test]
+    fn each_line_is_a_cameras() {
+        let cameras =
+            OwnedCameras::new(&[("a", "[[cameras]]\nid = 1\n"), ("b", "x"), ("c", "y\n")]);
+        assert_eq!(cameras.text(), "[[cameras]]\nid = 1\n\nx\ny\n\n");
+        let found: Vec<_> = (1..8).map(|line| cameras.camera_at(line)).collect();
+        let (a, b, c) = (Some("a"), Some("b"), Some("c"));
+        assert_eq!(found, [a, a, a, b, c, c, None]);
+        assert_eq!(cameras.without(&BTreeMap::from([("a".into(), ())])).text(), "x\ny\n\n");
     }
 }

@@ -204,10 +204,9 @@ async fn a_deployed_version_and_pictures_of_events_go_with_their_camera() {
     let name = owner(&hosts[1], "cam").await;
     let [leaves, gets] = if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] };
     leaves.wait_for_session("cam", |session| session["state"] == "running").await;
-    let settings = r#"{"every":5,"attach":true}"#;
-    let query = format!("?settings={settings}");
+    let settings = "?settings=%7B%22every%22%3A5%2C%22attach%22%3Atrue%7D";
     let version = changeling(&json!({"version": "2.0.0"}));
-    let (status, record) = gets.deploy("cam", &query, &version).await;
+    let (status, record) = gets.deploy("cam", settings, &version).await;
     assert_eq!(status, 200, "{record}");
     let is_healthy = |newest: &Value| newest["version"] == "2.0.0" && newest["state"] == "healthy";
     leaves.wait_for_deployment("cam", is_healthy).await;
