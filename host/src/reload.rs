@@ -3,6 +3,7 @@
 //! operator allows that.
 
 mod editor;
+mod made;
 mod site_cameras;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use crate::worker::Programs;
 
 pub(crate) use editor::ConfigEditor;
 use editor::ConfigRequest;
+pub(crate) use made::MakeError;
 pub(crate) use site_cameras::SiteCameras;
 
 /// Listens for reasons to read the config again.
@@ -162,8 +164,9 @@ async fn reload(
     let known = files.clone();
     // On a thread of its own: a network file system may take its time.
     let looked = tokio::task::spawn_blocking(move || {
-        let file = read(&known)?;
-        let findings = preflight::files(&file);
+        let mut file = read(&known)?;
+        let mut findings = made::admit(&mut file, &known.site);
+        findings.extend(preflight::files(&file));
         Ok((Arc::new(file), findings))
     });
     let (file, mut findings) = match looked.await {
