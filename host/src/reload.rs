@@ -4,6 +4,7 @@
 
 mod editor;
 mod fitting;
+mod made;
 mod site_cameras;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::worker::Programs;
 pub(crate) use editor::ConfigEditor;
 use editor::ConfigRequest;
 use fitting::{Fitting, Unfit};
+pub(crate) use made::MakeError;
 pub(crate) use site_cameras::SiteCameras;
 
 /// Listens for reasons to read the config again.
@@ -172,7 +174,13 @@ async fn reload(
     let (known, of_site) = (files.clone(), cause == SITE);
     // On a thread of its own: a network file system may take its time.
     let looked = tokio::task::spawn_blocking(move || {
-        let (file, unfit) = if of_site { fitting::in_force(&known)? } else { read(&known)? };
+        let (mut file, mut unfit) =
+            if of_site { fitting::in_force(&known)? } else { read(&known)? };
+        for finding in made::admit(&mut file, &known.site) {
+            if let Some(camera) = finding.camera.clone() {
+                unfit.entry(camera).or_default().push(finding.shown(&file));
+            }
+        }
         let findings = preflight::files(&file);
         Ok((Arc::new(file), unfit, findings))
     });

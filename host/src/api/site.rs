@@ -79,20 +79,19 @@ pub struct ClusterSite {
 }
 
 impl ClusterSite {
-    /// Whether the site has a session that a subscriber asks for by its source: it makes none.
-    pub fn check_session(&self, id: &str) -> Result<(), Refusal> {
-        if self.cluster.owner(id) != CameraOwner::Unknown {
-            return Ok(());
-        }
-        let message = format!(
-            "the site has no camera {id:?}, and subscribers make none in a site: add it to the site"
-        );
-        Err(Refusal { code: "not_in_site", message })
-    }
-
     /// Of a host that is a member.
     pub fn new(cluster: Cluster, config: &crate::config::ClusterConfig) -> Self {
         Self { cluster, site: config.site.clone(), authorities: config.ca.clone() }
+    }
+
+    /// Removes a camera that subscribers had made; whoever asks for it again has it made anew. False
+    /// where it is none.
+    pub async fn remove_made(&self, id: &str) -> Result<bool, Refusal> {
+        if !self.cluster.is_made(id) {
+            return Ok(false);
+        }
+        let removed = self.cluster.remove_made(id).await;
+        removed.map_err(|error| Refusal { code: "site_unavailable", message: error.to_string() })
     }
 }
 

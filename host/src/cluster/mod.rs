@@ -14,6 +14,7 @@
 mod chains;
 mod entry;
 mod follow;
+mod made;
 mod owned;
 mod ownership;
 mod state;
@@ -298,11 +299,20 @@ impl Cluster {
         table: Map<String, Value>,
         needs: CameraNeeds,
     ) -> Result<(), ClusterError> {
+        let record = self.record(id, table, needs)?;
+        Ok(self.inner.member.put_camera(id, &record).await?)
+    }
+
+    fn record(
+        &self,
+        id: &str,
+        table: Map<String, Value>,
+        needs: CameraNeeds,
+    ) -> Result<CameraRecord, EntryError> {
         let entry = entry::stored(id, table, self.inner.key.as_ref())?;
         let CameraNeeds { labels, networks } = needs;
         let (labels, networks) = (labels.into_iter().collect(), networks.into_iter().collect());
-        let record = CameraRecord { entry, labels, networks, cost: 1 };
-        Ok(self.inner.member.put_camera(id, &record).await?)
+        Ok(CameraRecord { entry, labels, networks, cost: 1, made: false })
     }
 
     /// Figures for the metrics.

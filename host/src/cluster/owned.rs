@@ -10,27 +10,51 @@ use tokio::sync::watch;
 pub struct OwnedCameras {
     /// Grows with each change.
     generation: u64,
-    /// The lines of a config for each, by name.
-    lines: Arc<BTreeMap<String, Arc<str>>>,
+    cameras: Arc<BTreeMap<String, OwnedCamera>>,
+}
+
+/// A camera of the site that this host runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnedCamera {
+    /// Its lines of a config.
+    pub(super) lines: Arc<str>,
+    /// Whether subscribers had it made.
+    pub(super) made: bool,
 }
 
 impl OwnedCameras {
+    /// Cameras with these names and lines.
     #[cfg(test)]
     pub(crate) fn new(lines: &[(&str, &str)]) -> Self {
-        let lines = lines.iter().map(|(id, lines)| ((*id).to_owned(), (*lines).into())).collect();
-        Self { generation: 1, lines: Arc::new(lines) }
+        let camera = |(id, lines): &(&str, &str)| {
+            ((*id).to_owned(), OwnedCamera { lines: (*lines).into(), made: false })
+        };
+        Self { generation: 1, cameras: Arc::new(lines.iter().map(camera).collect()) }
     }
 
     /// The cameras as a config has them.
     pub fn text(&self) -> String {
-        self.lines.values().flat_map(|lines| [&**lines, "\n"]).collect()
+        self.cameras.values().flat_map(|camera| [&*camera.lines, "\n"]).collect()
+    }
+
+    /// Cameras with these names, and whether subscribers had them made.
+    #[cfg(test)]
+    pub(crate) fn of<'a>(cameras: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
+        let camera =
+            |(id, made): (&str, bool)| (id.to_owned(), OwnedCamera { lines: "".into(), made });
+        Self { generation: 1, cameras: Arc::new(cameras.into_iter().map(camera).collect()) }
+    }
+
+    /// Whether subscribers had a camera made.
+    pub fn is_made(&self, id: &str) -> bool {
+        self.cameras.get(id).is_some_and(|camera| camera.made)
     }
 
     /// The camera that has a line of [`text`](Self::text), counted from 1.
     pub fn camera_at(&self, line: usize) -> Option<&str> {
         let mut end = 0;
-        let found = self.lines.iter().find(|(_, lines)| {
-            end += lines.matches('\n').count() + 1;
+        let found = self.cameras.iter().find(|(_, camera)| {
+            end += camera.lines.matches('\n').count() + 1;
             line <= end
         });
         found.map(|(camera, _)| camera.as_str())
@@ -38,9 +62,9 @@ impl OwnedCameras {
 
     /// These without some.
     pub fn without<T>(&self, gone: &BTreeMap<String, T>) -> Self {
-        let stay = self.lines.iter().filter(|(camera, _)| !gone.contains_key(*camera));
-        let lines = stay.map(|(camera, lines)| (camera.clone(), Arc::clone(lines))).collect();
-        Self { generation: self.generation, lines: Arc::new(lines) }
+        let mut cameras = (*self.cameras).clone();
+        cameras.retain(|camera, _| !gone.contains_key(camera));
+        Self { generation: self.generation, cameras: Arc::new(cameras) }
     }
 }
 
@@ -75,12 +99,12 @@ pub(super) fn channel() -> (OwnedSender, OwnedFeed) {
 
 impl OwnedSender {
     /// Makes these the cameras. Returns the generation of them, for [`applied`](Self::applied).
-    pub(super) fn send(&self, lines: BTreeMap<String, Arc<str>>) -> u64 {
-        self.cameras.send_if_modified(|cameras| {
-            let differs = *cameras.lines != lines;
+    pub(super) fn send(&self, owned: BTreeMap<String, OwnedCamera>) -> u64 {
+        self.cameras.send_if_modified(|before| {
+            let differs = *before.cameras != owned;
             if differs {
-                let generation = cameras.generation + 1;
-                *cameras = OwnedCameras { generation, lines: Arc::new(lines) };
+                let generation = before.generation + 1;
+                *before = OwnedCameras { generation, cameras: Arc::new(owned) };
             }
             differs
         });
@@ -138,12 +162,18 @@ mod tests {
     #[tokio::test]
     async fn who_gives_cameras_away_hears_when_they_are_no_longer_run() {
         let (sender, mut feed) = channel();
-        let first = sender.send(BTreeMap::from([("a".into(), "[[cameras]]\n".into())]));
+        let owned = |made| {
+            BTreeMap::from([("a".into(), OwnedCamera { lines: "[[cameras]]\n".into(), made })])
+        };
+        let first = sender.send(owned(false));
         let given = feed.changed().await;
         assert_eq!(given.text(), "[[cameras]]\n\n");
+        assert!(!given.is_made("a"));
         feed.note_applied(&given, BTreeMap::new());
         sender.applied(first).await;
-        assert_eq!(sender.send(BTreeMap::from([("a".into(), "[[cameras]]\n".into())])), first);
+        assert_eq!(sender.send(owned(false)), first);
+        assert!(sender.send(owned(true)) > first);
+        assert!(feed.clone().changed().await.is_made("a"));
         let second = sender.send(BTreeMap::new());
         let applied = tokio::spawn(sender.applied(second));
         assert!(!applied.is_finished());

@@ -103,6 +103,7 @@ impl Site for Double {
             pinned: None,
             labels: Vec::new(),
             networks: Vec::new(),
+            made: false,
             unplaced: None,
             reason: None,
         });

@@ -275,6 +275,104 @@ async fn a_second_host_of_the_same_name_gets_nothing() {
     assert!(!second.get("/v1/sessions?local=true").await.contains("\"pid\""));
 }
 
+/// Lets subscribers name cameras of this machine.
+const SOURCES: &str = "[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]";
+
+/// Subscribes to a session and has it made where it is not there.
+async fn subscribe_to(client: &mut Client, session: &str, source: &str) {
+    let asked = json!({
+        "type": "subscribe", "session": session, "source": source, "pipeline": "changeling",
+        "settings": {"every": 5, "keep": true},
+    });
+    client.send(&asked).await;
+}
+
+/// The cause for which a session is refused.
+async fn refusal(client: &mut Client) -> String {
+    let error = client.next_of("error").await;
+    assert_eq!(error["code"], "session_refused", "{error}");
+    error["cause"].as_str().unwrap().to_owned()
+}
+
+fn has_no_cameras(site: &Value) -> bool {
+    site["cameras"].as_array().unwrap().is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_of_all_hosts_share_the_session_that_they_make_by_a_source() {
+    let Some(site) = Site::single() else { return };
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high-b3.mp4")]);
+    let (source, session) = (cameras.url("/cam"), "display 1/cam");
+    let hosts = [join_with(&site, "a", SOURCES).await, join_with(&site, "b", SOURCES).await];
+    for host in &hosts {
+        let both = |site: &Value| site["hosts"].as_array().unwrap().len() == 2;
+        site_becomes(host, "two hosts", both).await;
+    }
+    let mut clients = [hosts[0].client().await, hosts[1].client().await];
+    for client in &mut clients {
+        subscribe_to(client, session, &source).await;
+    }
+    for client in &mut clients {
+        client.detections(session).await;
+    }
+    let name = owner(&hosts[1], session).await;
+    let [one, other] = [hosts[0].session(session).await, hosts[1].session(session).await];
+    assert_eq!((&one["host"], &one["pid"]), (&other["host"], &other["pid"]), "{one} {other}");
+    let seen = site_becomes(&hosts[0], "it", |site| !has_no_cameras(site)).await;
+    assert_eq!(seen["cameras"][0]["made"], true, "{seen}");
+    // As on a host alone.
+    let client = &mut clients[1];
+    subscribe_to(client, session, &cameras.url("/other")).await;
+    assert_eq!(refusal(client).await, "session_differs");
+    subscribe_to(client, "mine", "rtsp://10.0.0.1/cam").await;
+    assert_eq!(refusal(client).await, "source_not_allowed");
+
+    let [mut at_a, mut at_b] = clients;
+    let (dies, stays, client) = match name.as_str() {
+        "a" => (&hosts[0], &hosts[1], &mut at_b),
+        "b" => (&hosts[1], &hosts[0], &mut at_a),
+        other => panic!("{other:?} has it"),
+    };
+    let mut last = 0;
+    events(client, &mut last, is_counted).await;
+    dies.process().signal(Signal::KILL);
+    let taken = events(client, &mut last, |event| event["kind"] == "takeover").await;
+    assert_eq!(taken["data"]["host"], stays.name, "{taken}");
+    events(client, &mut last, is_counted).await;
+    client.detections(session).await;
+    let worker = stays.worker(session).await;
+
+    let alone = |site: &Value| site["hosts"].as_array().unwrap().len() == 1;
+    site_becomes(stays, "one host", alone).await;
+    let unsubscribe = json!({"type": "unsubscribe", "session": session});
+    client.send(&unsubscribe).await;
+    site_becomes(stays, "no camera", has_no_cameras).await;
+    assert!(worker.ends_within(DEADLINE), "the worker lives on");
+    stays.wait_for_session(session, Value::is_null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_make_no_more_sessions_than_the_sites_hosts_take() {
+    let Some(site) = Site::single() else { return };
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high-b3.mp4")]);
+    let source = cameras.url("/cam");
+    let host = join_with(&site, "a", &format!("capacity = 1\n{SOURCES}")).await;
+    site_becomes(&host, "a member", |site| site["state"] == "member").await;
+    let mut client = host.client().await;
+    subscribe_to(&mut client, "first", &source).await;
+    client.detections("first").await;
+    subscribe_to(&mut client, "second", &source).await;
+    assert_eq!(refusal(&mut client).await, "session_limit");
+    // An operator ends it, whoever listens, and the name and its place are free.
+    let (status, answer) = host.request("DELETE", "/v1/sessions/first").await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    site_becomes(&host, "no camera", has_no_cameras).await;
+    subscribe_to(&mut client, "second", &source).await;
+    client.detections("second").await;
+    client.close().await;
+    site_becomes(&host, "no camera", has_no_cameras).await;
+}
+
 /// What takes a camera from its host.
 #[derive(Debug)]
 enum Change {
