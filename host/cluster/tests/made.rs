@@ -21,7 +21,8 @@ fn made() -> CameraRecord {
 }
 
 async fn make(host: &Host, id: &str) -> Making {
-    again(|| host.member.make_camera(id, &made(), ROOM)).await.unwrap()
+    let record = made();
+    again(|| host.member.make_camera(id, &record, ROOM)).await.unwrap()
 }
 
 async fn removes(host: &Host, id: &str) -> bool {

@@ -1,9 +1,10 @@
 //! Cameras of the site that subscribers had made by a source.
 //!
-//! Such a camera is one like the others: the plan places it, and it goes to another host when its own
-//! dies. It is there while hosts have subscribers of it. Each host says of itself whether it has, in
-//! words that end with its lease; the host that plans removes a camera of which nobody has said so for
-//! the grace period. The site's transactions decide who is first, a subscriber or the removal.
+//! Such a camera is one like the others: the plan places it, and it goes to another host when its
+//! own dies. It is there while hosts have subscribers of it. Each host says of itself whether it
+//! has, in words that end with its lease; the host that plans removes a camera of which nobody has
+//! said so for the grace period. The site's transactions decide who is first, a subscriber or the
+//! removal.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ use super::{CameraNeeds, Cluster, ClusterError, DEPLOYMENTS};
 use crate::config::Config;
 use crate::event::Hub;
 
-/// Between two looks at who has subscribers: short beside the grace period, and cheap for a site with
-/// a thousand such cameras.
+/// Between two looks at who has subscribers: short beside the grace period, and cheap for a site
+/// with a thousand such cameras.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The shortest grace period: a host whose lease has lapsed has a new one and has said anew who
@@ -74,7 +75,7 @@ fn capacity(view: &SiteView) -> u64 {
     hosts.map(|host| u64::from(host.record.capacity)).sum()
 }
 
-/// What goes with a camera: its name may never be used again.
+/// What goes with a camera, whose name may never be used again.
 fn documents(id: &str) -> [String; 1] {
     [format!("{DEPLOYMENTS}{id}")]
 }
@@ -96,8 +97,10 @@ async fn tend(member: Member, hub: Hub, config: watch::Receiver<Arc<Config>>) {
             let member = &member;
             async move {
                 let told = match word {
-                    Word::Listens => member.listen(&camera).await.map(drop),
-                    Word::ListensNoMore(revision) => member.unlisten(&camera, revision).await,
+                    ListenerWord::Listens => member.listen(&camera).await.map(drop),
+                    ListenerWord::ListensNoMore(revision) => {
+                        member.unlisten(&camera, revision).await
+                    }
                 };
                 failed(&camera, told);
             }
@@ -126,7 +129,7 @@ fn failed(camera: &str, told: Result<(), CoordError>) {
 
 /// What a host has to tell the site of a camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum ListenerWord {
     Listens,
     /// With the revision of what it said before.
     ListensNoMore(u64),
@@ -138,7 +141,7 @@ fn words(
     host: &str,
     lease: LeaseId,
     listens: impl Fn(&str) -> bool,
-) -> Vec<(String, Word)> {
+) -> Vec<(String, ListenerWord)> {
     let said = |camera: &str| {
         let said: Option<&Listener> = view.listeners.get(camera).and_then(|hosts| hosts.get(host));
         said.filter(|said| said.lease == lease)
@@ -146,13 +149,14 @@ fn words(
     let is_made = |camera: &str| view.cameras.get(camera).is_some_and(|record| record.made);
     let made = view.cameras.iter().filter(|(_, record)| record.made).map(|(camera, _)| camera);
     let made = made.filter_map(|camera| match (listens(camera), said(camera)) {
-        (true, None) => Some((camera.clone(), Word::Listens)),
-        (false, Some(said)) => Some((camera.clone(), Word::ListensNoMore(said.revision))),
+        (true, None) => Some((camera.clone(), ListenerWord::Listens)),
+        (false, Some(said)) => Some((camera.clone(), ListenerWord::ListensNoMore(said.revision))),
         _ => None,
     });
     let gone = view.listeners.keys().filter(|camera| !is_made(camera));
-    let gone = gone
-        .filter_map(|camera| Some((camera.clone(), Word::ListensNoMore(said(camera)?.revision))));
+    let gone = gone.filter_map(|camera| {
+        Some((camera.clone(), ListenerWord::ListensNoMore(said(camera)?.revision)))
+    });
     made.chain(gone).collect()
 }
 
@@ -226,15 +230,15 @@ mod tests {
         let mut told = words(&view, "a", OURS, listens);
         told.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         let told: Vec<_> = told.iter().map(|(camera, word)| (&**camera, *word)).collect();
-        let no_more = Word::ListensNoMore(40);
+        let no_more = ListenerWord::ListensNoMore(40);
         assert_eq!(
             told,
             [
-                ("before", Word::Listens),
+                ("before", ListenerWord::Listens),
                 ("camera", no_more),
                 ("gone", no_more),
                 ("left", no_more),
-                ("unsaid", Word::Listens),
+                ("unsaid", ListenerWord::Listens),
             ]
         );
     }
@@ -253,8 +257,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a count of the looks: each camera is gone once it was deserted in all of them for
-        /// the grace period, and no other.
+        /// Against a count of the looks: each camera is gone once it was deserted in all of them
+        /// for the grace period, and no other.
         #[test]
         fn a_camera_goes_when_nobody_listened_for_the_whole_grace_period(
             looks in prop::collection::vec((0_u64..4, any::<[bool; 3]>()), 1..40),

@@ -1,8 +1,8 @@
 //! Cameras of the site that subscribers have made by a source.
 //!
-//! The host that is asked holds the source against its own config, as a host that stands alone does,
-//! and so does the host that the plan gives the camera: it reads the source as one that a subscriber
-//! has named.
+//! The host that is asked holds the source against its own config, as a host that stands alone
+//! does, and so does the host that the plan gives the camera: it reads the source as one that a
+//! subscriber has named.
 
 use std::sync::Arc;
 
@@ -199,7 +199,7 @@ mod tests {
                     [[cameras]]\nid = \"own\"\nsource = \"rtsp://10.0.0.2/1\"\npipeline = \"eye\"\n\
                     [[cameras]]\nid = \"no\"\nsource = \"rtsp://10.0.0.2/1\"\npipeline = \"eye\"\n\
                     [[cameras]]\nid = \"yes\"\nsource = \"rtsp://10.0.0.1/1\"\npipeline = \"eye\"\n\
-                    [[cameras]]\nid = \"file\"\nsource = \"file:/clips/a.mp4\"\npipeline = \"eye\"\n";
+                    [[cameras]]\nid = \"file\"\nsource = \"file:/clips/a\"\npipeline = \"eye\"\n";
         let mut file = ConfigFile::from_text(Path::new("c.toml"), text, &[]).unwrap();
         let made = ["no", "yes", "file"].map(|id| (id, true));
         let site = OwnedCameras::of(made.into_iter().chain([("own", false)]));
