@@ -16,6 +16,7 @@ mod entry;
 mod follow;
 mod owned;
 mod ownership;
+mod snapshots;
 mod state;
 
 use std::collections::BTreeMap;
@@ -43,6 +44,8 @@ pub use entry::{EntryError, SiteKeyError};
 use follow::EventFollower;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
+use snapshots::SiteSnapshots;
+pub use snapshots::{PipelineSnapshot, SnapshotStore};
 use state::StateMirror;
 
 /// How long a camera is without a host before that is told: a planned move takes less.
@@ -93,6 +96,7 @@ struct ClusterInner {
     key: Option<SiteKey>,
     faults: CameraFaults,
     chains: Arc<Chains>,
+    snapshots: Arc<SiteSnapshots>,
     hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -139,6 +143,7 @@ impl Cluster {
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
         let mirror =
             Arc::new(StateMirror::new(streams.clone(), Arc::clone(&chains), journal.clone()));
+        let snapshots = Arc::new(SiteSnapshots::new(streams.clone(), Arc::clone(&chains)));
         journal.events().set_log(Arc::new(SiteLog {
             chains: Arc::clone(&chains),
             mirror: Arc::clone(&mirror),
@@ -155,6 +160,7 @@ impl Cluster {
             journal: journal.clone(),
             chains: Arc::clone(&chains),
             mirror: Arc::clone(&mirror),
+            snapshots: Arc::clone(&snapshots),
             key: key.clone(),
             cameras,
             faults: Arc::clone(&faults),
@@ -163,7 +169,7 @@ impl Cluster {
         let events = journal.events().clone();
         let follower =
             EventFollower::new(streams.clone(), events, Arc::clone(&chains), &cluster.host);
-        let telling = Arc::clone(&chains);
+        let (telling, keeping) = (Arc::clone(&chains), Arc::clone(&snapshots));
         let tasks = vec![
             spawn(task.run()),
             spawn(async move {
@@ -173,14 +179,24 @@ impl Cluster {
             }),
             spawn(async move { telling.tell_states().await }),
             spawn(async move { mirror.run().await }),
+            spawn(async move { keeping.run().await }),
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
             spawn(tell(member.status(), streams.health())),
             spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
-        let inner =
-            ClusterInner { host, member, streams, key, faults, chains, hooks, _tasks: tasks };
+        let inner = ClusterInner {
+            host,
+            member,
+            streams,
+            key,
+            faults,
+            chains,
+            snapshots,
+            hooks,
+            _tasks: tasks,
+        };
         Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
@@ -197,6 +213,11 @@ impl Cluster {
     /// What the site holds.
     pub fn streams(&self) -> &Streams {
         &self.inner.streams
+    }
+
+    /// Where states of cameras' pipelines outlast this host.
+    pub fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::<SiteSnapshots>::clone(&self.inner.snapshots)
     }
 
     /// Has cameras wait for what this does for them. No camera is taken over before.
@@ -300,6 +321,7 @@ impl Cluster {
             cameras: inner.chains.count(),
             faulty: inner.faults.lock().len(),
             live_dropped: inner.streams.live_dropped(),
+            snapshot_failures: inner.snapshots.failures(),
         }
     }
 
@@ -322,6 +344,8 @@ pub struct SiteFigures {
     pub faulty: usize,
     /// Detections that were not told to other hosts since the start.
     pub live_dropped: u64,
+    /// States of pipelines that could not be had, or were not taken by the site, since the start.
+    pub snapshot_failures: u64,
 }
 
 /// What a camera asks of its host.
