@@ -290,9 +290,14 @@ fn frames(event: &Value) -> u64 {
     event["data"]["frames"].as_u64().unwrap_or_else(|| panic!("{event}"))
 }
 
-/// Reads events up to a take-over by this host. Gives the frames of the last that was counted.
-async fn frames_before_take_over(client: &mut Client, last: &mut u64, by: &str) -> u64 {
-    let mut counted = 0;
+/// Reads events up to a take-over by this host. Gives the frames of the last that was counted, or
+/// those that were `counted` before.
+async fn frames_before_take_over(
+    client: &mut Client,
+    last: &mut u64,
+    mut counted: u64,
+    by: &str,
+) -> u64 {
     loop {
         let event = events(client, last, |event| {
             is_counted(event) || event["kind"] == "takeover" && event["data"]["host"] == by
@@ -328,8 +333,8 @@ async fn the_state_of_a_pipeline_outlasts_its_host_but_for_a_few_seconds() {
     assert_eq!(event["data"]["changes"], 0, "no state was given to it: {event}");
 
     dies.process().signal(Signal::KILL);
-    let before =
-        frames_before_take_over(&mut client, &mut last, stays.name).await.max(frames(&event));
+    let told = frames(&event);
+    let before = frames_before_take_over(&mut client, &mut last, told, stays.name).await;
     let goes_on = events(&mut client, &mut last, is_counted).await;
     assert_eq!(goes_on["data"]["changes"], 1, "{goes_on}");
     let after = frames(&goes_on);
@@ -347,9 +352,9 @@ async fn the_state_of_a_pipeline_moves_with_its_camera_as_it_is() {
     client.subscribe("cam").await;
     let mut last = 0;
     for moves in 1..=3 {
-        events(&mut client, &mut last, is_counted).await;
+        let begun = frames(&events(&mut client, &mut last, is_counted).await);
         wish(has, "cam", gets.name).await;
-        let before = frames_before_take_over(&mut client, &mut last, gets.name).await;
+        let before = frames_before_take_over(&mut client, &mut last, begun, gets.name).await;
         let goes_on = events(&mut client, &mut last, is_counted).await;
         // It tells an event with every fifth frame that its state has seen.
         assert_eq!((frames(&goes_on), &goes_on["data"]["changes"]), (before + 5, &json!(moves)));
@@ -394,7 +399,7 @@ async fn a_state_that_is_refused_or_that_nobody_can_give_costs_a_camera_little()
         }
         events(&mut client, &mut last, of_it).await;
         wish(has, "cam", gets.name).await;
-        frames_before_take_over(&mut client, &mut last, gets.name).await;
+        frames_before_take_over(&mut client, &mut last, 0, gets.name).await;
         let anew = events(&mut client, &mut last, of_it).await;
         assert_eq!(
             (frames(&anew), &anew["data"]["changes"]),
