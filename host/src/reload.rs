@@ -3,8 +3,11 @@
 //! operator allows that.
 
 mod editor;
+mod fitting;
+mod made;
 mod site_cameras;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +25,8 @@ use crate::worker::Programs;
 
 pub(crate) use editor::ConfigEditor;
 use editor::ConfigRequest;
+use fitting::{Fitting, Unfit};
+pub(crate) use made::MakeError;
 pub(crate) use site_cameras::SiteCameras;
 
 /// Listens for reasons to read the config again.
@@ -43,8 +48,12 @@ struct ConfigFiles {
     has_cameras: bool,
     /// A file of cameras for which a config was refused that names it.
     faulty: Option<PathBuf>,
+    /// The text of the config that is in force.
+    text: Arc<str>,
     /// The cameras of the site that are this host's.
     site: OwnedCameras,
+    /// Those of them that this host cannot run with its config.
+    unfit: Unfit,
 }
 
 impl ConfigFiles {
@@ -54,7 +63,9 @@ impl ConfigFiles {
             cameras: file.config.server.cameras_file.clone(),
             has_cameras: file.has_cameras_file,
             faulty: None,
+            text: Arc::clone(&file.text),
             site: OwnedCameras::default(),
+            unfit: BTreeMap::new(),
         }
     }
 
@@ -119,7 +130,7 @@ impl ConfigReloader {
             let quiet = cause == "edited" && std::mem::take(&mut first);
             // Whoever asks hears of problems from the log, the metrics and `GET /v1/config`.
             if reload(&mut self.files, &deployer, cause, quiet).await.is_ok() {
-                self.owned.note_applied(&self.files.site);
+                self.owned.note_applied(&self.files.site, fitting::words(&self.files.unfit));
             }
         }
     }
@@ -152,21 +163,28 @@ const SITE: &str = "the site";
 const KEPT: &str = "the config is not applied, everything runs on as before";
 
 /// Reads the config, checks what it names, and applies it. `quiet`: does not log that nothing has
-/// changed. The error is why it is not applied; it has been logged.
+/// changed. The error is why it is not applied; it has been logged. The site's cameras come to the
+/// config that is in force, whatever has become of its file.
 async fn reload(
     files: &mut ConfigFiles,
     deployer: &Deployer,
     cause: &str,
     quiet: bool,
 ) -> Result<ReloadReport, Vec<ShownProblem>> {
-    let known = files.clone();
+    let (known, of_site) = (files.clone(), cause == SITE);
     // On a thread of its own: a network file system may take its time.
     let looked = tokio::task::spawn_blocking(move || {
-        let file = read(&known)?;
+        let (mut file, mut unfit) =
+            if of_site { fitting::in_force(&known)? } else { read(&known)? };
+        for finding in made::admit(&mut file, &known.site) {
+            if let Some(camera) = finding.camera.clone() {
+                unfit.entry(camera).or_default().push(finding.shown(&file));
+            }
+        }
         let findings = preflight::files(&file);
-        Ok((Arc::new(file), findings))
+        Ok((Arc::new(file), unfit, findings))
     });
-    let (file, mut findings) = match looked.await {
+    let (file, unfit, mut findings) = match looked.await {
         Ok(Ok(looked)) => looked,
         Ok(Err(error)) => {
             log_problems(&error, cause);
@@ -181,10 +199,11 @@ async fn reload(
         }
     };
     findings.extend(components(&file, deployer).await);
-    let problems: Vec<ShownProblem> = findings.iter().map(|finding| finding.shown(&file)).collect();
+    let shown = findings.iter().map(|finding| finding.shown(&file));
+    let problems: Vec<ShownProblem> = shown.chain(fitting::shown(&unfit)).collect();
     // A camera whose entry does not do goes on as it was; the others follow the config.
     let of_host = |finding: &Finding| finding.camera.is_none() && finding.stops_start;
-    if findings.iter().any(of_host) {
+    if !of_site && findings.iter().any(of_host) {
         log_all(&files.config, cause, &problems);
         deployer.refuse_config(cause, problems.clone());
         return Err(problems);
@@ -198,8 +217,10 @@ async fn reload(
     {
         tracing::warn!("{warning}");
     }
-    *files = ConfigFiles { site: files.site.clone(), ..ConfigFiles::of(&file) };
-    let report = deployer.apply(file.config.clone(), problems).await;
+    let faulty = if of_site { files.faulty.take() } else { None };
+    *files = ConfigFiles { faulty, site: files.site.clone(), unfit, ..ConfigFiles::of(&file) };
+    let stands = if of_site { deployer.config_status().refused } else { None };
+    let report = deployer.apply(file.config.clone(), problems, stands).await;
     let touched = report.cameras.has_touched() || *running != *deployer.config();
     if touched || !quiet {
         let cameras = &report.cameras;
@@ -228,18 +249,19 @@ async fn components(file: &ConfigFile, deployer: &Deployer) -> Vec<Finding> {
 /// Reads a config that is to take the place of another. A file of nothing but blanks is an error: a
 /// full disk, a broken tool or a slip of an editor leaves one, and it would end every camera. A
 /// config without cameras has at least a comment. So is a file of cameras that was there before.
-fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
+fn read(known: &ConfigFiles) -> Result<(ConfigFile, Unfit), ConfigError> {
     let text = ConfigFile::read(&known.config)?;
     if is_blank(&text) {
         return Err(blank(&known.config));
     }
-    let file = ConfigFile::with_environment(&known.config, &text, |place| {
-        let path = match place {
-            CamerasPlace::File(path) => path,
-            CamerasPlace::Site => return Ok(Some(known.site.text())),
-        };
+    // A change of the config ends no camera that goes with the one in force.
+    let may_go = |camera: &str| known.unfit.contains_key(camera);
+    let (file, unfit) = Fitting { known, text: &text, may_go: &may_go }.read(|place| {
         let text = ConfigFile::read_cameras(place)?;
-        if text.as_deref().is_some_and(is_blank) { Err(blank(path)) } else { Ok(text) }
+        match place {
+            CamerasPlace::File(path) if text.as_deref().is_some_and(is_blank) => Err(blank(path)),
+            _ => Ok(text),
+        }
     })?;
     let cameras = &file.config.server.cameras_file;
     if let Some(path) = cameras
@@ -251,7 +273,7 @@ fn read(known: &ConfigFiles) -> Result<ConfigFile, ConfigError> {
             std::io::Error::other("the file of cameras is gone; one without cameras has a comment");
         return Err(ConfigError::Unreadable { path: path.clone(), source });
     }
-    Ok(file)
+    Ok((file, unfit))
 }
 
 fn is_blank(text: &str) -> bool {
@@ -295,7 +317,9 @@ mod tests {
             cameras: None,
             has_cameras: false,
             faulty: None,
+            text: "".into(),
             site: OwnedCameras::default(),
+            unfit: BTreeMap::new(),
         };
         for blank in ["", "\n", " \t\r\n\n", "\u{feff}", "\u{feff}\n  "] {
             std::fs::write(&path, blank).unwrap();
@@ -312,13 +336,16 @@ mod tests {
     fn a_file_of_cameras_that_was_there_neither_goes_nor_becomes_empty() {
         let folder = tempfile::tempdir().unwrap();
         let (path, cameras) = (folder.path().join("o.toml"), folder.path().join("cameras.toml"));
-        std::fs::write(&path, "[server]\ncameras_file = \"cameras.toml\"\n").unwrap();
+        let text = "[server]\ncameras_file = \"cameras.toml\"\n";
+        std::fs::write(&path, text).unwrap();
         let known = |has_cameras| ConfigFiles {
             config: path.clone(),
             cameras: Some(cameras.clone()),
             has_cameras,
             faulty: None,
+            text: text.into(),
             site: OwnedCameras::default(),
+            unfit: BTreeMap::new(),
         };
         std::fs::write(&cameras, "[[cameras]\n").unwrap();
         let error = read(&known(false)).err().unwrap();
@@ -330,7 +357,7 @@ mod tests {
             "it is watched until it is mended"
         );
         std::fs::remove_file(&cameras).unwrap();
-        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap()), known(false));
+        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap().0), known(false));
         let gone = read(&known(true)).err().unwrap().to_string();
         assert!(gone.contains("cameras.toml") && gone.contains("gone"), "{gone}");
         std::fs::write(&cameras, "\n").unwrap();
@@ -339,6 +366,6 @@ mod tests {
             assert!(empty.contains("cameras.toml") && empty.contains("empty"), "{empty}");
         }
         std::fs::write(&cameras, "# none\n").unwrap();
-        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap()), known(true));
+        assert_eq!(ConfigFiles::of(&read(&known(false)).ok().unwrap().0), known(true));
     }
 }

@@ -38,7 +38,7 @@ use crate::preflight::{self, Finding};
 use crate::probe::{self, ProbeError, ProbeReport, Prober};
 
 use crate::redis::Redis;
-use crate::reload::{ConfigEditor, ConfigReloader, SiteCameras};
+use crate::reload::{ConfigEditor, ConfigReloader, MakeError, SiteCameras};
 use crate::session::{
     EncodedPicture, PictureError, SessionError, SessionSettings, SessionStatus, Sessions,
 };
@@ -52,6 +52,10 @@ use crate::worker::{
 /// Descriptors that the host asks for: a socket for each of the API's 4096 subscribers, a handful
 /// for each session. The usual soft limit is 1024.
 const DESCRIPTORS: u64 = 16_384;
+
+/// How long who ends a session that subscribers had made in a site waits for its end: the session
+/// goes on where others have it made anew meanwhile.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// Runs the host until SIGTERM or SIGINT, then stops it within `process_cleanup_timeout`. A second
 /// signal ends the process at once. The file is read again when it was edited and at SIGHUP. Fails
@@ -110,6 +114,8 @@ struct RunningHost {
     cluster: Option<Cluster>,
     /// The cameras that the site gives this host.
     owned: Option<OwnedFeed>,
+    /// Says of which of the site's cameras this host has subscribers.
+    _listening: Option<AbortOnDropHandle<()>>,
     sessions: Sessions,
     deployer: Deployer,
     journal: Journal,
@@ -237,12 +243,16 @@ impl RunningHost {
             journal: journal.clone(),
             logs: config.logs.directory.clone(),
         };
+        let listening = cluster.as_ref();
+        let listening =
+            listening.map(|cluster| cluster.tend_made(hub.clone(), deployer.watch_config()));
         let server = Server::start(listener, hub, control, Timing::default(), config_in_force)?;
         server.set_ready();
         tracing::info!("listening on {}", server.url());
         Ok(Self {
             cluster,
             owned,
+            _listening: listening,
             sessions,
             deployer,
             journal,
@@ -413,22 +423,18 @@ impl Control for HostControl {
         Some(self.sessions.get(id)?.picture(wish).await)
     }
 
-    fn ensure(
+    async fn ensure(
         &self,
         id: &str,
         source: &str,
         pipeline: &str,
         settings: Map<String, Value>,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send {
-        // In a site the plan alone gives a host its cameras.
-        let made = match &self.site {
-            None => Ok(self.deployer.ensure(id, source, pipeline, settings)),
-            Some(site) => Err(site.check_session(id)),
-        };
-        async {
-            match made {
-                Ok(made) => made.await.map_err(Refusal::from),
-                Err(checked) => checked,
+    ) -> Result<(), Refusal> {
+        match &self.site_cameras {
+            None => Ok(self.deployer.ensure(id, source, pipeline, settings).await?),
+            // The plan gives it a host.
+            Some(cameras) => {
+                Ok(cameras.ensure(id, source, pipeline, settings, &self.deployer).await?)
             }
         }
     }
@@ -442,6 +448,14 @@ impl Control for HostControl {
     }
 
     async fn stop(&self, id: &str) -> Result<(), Refusal> {
+        let session = self.sessions.find(id)?;
+        if let Some(site) = &self.site
+            && site.remove_made(id).await?
+        {
+            // As each camera that the site takes from this host; unless somebody has it made anew.
+            let _ = tokio::time::timeout(ENDING, session.ended()).await;
+            return Ok(());
+        }
         Ok(self.deployer.end(id).await?)
     }
 
@@ -592,6 +606,12 @@ impl DeploymentControl for HostControl {
 
 impl From<SessionError> for Refusal {
     fn from(error: SessionError) -> Self {
+        Self { code: error.code(), message: error.to_string() }
+    }
+}
+
+impl From<MakeError> for Refusal {
+    fn from(error: MakeError) -> Self {
         Self { code: error.code(), message: error.to_string() }
     }
 }

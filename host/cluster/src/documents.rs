@@ -123,7 +123,8 @@ impl Documents {
     }
 }
 
-fn check(key: &str) -> Result<(), CoordError> {
+/// Fails where no document can lie at `key`.
+pub(crate) fn check(key: &str) -> Result<(), CoordError> {
     match bad_document(key) {
         Some(why) => Err(CoordError::Key(key.to_owned(), why)),
         None => Ok(()),

@@ -252,6 +252,17 @@ impl Etcd {
         Ok(answer.take_kvs().into_iter().find_map(|pair| self.entry(pair)))
     }
 
+    /// How many keys begin with `prefix`, and the revision at which it is so.
+    pub(crate) async fn count(&self, prefix: &str) -> Result<(u64, u64), Fault> {
+        let key = self.key(prefix);
+        let options = GetOptions::new().with_prefix().with_count_only();
+        let answer = self
+            .call(|client| async move { client.kv_client().get(key, Some(options)).await })
+            .await?;
+        let revision = answer.header().map_or(0, |header| header.revision());
+        Ok((unsigned(answer.count()), unsigned(revision)))
+    }
+
     /// All that lies at keys which begin with one of `prefixes`, as it was at one revision, and that.
     pub(crate) async fn read(&self, prefixes: &[&str]) -> Result<(Vec<Entry>, u64), Fault> {
         let mut entries = Vec::new();

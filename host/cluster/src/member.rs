@@ -22,9 +22,19 @@
 //! The host that is to have the camera sees it in [`Member::coming`], makes all ready, and says
 //! [`Member::prepared`]. Then, or after [`PREPARATION`], the owner sees it in [`Member::leaving`],
 //! hands over and says [`Member::release`]. Now the new one claims it.
+//!
+//! # A camera that subscribers had made
+//!
+//! [`Member::make_camera`] adds it, and says in the same transaction that this host has subscribers of
+//! it: `made/CAM/HOST`, which ends with the host's lease. Each host says so of itself
+//! ([`Member::listen`]), and takes it back ([`Member::unlisten`]), unless it has said so again. Who
+//! removes the camera does it in a transaction that finds no such key ([`Member::remove_made`]), and
+//! who says that it has subscribers does so in one that finds the camera: whichever is first, the other
+//! one is told.
 
 mod claims;
 mod keeper;
+mod made;
 mod planning;
 mod records;
 mod renewal;
@@ -44,8 +54,8 @@ use crate::etcd::{Etcd, Fault};
 use crate::site::{Epoch, SiteError, SiteOptions, is_name};
 
 pub use records::{
-    CameraRecord, CoordError, HostRecord, HostView, LeaseId, MemberStatus, Owner, Ownership,
-    SiteRefusal, SiteView,
+    CameraRecord, CoordError, HostRecord, HostView, LeaseId, Listener, Making, MemberStatus, Owner,
+    Ownership, SiteRefusal, SiteView,
 };
 
 use voice::Voice;
@@ -238,13 +248,17 @@ impl Member {
         if let Some(why) = bad_document(key) {
             return Err(CoordError::Key(key.to_owned(), why));
         }
-        let lease = self.shared.voice.lease().ok_or(CoordError::NotMember)?;
-        let host = self.shared.options.host.clone();
-        let me = transactions::Me { etcd: self.etcd.clone(), host, lease };
-        match me.put_owned(camera, epoch, key, value).await.map_err(about(key))? {
+        match self.me()?.put_owned(camera, epoch, key, value).await.map_err(about(key))? {
             true => Ok(()),
             false => Err(CoordError::NotOwner { camera: camera.to_owned(), epoch }),
         }
+    }
+
+    /// This host in the life that it has now.
+    fn me(&self) -> Result<transactions::Me, CoordError> {
+        let lease = self.shared.voice.lease().ok_or(CoordError::NotMember)?;
+        let host = self.shared.options.host.clone();
+        Ok(transactions::Me { etcd: self.etcd.clone(), host, lease })
     }
 
     /// The site's documents.

@@ -288,6 +288,7 @@ impl From<Refusal> for Problem {
             "unknown_session" => StatusCode::NOT_FOUND,
             "internal" => StatusCode::INTERNAL_SERVER_ERROR,
             "timeout" => StatusCode::GATEWAY_TIMEOUT,
+            "site_unavailable" => StatusCode::SERVICE_UNAVAILABLE,
             // The state of the session does not allow it.
             _ => StatusCode::CONFLICT,
         };

@@ -7,6 +7,7 @@ mod list;
 mod overview;
 mod relay;
 pub(super) mod rollouts;
+pub(super) mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use futures_util::future::BoxFuture;
 use ocelli_cluster::member::{CoordError, MemberStatus};
 use ocelli_cluster::streams::StreamHealth;
 use ocelli_protocol::digest::Digest;
+use tokio::sync::watch;
 
 use crate::api::control::Refusal;
-use crate::cluster::{CameraOwner, Cluster};
+use crate::cluster::{CameraOwner, Cluster, SiteTokenError, SiteTokenList};
+use crate::config::Token;
 
 pub(super) use forward::{RemoteAnswer, SessionPlace, SiteLink, is_forwarded, to_owner};
 pub(super) use headers::OwnToken;
@@ -69,6 +72,15 @@ pub trait Site: Send + Sync + 'static {
         camera: &'a str,
         host: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, CoordError>>;
+
+    /// The tokens of the site as this host knows them.
+    fn tokens(&self) -> watch::Receiver<SiteTokenList>;
+
+    /// Makes a token for all hosts of the site. It is in force here once this returns.
+    fn make_token(&self, token: Token, by: String) -> BoxFuture<'_, Result<(), SiteTokenError>>;
+
+    /// Revokes a token on all hosts of the site. False where the site has none of the name.
+    fn revoke_token<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SiteTokenError>>;
 }
 
 /// The site of a host whose config has the section `[cluster]`.
@@ -79,20 +91,19 @@ pub struct ClusterSite {
 }
 
 impl ClusterSite {
-    /// Whether the site has a session that a subscriber asks for by its source: it makes none.
-    pub fn check_session(&self, id: &str) -> Result<(), Refusal> {
-        if self.cluster.owner(id) != CameraOwner::Unknown {
-            return Ok(());
-        }
-        let message = format!(
-            "the site has no camera {id:?}, and subscribers make none in a site: add it to the site"
-        );
-        Err(Refusal { code: "not_in_site", message })
-    }
-
     /// Of a host that is a member.
     pub fn new(cluster: Cluster, config: &crate::config::ClusterConfig) -> Self {
         Self { cluster, site: config.site.clone(), authorities: config.ca.clone() }
+    }
+
+    /// Removes a camera that subscribers had made; whoever asks for it again has it made anew. False
+    /// where it is none.
+    pub async fn remove_made(&self, id: &str) -> Result<bool, Refusal> {
+        if !self.cluster.is_made(id) {
+            return Ok(false);
+        }
+        let removed = self.cluster.remove_made(id).await;
+        removed.map_err(|error| Refusal { code: "site_unavailable", message: error.to_string() })
     }
 }
 
@@ -183,5 +194,17 @@ impl Site for ClusterSite {
         host: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, CoordError>> {
         Box::pin(self.cluster.member().move_camera(camera, host))
+    }
+
+    fn tokens(&self) -> watch::Receiver<SiteTokenList> {
+        self.cluster.tokens()
+    }
+
+    fn make_token(&self, token: Token, by: String) -> BoxFuture<'_, Result<(), SiteTokenError>> {
+        Box::pin(self.cluster.make_token(token, by))
+    }
+
+    fn revoke_token<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SiteTokenError>> {
+        Box::pin(self.cluster.revoke_token(name))
     }
 }

@@ -14,10 +14,12 @@
 mod chains;
 mod entry;
 mod follow;
+mod made;
 mod owned;
 mod ownership;
 mod snapshots;
 mod state;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,7 +36,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{ClusterConfig, Config};
+use crate::config::{ClusterConfig, Config, Token};
 use crate::event::{Hub, SessionState};
 use crate::journal::Journal;
 pub use chains::Speaker;
@@ -42,11 +44,14 @@ use chains::{Chains, REFUSED, SiteLog};
 use entry::SiteKey;
 pub use entry::{EntryError, SiteKeyError};
 use follow::EventFollower;
+use owned::UnfitCameras;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use snapshots::SiteSnapshots;
 pub use snapshots::{PipelineSnapshot, SnapshotStore};
 use state::StateMirror;
+use tokens::SiteTokens;
+pub use tokens::{SiteToken, SiteTokenError, SiteTokenList};
 
 /// How long a camera is without a host before that is told: a planned move takes less.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -95,8 +100,10 @@ struct ClusterInner {
     streams: Streams,
     key: Option<SiteKey>,
     faults: CameraFaults,
+    unfit: UnfitCameras,
     chains: Arc<Chains>,
     snapshots: Arc<SiteSnapshots>,
+    tokens: SiteTokens,
     hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -138,6 +145,8 @@ impl Cluster {
         let key = cluster.secret_file.as_deref().map(SiteKey::read).transpose()?;
         let options = options(cluster);
         let member = Member::start(options.clone(), record(config, cluster))?;
+        let (tokens, token_follower) =
+            SiteTokens::start(member.documents(), &cluster.site, &config.store.directory)?;
         let streams = Streams::connect(&options, limits(config, cluster)).await?;
         let (refused, refusals) = mpsc::channel(REFUSED);
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
@@ -152,6 +161,7 @@ impl Cluster {
         hub.set_relay(Arc::<Chains>::clone(&chains));
         let faults = CameraFaults::default();
         let (cameras, feed) = owned::channel();
+        let unfit = cameras.unfit();
         let hooks = watch::Sender::new(None);
         let task = OwnedTask {
             hooks: hooks.subscribe(),
@@ -182,6 +192,7 @@ impl Cluster {
             spawn(async move { keeping.run().await }),
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
+            spawn(token_follower.run()),
             spawn(tell(member.status(), streams.health())),
             spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
@@ -192,8 +203,10 @@ impl Cluster {
             streams,
             key,
             faults,
+            unfit,
             chains,
             snapshots,
+            tokens,
             hooks,
             _tasks: tasks,
         };
@@ -288,7 +301,9 @@ impl Cluster {
 
     /// Why cameras of this host do not run, by name.
     pub fn faults(&self) -> BTreeMap<String, String> {
-        self.inner.faults.lock().clone()
+        let mut all = self.inner.unfit.now();
+        all.extend(self.inner.faults.lock().clone());
+        all
     }
 
     /// A camera's entry, as a config has it.
@@ -305,11 +320,35 @@ impl Cluster {
         table: Map<String, Value>,
         needs: CameraNeeds,
     ) -> Result<(), ClusterError> {
+        let record = self.record(id, table, needs)?;
+        Ok(self.inner.member.put_camera(id, &record).await?)
+    }
+
+    fn record(
+        &self,
+        id: &str,
+        table: Map<String, Value>,
+        needs: CameraNeeds,
+    ) -> Result<CameraRecord, EntryError> {
         let entry = entry::stored(id, table, self.inner.key.as_ref())?;
         let CameraNeeds { labels, networks } = needs;
         let (labels, networks) = (labels.into_iter().collect(), networks.into_iter().collect());
-        let record = CameraRecord { entry, labels, networks, cost: 1 };
-        Ok(self.inner.member.put_camera(id, &record).await?)
+        Ok(CameraRecord { entry, labels, networks, cost: 1, made: false })
+    }
+
+    /// The site's tokens as this host knows them: while etcd is away, as it knew them last.
+    pub fn tokens(&self) -> watch::Receiver<SiteTokenList> {
+        self.inner.tokens.known()
+    }
+
+    /// Makes a token for all hosts of the site.
+    pub async fn make_token(&self, token: Token, by: String) -> Result<(), SiteTokenError> {
+        self.inner.tokens.make(token, by).await
+    }
+
+    /// Revokes a token on all hosts of the site: false where the site has none of the name.
+    pub async fn revoke_token(&self, name: &str) -> Result<bool, SiteTokenError> {
+        self.inner.tokens.revoke(name).await
     }
 
     /// Figures for the metrics.
@@ -319,7 +358,7 @@ impl Cluster {
             member: matches!(*inner.member.status().borrow(), MemberStatus::Member { .. }),
             streams: matches!(*inner.streams.health().borrow(), StreamHealth::Ready),
             cameras: inner.chains.count(),
-            faulty: inner.faults.lock().len(),
+            faulty: self.faults().len(),
             live_dropped: inner.streams.live_dropped(),
             snapshot_failures: inner.snapshots.failures(),
         }

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::chains::{Chains, Inheritance};
 use super::entry::{self, SiteKey};
-use super::owned::OwnedSender;
+use super::owned::{OwnedCamera, OwnedSender};
 use super::snapshots::SiteSnapshots;
 use super::state::StateMirror;
 use super::{AGAIN, ClusterError, HooksReceiver};
@@ -245,11 +245,12 @@ impl OwnedTask {
 
     /// Gives the config the cameras that run here.
     fn publish(&self, cameras: &CameraTasks) -> u64 {
-        let mut lines = BTreeMap::new();
+        let mut owned = BTreeMap::new();
         for (camera, running) in &cameras.running {
             match entry::table(camera, &running.record.entry, self.key.as_ref()) {
                 Ok(table) => {
-                    lines.insert(camera.to_string(), entry::toml(camera, table).into());
+                    let (lines, made) = (entry::toml(camera, table).into(), running.record.made);
+                    owned.insert(camera.to_string(), OwnedCamera { lines, made });
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -260,7 +261,7 @@ impl OwnedTask {
                 }
             }
         }
-        self.cameras.send(lines)
+        self.cameras.send(owned)
     }
 
     /// Ends the session of a camera and releases it.

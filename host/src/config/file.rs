@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::cameras;
 use super::check;
@@ -15,6 +16,8 @@ use super::tree::{self, Node};
 pub struct ConfigFile {
     /// The file, as it was named.
     pub path: PathBuf,
+    /// Its text, without cameras of another file.
+    pub text: Arc<str>,
     /// What it says, the cameras of its file of cameras behind its own.
     pub config: Config,
     /// Whether there is a file of cameras.
@@ -148,7 +151,7 @@ impl ConfigFile {
         let mut config = check::into_config(document, &tree, path).map_err(invalid)?;
         config.server.cameras_file = named;
         let has_cameras_file = more.is_some() && !is_of_site;
-        Ok(Self { path: path.to_owned(), config, has_cameras_file, tree })
+        Ok(Self { path: path.to_owned(), text: text.into(), config, has_cameras_file, tree })
     }
 
     /// The file in which a camera stands, and the line of its name, where lines are known.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::allow::SourcePattern;
 use super::registry::RegistryConfig;
+use super::source::Source;
 
 /// The worker processes, one for each session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -345,6 +346,13 @@ pub struct SubscriptionsConfig {
     /// Whether cameras that subscribers name may be read by the compatible reader, as reader =
     /// "auto" does. A redirect then reaches what `sources` admits.
     pub compatible: bool,
+}
+
+impl SubscriptionsConfig {
+    /// A source that a subscriber named as it may be read; `None`: it is not admitted.
+    pub fn admitted(&self, source: &Source) -> Option<Source> {
+        self.sources.iter().find_map(|pattern| pattern.admitted(source))
+    }
 }
 
 impl Default for SubscriptionsConfig {

@@ -157,7 +157,14 @@ impl Deployer {
     /// Makes the running host follow another config, as far as a running host can, and logs what it
     /// does and why. `problems` are faults of single cameras, to be shown. Calls wait for each
     /// other.
-    pub async fn apply(&self, wanted: Config, problems: Vec<ShownProblem>) -> ReloadReport {
+    ///
+    /// `refused`: what has become of the config's file, where it is not what is applied.
+    pub async fn apply(
+        &self,
+        wanted: Config,
+        problems: Vec<ShownProblem>,
+        refused: Option<RefusedConfig>,
+    ) -> ReloadReport {
         let mut cameras = self.inner.cameras.lock().await;
         let running = self.config();
         let mut keys = diff::sections(&running, &wanted);
@@ -172,19 +179,23 @@ impl Deployer {
         compiler.configure(&config.deploy);
         self.inner.journal.events().set_retention((&*config).into());
         self.inner.config.send_replace(Arc::clone(&config));
-        self.note_applied(problems.clone(), waiting.clone(), *running != *config);
+        self.note_applied(*running != *config, (problems.clone(), waiting.clone(), refused));
         let cameras = cameras.apply(&config).await;
         ReloadReport { cameras, now, next_worker, waiting, problems }
     }
 
-    /// Notes that a config was read and is in force. `is_other`: it was not before.
-    fn note_applied(&self, problems: Vec<ShownProblem>, waiting: Vec<String>, is_other: bool) {
+    /// Notes that a config is in force. `is_other`: it was not before.
+    fn note_applied(
+        &self,
+        is_other: bool,
+        now: (Vec<ShownProblem>, Vec<String>, Option<RefusedConfig>),
+    ) {
         let mut reloads = self.inner.reloads.lock();
         if is_other {
             reloads.applied = record::now();
             reloads.times_applied += 1;
         }
-        (reloads.problems, reloads.waiting, reloads.refused) = (problems, waiting, None);
+        (reloads.problems, reloads.waiting, reloads.refused) = now;
     }
 
     /// Notes that a config was read and not applied.

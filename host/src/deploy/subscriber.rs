@@ -22,8 +22,7 @@ pub(super) async fn ensure(
 ) -> Result<(), DeployError> {
     let config = executor.state.config();
     let source = Source::parse(source, None, None, false)?.of_subscriber();
-    let patterns = &config.subscriptions.sources;
-    let admitted = patterns.iter().find_map(|pattern| pattern.admitted(&source));
+    let admitted = config.subscriptions.admitted(&source);
     executor.backend.sessions.wait_until_gone(id).await;
     if let Some(spec) = executor.backend.session(id).map(|session| session.spec()) {
         // Whatever it runs by now.

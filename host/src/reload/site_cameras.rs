@@ -30,8 +30,8 @@ const ID: &str = "id";
 #[derive(Clone)]
 pub(crate) struct SiteCameras {
     /// This host's config.
-    path: Arc<Path>,
-    cluster: Cluster,
+    pub(super) path: Arc<Path>,
+    pub(super) cluster: Cluster,
 }
 
 impl SiteCameras {
@@ -92,7 +92,7 @@ impl SiteCameras {
     }
 
     /// A camera's table, with its secrets.
-    fn table(&self, id: &str) -> Result<Option<Map<String, Value>>, EditError> {
+    pub(super) fn table(&self, id: &str) -> Result<Option<Map<String, Value>>, EditError> {
         let table = self.cluster.camera(id).transpose();
         table.map_err(|error| EditError::Site(error.into())).map(|table| table.map(without_id))
     }
@@ -122,7 +122,7 @@ impl SiteCameras {
     }
 
     /// Waits until the site, as this host sees it, is as wanted.
-    async fn heard(&self, mut is_so: impl FnMut() -> bool) {
+    pub(super) async fn heard(&self, mut is_so: impl FnMut() -> bool) {
         let mut site = self.cluster.member().site();
         let heard = async {
             loop {
@@ -138,7 +138,7 @@ impl SiteCameras {
 }
 
 /// The config at `path` with these lines as the site's cameras.
-fn parsed(path: &Path, lines: String) -> Result<ConfigFile, EditError> {
+pub(super) fn parsed(path: &Path, lines: String) -> Result<ConfigFile, EditError> {
     let wrong = |error: crate::config::ConfigError| EditError::Wrong(error.problems());
     let config = ConfigFile::read(path).map_err(wrong)?;
     ConfigFile::with_environment(path, &config, |place| {
@@ -148,7 +148,7 @@ fn parsed(path: &Path, lines: String) -> Result<ConfigFile, EditError> {
 }
 
 /// The lines of a config for a camera.
-fn text(id: &str, table: &Map<String, Value>) -> String {
+pub(super) fn text(id: &str, table: &Map<String, Value>) -> String {
     ConfigChange::PutCamera { id: id.to_owned(), table: table.clone() }.toml().unwrap_or_default()
 }
 

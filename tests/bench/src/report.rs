@@ -23,6 +23,7 @@ use crate::phases::readers::ReaderCost;
 use crate::phases::recovery::Recovery;
 use crate::phases::sinks::SinkCosts;
 use crate::phases::site::SiteCosts;
+use crate::phases::takeover::Takeovers;
 use crate::phases::tracking::Tracking;
 use crate::phases::twenty::{Idle, Streaming, Twenty};
 use crate::table::Table;
@@ -71,6 +72,8 @@ pub struct Report {
     pub sinks: Option<SinkCosts>,
     /// A host in a site beside one that stands alone.
     pub site: Option<SiteCosts>,
+    /// Hosts of a site that die or freeze.
+    pub takeovers: Option<Takeovers>,
     /// The dashboard.
     pub page: Option<PageCost>,
     /// Other programs on the same cameras.
@@ -103,6 +106,7 @@ impl Report {
             fanout: None,
             sinks: None,
             site: None,
+            takeovers: None,
             page: None,
             peers: None,
             tracking: None,
@@ -169,6 +173,9 @@ impl Display for Report {
             write!(f, "{measured}")?;
         }
         if let Some(measured) = &self.site {
+            write!(f, "{measured}")?;
+        }
+        if let Some(measured) = &self.takeovers {
             write!(f, "{measured}")?;
         }
         if let Some(measured) = &self.page {

@@ -164,6 +164,7 @@ async fn answer(common: &Common, request: Request) -> Result<()> {
                 labels: Default::default(),
                 networks: Default::default(),
                 cost: 1,
+                made: false,
             };
             for camera in 0..count {
                 let id = camera_id(camera);

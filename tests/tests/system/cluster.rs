@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ocelli_testkit::{
-    Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, changeling, depth,
+    Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, changeling, depth, program,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 /// A host of a site, with the pipelines of its own folder.
@@ -204,10 +205,9 @@ async fn a_deployed_version_and_pictures_of_events_go_with_their_camera() {
     let name = owner(&hosts[1], "cam").await;
     let [leaves, gets] = if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] };
     leaves.wait_for_session("cam", |session| session["state"] == "running").await;
-    let settings = r#"{"every":5,"attach":true}"#;
-    let query = format!("?settings={settings}");
+    let settings = "?settings=%7B%22every%22%3A5%2C%22attach%22%3Atrue%7D";
     let version = changeling(&json!({"version": "2.0.0"}));
-    let (status, record) = gets.deploy("cam", &query, &version).await;
+    let (status, record) = gets.deploy("cam", settings, &version).await;
     assert_eq!(status, 200, "{record}");
     let is_healthy = |newest: &Value| newest["version"] == "2.0.0" && newest["state"] == "healthy";
     leaves.wait_for_deployment("cam", is_healthy).await;
@@ -412,6 +412,199 @@ async fn a_state_that_is_refused_or_that_nobody_can_give_costs_a_camera_little()
         assert!(session["last_error"].as_str().unwrap().contains(told), "{session}");
         (has, gets) = (gets, has);
     }
+}
+
+/// Lets subscribers name cameras of this machine.
+const SOURCES: &str = "[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]";
+
+/// Subscribes to a session and has it made where it is not there.
+async fn subscribe_to(client: &mut Client, session: &str, source: &str) {
+    let asked = json!({
+        "type": "subscribe", "session": session, "source": source, "pipeline": "changeling",
+        "settings": {"every": 5, "keep": true},
+    });
+    client.send(&asked).await;
+}
+
+/// The cause for which a session is refused.
+async fn refusal(client: &mut Client) -> String {
+    let error = client.next_of("error").await;
+    assert_eq!(error["code"], "session_refused", "{error}");
+    error["cause"].as_str().unwrap().to_owned()
+}
+
+fn has_no_cameras(site: &Value) -> bool {
+    site["cameras"].as_array().unwrap().is_empty()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_of_all_hosts_share_the_session_that_they_make_by_a_source() {
+    let Some(site) = Site::single() else { return };
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high-b3.mp4")]);
+    let (source, session) = (cameras.url("/cam"), "display 1/cam");
+    let hosts = [join_with(&site, "a", SOURCES).await, join_with(&site, "b", SOURCES).await];
+    for host in &hosts {
+        let both = |site: &Value| site["hosts"].as_array().unwrap().len() == 2;
+        site_becomes(host, "two hosts", both).await;
+    }
+    let mut clients = [hosts[0].client().await, hosts[1].client().await];
+    for client in &mut clients {
+        subscribe_to(client, session, &source).await;
+    }
+    for client in &mut clients {
+        client.detections(session).await;
+    }
+    let name = owner(&hosts[1], session).await;
+    let [one, other] = [hosts[0].session(session).await, hosts[1].session(session).await];
+    assert_eq!((&one["host"], &one["pid"]), (&other["host"], &other["pid"]), "{one} {other}");
+    let seen = site_becomes(&hosts[0], "it", |site| !has_no_cameras(site)).await;
+    assert_eq!(seen["cameras"][0]["made"], true, "{seen}");
+    // As on a host alone.
+    let client = &mut clients[1];
+    subscribe_to(client, session, &cameras.url("/other")).await;
+    assert_eq!(refusal(client).await, "session_differs");
+    subscribe_to(client, "mine", "rtsp://10.0.0.1/cam").await;
+    assert_eq!(refusal(client).await, "source_not_allowed");
+
+    let [mut at_a, mut at_b] = clients;
+    let (dies, stays, client) = match name.as_str() {
+        "a" => (&hosts[0], &hosts[1], &mut at_b),
+        "b" => (&hosts[1], &hosts[0], &mut at_a),
+        other => panic!("{other:?} has it"),
+    };
+    let mut last = 0;
+    events(client, &mut last, is_counted).await;
+    dies.process().signal(Signal::KILL);
+    let taken = events(client, &mut last, |event| event["kind"] == "takeover").await;
+    assert_eq!(taken["data"]["host"], stays.name, "{taken}");
+    events(client, &mut last, is_counted).await;
+    client.detections(session).await;
+    let worker = stays.worker(session).await;
+
+    let alone = |site: &Value| site["hosts"].as_array().unwrap().len() == 1;
+    site_becomes(stays, "one host", alone).await;
+    let unsubscribe = json!({"type": "unsubscribe", "session": session});
+    client.send(&unsubscribe).await;
+    site_becomes(stays, "no camera", has_no_cameras).await;
+    assert!(worker.ends_within(DEADLINE), "the worker lives on");
+    stays.wait_for_session(session, Value::is_null).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_make_no_more_sessions_than_the_sites_hosts_take() {
+    let Some(site) = Site::single() else { return };
+    let cameras = Cameras::start(&[], &[("/cam", "people-576-high-b3.mp4")]);
+    let source = cameras.url("/cam");
+    let host = join_with(&site, "a", &format!("capacity = 1\n{SOURCES}")).await;
+    site_becomes(&host, "a member", |site| site["state"] == "member").await;
+    let mut client = host.client().await;
+    subscribe_to(&mut client, "first", &source).await;
+    client.detections("first").await;
+    subscribe_to(&mut client, "second", &source).await;
+    assert_eq!(refusal(&mut client).await, "session_limit");
+    // An operator ends it, whoever listens, and the name and its place are free.
+    let (status, answer) = host.request("DELETE", "/v1/sessions/first").await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    site_becomes(&host, "no camera", has_no_cameras).await;
+    subscribe_to(&mut client, "second", &source).await;
+    client.detections("second").await;
+    client.close().await;
+    site_becomes(&host, "no camera", has_no_cameras).await;
+}
+
+/// A request without a body, with a token.
+async fn ask(host: &Ocelli, token: &str, request: &str) -> (u16, Value) {
+    let (method, path) = request.split_once(' ').unwrap();
+    let headers = format!("Authorization: Bearer {token}\r\nContent-Length: 0");
+    let (status, answer) = host.send(method, path, &headers, &[]).await;
+    (status, serde_json::from_str(&answer).unwrap_or_default())
+}
+
+/// Waits until a request is answered as it should be.
+async fn answers(host: &Ocelli, token: &str, request: &str, good: impl Fn(u16, &Value) -> bool) {
+    let mut last = (0, Value::Null);
+    let wait = async {
+        loop {
+            last = ask(host, token, request).await;
+            if good(last.0, &last.1) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let so = timeout(DEADLINE, wait).await;
+    so.unwrap_or_else(|_| panic!("{request} is answered with {last:?}"));
+}
+
+/// A command of `ocelli` for this host, with a token: what it prints, or else says.
+async fn command(host: &Ocelli, token: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program("ocelli"));
+    command.args(arguments).env("OCELLI_URL", format!("http://{}", host.address()));
+    command.env("OCELLI_TOKEN", token);
+    let output = timeout(DEADLINE, command.output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_site_is_in_force_at_each_host_until_it_is_revoked_at_one() {
+    let Some(mut site) = Site::single() else { return };
+    let a = join(&site, "a").await;
+    let mut b = join(&site, "b").await;
+    site_becomes(&a, "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&a, "cam", &source).await;
+    owner(&b, "cam").await;
+    let ops = command(&a, "", &["token", "add", "ops", "--role", "admin"]).await.unwrap();
+    let wall = ["token", "add", "wall", "--role", "viewer", "--session", "cam"];
+    let wall = command(&a, &ops, &wall).await.unwrap();
+    let is_known = |status: u16, me: &Value| status == 200 && me["name"] == "wall";
+    let is_closed = |status: u16, _: &Value| status == 401;
+    // The other host knows both, and that it lets nobody else in.
+    answers(&b, &wall, "GET /v1/me", |status, me| {
+        is_known(status, me) && me["role"] == "viewer" && me["sessions"] == json!(["cam"])
+    })
+    .await;
+    answers(&b, "", "GET /v1/me", is_closed).await;
+    // Whichever host has the camera: the token goes on with the request.
+    for host in [&a, &b] {
+        answers(host, &wall, "GET /v1/sessions/cam", |status, _| status == 200).await;
+        assert_eq!(ask(host, &wall, "GET /v1/sessions/yard").await.0, 404);
+        assert_eq!(ask(host, &wall, "GET /v1/cluster").await.0, 403);
+    }
+    let listed = command(&b, &ops, &["token", "list"]).await.unwrap();
+    assert!(listed.contains("wall") && !listed.contains(&wall), "{listed}");
+
+    // While etcd is away both hosts go by what they knew, also one that is started meanwhile.
+    site.etcd.kill(0);
+    let state = |state: &'static str| move |_: u16, site: &Value| site["state"] == state;
+    answers(&b, &ops, "GET /v1/cluster", state("lapsed")).await;
+    b.host.cut_and_start_again().await;
+    answers(&b, "", "GET /v1/me", is_closed).await;
+    for host in [&a, &b] {
+        assert!(is_known(200, &ask(host, &wall, "GET /v1/me").await.1));
+    }
+    let none = command(&a, &ops, &["token", "add", "late", "--role", "viewer"]).await;
+    assert!(none.as_ref().is_err_and(|said| said.contains("etcd")), "{none:?}");
+    site.etcd.run(0);
+    site.etcd.await_ready();
+    answers(&b, &ops, "GET /v1/cluster", state("member")).await;
+    answers(&a, &ops, "GET /v1/cluster", state("member")).await;
+
+    let mut client = b.client_as(&wall).await;
+    client.subscribe("cam").await;
+    command(&a, &ops, &["token", "revoke", "wall"]).await.unwrap();
+    let mut last = Value::Null;
+    while let Some(message) = client.next_or_end().await {
+        last = message;
+    }
+    assert_eq!(last["code"], "token_revoked", "{last}");
+    for host in [&a, &b] {
+        assert_eq!(ask(host, &wall, "GET /v1/me").await.0, 401);
+    }
+    assert_eq!(ask(&b, &ops, "GET /v1/me").await.0, 200);
+    let last = command(&b, &ops, &["token", "revoke", "ops"]).await;
+    assert!(last.as_ref().is_err_and(|said| said.contains("no other admin")), "{last:?}");
 }
 
 /// What takes a camera from its host.

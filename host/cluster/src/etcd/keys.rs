@@ -7,11 +7,13 @@ pub(crate) const OWNER: &str = "own/";
 pub(crate) const PIN: &str = "pin/";
 pub(crate) const PREPARED: &str = "prep/";
 pub(crate) const DRAIN: &str = "drain/";
+pub(crate) const LISTENER: &str = "made/";
 /// A single key.
 pub(crate) const PLAN: &str = "plan";
 
 /// All of them.
-pub(crate) const COORDINATION: [&str; 7] = [HOST, CAMERA, OWNER, PIN, PREPARED, DRAIN, PLAN];
+pub(crate) const COORDINATION: [&str; 8] =
+    [HOST, CAMERA, OWNER, PIN, PREPARED, DRAIN, LISTENER, PLAN];
 
 /// The longest id of a camera, in bytes.
 const MAX_ID: usize = 200;
@@ -28,6 +30,8 @@ pub(crate) enum Key<'a> {
     Pin(&'a str),
     Prepared(&'a str),
     Drain(&'a str),
+    /// A camera as [`listeners`] writes it, and a host.
+    Listener(&'a str, &'a str),
     Plan,
     Document(&'a str),
 }
@@ -48,9 +52,24 @@ impl<'a> Key<'a> {
             PIN => Key::Pin(name),
             PREPARED => Key::Prepared(name),
             DRAIN => Key::Drain(name),
+            LISTENER => match name.split_once('/') {
+                Some((camera, host)) => Key::Listener(camera, host),
+                None => Key::Listener(name, ""),
+            },
             _ => Key::Document(key),
         }
     }
+}
+
+/// The folder of the hosts with subscribers of a camera. The camera is written without a slash, so
+/// that what begins with this folder is of no other camera.
+pub(crate) fn listeners(camera: &str) -> String {
+    format!("{LISTENER}{}/", camera.replace('%', "%25").replace('/', "%2F"))
+}
+
+/// The camera of a [`Key::Listener`].
+pub(crate) fn listened(camera: &str) -> String {
+    camera.replace("%2F", "/").replace("%25", "%")
 }
 
 /// Why `id` cannot be a camera's.
@@ -79,11 +98,15 @@ pub(crate) fn bad_document(key: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn documents_keep_off_the_keys_of_coordination() {
-        for key in ["host/a", "cam/x", "own/x", "pin/x", "prep/x", "drain/a", "plan", "", "x"] {
+        for key in
+            ["host/a", "cam/x", "own/x", "pin/x", "prep/x", "drain/a", "made/x/a", "plan", "", "x"]
+        {
             assert!(bad_document(key).is_some(), "{key:?}");
         }
         for key in ["dep/a", "rollout/7", "plans/a", "token/host/x"] {
@@ -97,5 +120,18 @@ mod tests {
         assert_eq!(bad_camera("Halle 2 / Tür"), None);
         assert!(bad_camera("a\nb").is_some());
         assert!(bad_camera(&"x".repeat(201)).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn the_hosts_that_listen_to_a_camera_have_a_folder_of_their_own(
+            one in "[ab/%25F]{1,6}",
+            other in "[ab/%25F]{1,6}",
+        ) {
+            let key = format!("{}a", listeners(&one));
+            prop_assert_eq!(key.starts_with(&listeners(&other)), one == other);
+            let Key::Listener(camera, host) = Key::parse(&key) else { panic!("{key}") };
+            prop_assert_eq!((listened(camera), host), (one, "a"));
+        }
     }
 }

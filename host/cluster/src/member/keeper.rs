@@ -140,6 +140,13 @@ pub(super) async fn keep(
         while let Ok(change) = changes.try_recv() {
             keeper.change(change);
         }
+        let mut left = false;
+        while let Some(ended) = keeper.jobs.try_join_next() {
+            left |= ended.is_ok_and(|done| keeper.done(done));
+        }
+        if left {
+            break;
+        }
     }
     keeper.end();
 }

@@ -44,6 +44,9 @@ pub struct CameraRecord {
     /// What it takes of a host's capacity.
     #[serde(default = "one")]
     pub cost: u32,
+    /// Subscribers had it made: it goes when no host has subscribers of it any more.
+    #[serde(default)]
+    pub made: bool,
 }
 
 fn one() -> u32 {
@@ -138,6 +141,8 @@ pub struct SiteView {
     pub plan: Arc<Plan>,
     /// The hosts that cameras are wished to.
     pub pins: Arc<BTreeMap<String, String>>,
+    /// Of cameras that subscribers had made, the hosts with subscribers.
+    pub listeners: Arc<BTreeMap<String, BTreeMap<String, Listener>>>,
 }
 
 impl SiteView {
@@ -155,6 +160,25 @@ impl SiteView {
         let first = self.hosts.iter().min_by_key(|(_, host)| host.joined)?;
         Some(first.0.as_str())
     }
+}
+
+/// What a host with subscribers of a camera has said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// It counts while this lease lives.
+    pub lease: LeaseId,
+    /// etcd's revision at which it was said last.
+    pub revision: u64,
+}
+
+/// What became of a camera that a subscriber asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Making {
+    Made,
+    /// The site has one of this name.
+    There,
+    /// The site has this many cameras already.
+    Full(u64),
 }
 
 /// What a [`Member`](super::Member) is in its site.

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::sync::mpsc;
 
-use super::records::{CameraRecord, HostRecord, HostView, LeaseId, Owner, SiteRefusal, SiteView};
-use crate::etcd::keys::{COORDINATION, Key};
+use super::records::{
+    CameraRecord, HostRecord, HostView, LeaseId, Listener, Owner, SiteRefusal, SiteView,
+};
+use crate::etcd::keys::{COORDINATION, Key, listened};
 use crate::etcd::{Entry, Etcd, Event, Fault};
 use crate::plan::{Plan, Unplaced};
 use crate::site::Epoch;
@@ -173,6 +175,13 @@ impl Site {
                 self.mark(host);
                 Touched::Soon
             }
+            Key::Listener(camera, host) => {
+                let listeners = Arc::make_mut(&mut self.view.listeners);
+                let hosts = listeners.entry(listened(camera)).or_default();
+                let lease = LeaseId(entry.lease);
+                hosts.insert(host.to_owned(), Listener { lease, revision: entry.modified });
+                Touched::Nothing
+            }
             Key::Document(_) => Touched::Nothing,
         }
     }
@@ -244,6 +253,17 @@ impl Site {
                 self.drains.remove(host);
                 self.mark(host);
                 Touched::Soon
+            }
+            Key::Listener(camera, host) => {
+                let (listeners, camera) =
+                    (Arc::make_mut(&mut self.view.listeners), listened(camera));
+                if let Some(hosts) = listeners.get_mut(&camera) {
+                    hosts.remove(host);
+                    if hosts.is_empty() {
+                        listeners.remove(&camera);
+                    }
+                }
+                Touched::Nothing
             }
             Key::Plan => {
                 self.plan_revision = 0;

@@ -98,12 +98,12 @@ impl Joining {
 }
 
 impl Me {
-    fn key(&self, folder: &str, name: &str) -> String {
+    pub(super) fn key(&self, folder: &str, name: &str) -> String {
         self.etcd.key(&format!("{folder}{name}"))
     }
 
     /// This host's key lives with this life's lease.
-    fn lives(&self) -> Compare {
+    pub(super) fn lives(&self) -> Compare {
         Compare::lease(self.key(HOST, &self.host), CompareOp::Equal, self.lease.0)
     }
 
@@ -212,6 +212,8 @@ impl Me {
         let owner = self.key(OWNER, camera);
         let when = [
             self.lives(),
+            // A camera that is removed keeps nothing, even while its owner still has to release it.
+            Compare::create_revision(self.key(CAMERA, camera), CompareOp::Greater, 0),
             Compare::mod_revision(owner.clone(), CompareOp::Equal, signed(epoch.0)),
             Compare::value(owner, CompareOp::Equal, self.owner(true)),
         ];
@@ -267,11 +269,11 @@ pub(super) async fn set_draining(etcd: &Etcd, host: &str, draining: bool) -> Res
     etcd.transact(Txn::new().and_then([wish])).await.map(drop)
 }
 
-fn leased(lease: LeaseId) -> PutOptions {
+pub(super) fn leased(lease: LeaseId) -> PutOptions {
     PutOptions::new().with_lease(lease.0)
 }
 
 /// Types of maps with text as keys and of numbers, which JSON always can have.
-fn json<T: Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn json<T: Serialize>(value: &T) -> Vec<u8> {
     serde_json::to_vec(value).unwrap_or_default()
 }

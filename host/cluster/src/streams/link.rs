@@ -22,8 +22,9 @@ use super::{StreamError, StreamHealth, names};
 use crate::site::{SiteOptions, SiteTls};
 
 /// How long one request waits: beyond the slowest replicated write of a healthy disk, and short
-/// beside an election (4 to 9 s), during which requests are lost.
-pub(super) const ATTEMPT: Duration = Duration::from_secs(2);
+/// beside an election (4 to 9 s), during which requests are lost. What is appended later than that
+/// all the same is found before it is sent again.
+pub(super) const ATTEMPT: Duration = Duration::from_secs(1);
 
 /// Three unanswered pings end a connection: a server whose machine is gone is noticed in 0.6 s at
 /// most. Until then what is live goes nowhere.

@@ -46,6 +46,7 @@ pub fn camera() -> CameraRecord {
         labels: BTreeSet::new(),
         networks: BTreeSet::new(),
         cost: 1,
+        made: false,
     }
 }
 

@@ -102,11 +102,16 @@ fn options_of(urls: Vec<String>) -> SiteOptions {
     options(urls, "a")
 }
 
+/// A server reserves the bytes of a stream with a bound, and refuses one that it has no room for.
+fn few_pictures() -> StreamLimits {
+    StreamLimits { picture_bytes: 1 << 20, ..limits() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_jetstream_is_named() {
     let settings = NatsSettings { jetstream: "max_file_store: 3MB", ..Default::default() };
     let Some(nats) = Nats::start(&[EnginePlace::loopback()], settings) else { return };
-    let a = host(&nats, "a").await;
+    let a = host_with(&nats, "a", few_pictures()).await;
     let mut chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
     let body = "x".repeat(400_000);
     let full = within(async {
@@ -140,7 +145,7 @@ async fn a_full_disk_is_suspected_and_one_with_room_again_is_used() {
     let Some(disk) = SmallDisk::mount(folder.path(), 16 << 10) else { return };
     let place = EnginePlace { folder: Some(folder.path().join("nats")), ..EnginePlace::loopback() };
     let Some(mut nats) = Nats::start(&[place], NatsSettings::default()) else { return };
-    let a = host(&nats, "a").await;
+    let a = host_with(&nats, "a", few_pictures()).await;
     let mut chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
     disk.fill();
     let mut event = events(&chain, "a", 1);

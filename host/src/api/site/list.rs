@@ -169,6 +169,7 @@ mod tests {
             pinned: None,
             labels: Vec::new(),
             networks: Vec::new(),
+            made: false,
             unplaced: None,
             reason: None,
         }

@@ -136,6 +136,8 @@ pub struct SiteCamera {
     pub labels: Vec<String>,
     /// The networks that a host needs to reach for it.
     pub networks: Vec<String>,
+    /// Whether subscribers had it made by a source: it goes when the last of them has left.
+    pub made: bool,
     /// Why no host can take it: `no_host`, `labels`, `networks`, `draining`, `full`. Null: one can.
     #[schemars(extend("enum" = ["no_host", "labels", "networks", "draining", "full", null]))]
     pub unplaced: Option<&'static str>,
@@ -181,6 +183,7 @@ pub(super) fn cameras(view: &SiteView, faults: &BTreeMap<String, String>) -> Vec
             pinned: view.pins.get(id).cloned(),
             labels: record.labels.iter().cloned().collect(),
             networks: record.networks.iter().cloned().collect(),
+            made: record.made,
             unplaced: unplaced.map(code),
             reason: unplaced.map(|why| why.to_string()).or_else(|| faults.get(id).cloned()),
         }
@@ -317,6 +320,7 @@ mod tests {
             labels: ["gpu".to_owned()].into(),
             networks: Default::default(),
             cost: 1,
+            made: false,
         });
         let camera = |id: &str| (id.to_owned(), Arc::clone(&record));
         let hosts = [("a".to_owned(), host(1, 7)), ("b".to_owned(), host(2, 5))];
@@ -337,6 +341,7 @@ mod tests {
             owners: Arc::new(owners.into()),
             plan: Arc::new(plan),
             pins: Arc::new([("gate".to_owned(), "b".to_owned())].into()),
+            listeners: Arc::default(),
         }
     }
 
@@ -358,7 +363,8 @@ mod tests {
         assert_eq!(
             told[0],
             json!({"id": "gate", "host": "a", "epoch": 9, "planned": "a", "pinned": "b",
-                "labels": ["gpu"], "networks": [], "unplaced": null, "reason": null})
+                "labels": ["gpu"], "networks": [], "made": false, "unplaced": null,
+                "reason": null})
         );
         assert_eq!((&told[1]["host"], &told[1]["reason"]), (&json!(null), &json!("no key")));
         assert_eq!(told[2]["unplaced"], "labels");

@@ -10,7 +10,7 @@ use ocelli_bench::machine::Machine;
 use ocelli_bench::paths::Paths;
 use ocelli_bench::phases::{
     Environment, cost, deploying, embeddings, fairness, fanout, growth, isolation, joining, live,
-    page, peers, readers, recovery, sinks, site, tracking, twenty,
+    page, peers, readers, recovery, sinks, site, takeover, tracking, twenty,
 };
 use ocelli_bench::report::Report;
 
@@ -97,12 +97,21 @@ enum Part {
     Sinks,
     /// A host in a site beside one that stands alone.
     Site,
+    /// Hosts of a site that die or freeze, `--repeats` times each: minutes; only where named.
+    Takeover,
     /// The dashboard in a browser.
     Page,
     /// Other programs on the same cameras; only with --peers.
     Peers,
     /// Tracks against a ground truth, which `--truth` names.
     Tracking,
+}
+
+impl Part {
+    /// Whether it is measured where nothing is named.
+    fn is_usual(&self) -> bool {
+        *self != Self::Takeover
+    }
 }
 
 fn main() -> Result<()> {
@@ -141,8 +150,8 @@ async fn measure(arguments: &Arguments) -> Result<Report> {
         tracking::Judged::read(truth, settings, *cameras, *idle)
     };
     let judged = arguments.truth.as_ref().map(judge).transpose()?;
-    let all = Part::value_variants();
-    for part in if arguments.only.is_empty() { all } else { &arguments.only } {
+    let all: Vec<Part> = Part::value_variants().iter().copied().filter(Part::is_usual).collect();
+    for part in if arguments.only.is_empty() { &all } else { &arguments.only } {
         let begun = Instant::now();
         match part {
             Part::Peers => report.peers = peers(&environment, arguments).await?,
@@ -216,6 +225,10 @@ async fn measure_part(part: Part, environment: &Environment, report: &mut Report
         Part::Site => {
             progress("a host in a site");
             report.site = Some(site::measure(environment).await.context("site")?);
+        }
+        Part::Takeover => {
+            progress("hosts of a site die");
+            report.takeovers = takeover::measure(environment).await.context("take-overs")?;
         }
         Part::Page => {
             progress("the dashboard in a browser");

@@ -15,6 +15,7 @@ pub mod readers;
 pub mod recovery;
 pub mod sinks;
 pub mod site;
+pub mod takeover;
 pub mod tracking;
 pub mod twenty;
 

@@ -23,8 +23,8 @@ use crate::table::Table;
 /// Cameras: few enough to leave half of two cores to the engines.
 const CAMERAS: usize = 8;
 
-/// Frames from one event of a camera to the next: at 25 frames a second five events a second, ten
-/// times what a busy entrance has.
+/// Frames from one event of a camera to the next: with the clip's ten frames a second two events a
+/// second, four times what a busy entrance has.
 const EVERY: u64 = 5;
 
 /// The figures of this phase.
@@ -108,7 +108,7 @@ async fn alone_or_in(
     let spent = after.since(&before);
     let host = after.pids(Role::Host).next().context("the host is gone")?;
     let (host_mb, engine_mb) =
-        (pss_mb(host)?, engines.iter().map(|pid| pss_mb(*pid)).sum::<Result<f64>>()?);
+        (pss_mb(host)?, engines.iter().try_fold(0.0, |sum, pid| anyhow::Ok(sum + pss_mb(*pid)?))?);
     chain.stop().await?;
     anyhow::ensure!(!waits.is_empty(), "no event came: --seconds is too short");
     let percent = |seconds: f64| seconds * 100.0 / spent.wall_s / CAMERAS as f64;

@@ -17,6 +17,12 @@ export function Figures(props: {
   const size = shown?.size;
   return (
     <dl>
+      {session.host && (
+        <>
+          <dt>Host</dt>
+          <dd>{session.host}</dd>
+        </>
+      )}
       <dt>Source</dt>
       <dd>{session.source}</dd>
       {session.reader && (
