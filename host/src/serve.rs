@@ -167,8 +167,14 @@ impl RunningHost {
             groups.clone(),
             config,
         ));
-        let sessions =
-            Sessions::new(Arc::clone(&workers), sources, hub.clone(), journal.clone(), config);
+        let sessions = Sessions::new(
+            Arc::clone(&workers),
+            sources,
+            hub.clone(),
+            journal.clone(),
+            cluster.as_ref().map(Cluster::snapshots),
+            config,
+        );
         let deployer = Deployer::new(
             sessions.clone(),
             hub.clone(),

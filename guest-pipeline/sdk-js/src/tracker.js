@@ -40,7 +40,8 @@ export class Tracker {
         began.push(track);
       }
     });
-    const isOver = (track) => seconds - track.lastSeen > this.lostS;
+    // Seen later than now: the source has begun anew since, and counts its time from 0.
+    const isOver = ({ lastSeen }) => lastSeen > seconds || seconds - lastSeen > this.lostS;
     const ended = this.#tracks.filter((track) => isOver(track) && track.announced);
     this.#tracks = this.#tracks.filter((track) => !isOver(track));
     const tracks = found.map((_, place) => {

@@ -41,6 +41,8 @@ export class Zone {
         if (there) this.#present.set(track.number, { since: seconds, inside: false });
       } else if (there) {
         presence.outSince = undefined;
+        // Later than now: the source has begun anew, and counts its time from 0.
+        presence.since = Math.min(presence.since, seconds);
         if (!presence.inside) changes.push({ zone: this.name, track });
         presence.inside = true;
       } else if (presence.inside && presence.outSince === undefined) {

@@ -114,6 +114,19 @@ test('the state of a tracker goes on, and a hostile one changes nothing', () => 
   assert.equal(next.tracks.length, 1);
 });
 
+test('time that begins anew leaves no track behind, and a dwell counts from there', () => {
+  const square = [[0, 0], [1, 0], [1, 1], [0, 1]];
+  const [tracker, zone] = [new Tracker(), new Zone('all', square)];
+  let update;
+  for (const [seconds, places] of [[500, [0, 300]], [501, [0, 300]], [0, [0]], [1, [0]]]) {
+    update = tracker.update(places.map((x) => person(x)), seconds);
+    zone.update(tracker.tracks, update.ended, seconds, 640, 480);
+    if (seconds === 0) assert.deepEqual(update.ended.map((track) => track.number), [2]);
+  }
+  assert.deepEqual(tracker.tracks.map((track) => track.number), [1], 'it is where it was');
+  assert.equal(zone.dwell(tracker.tracks[0], 1), 1);
+});
+
 const walk = (watched, feet) => {
   const [tracker, told] = [new Tracker({ hits: 1, iou: 0.1 }), []];
   feet.forEach((x, n) => {

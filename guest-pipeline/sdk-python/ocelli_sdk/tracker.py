@@ -84,7 +84,12 @@ class Tracker:
             if track.hits >= self.hits and not track.announced:
                 track.announced = True
                 began.append(track)
-        over = [track for track in self._tracks if seconds - track.last_seen > self.lost_s]
+        # Seen later than now: the source has begun anew since, and counts its time from 0.
+        over = [
+            track
+            for track in self._tracks
+            if not 0 <= seconds - track.last_seen <= self.lost_s
+        ]
         self._tracks = [track for track in self._tracks if track not in over]
         places = [matched[place] for place in range(len(found))]
         shown = [track if track.announced else None for track in places]

@@ -71,6 +71,8 @@ class Zone:
                     self._present[track.number] = _Presence(seconds)
             elif there:
                 presence.out_since = None
+                # Later than now: the source has begun anew, and counts its time from 0.
+                presence.since = min(presence.since, seconds)
                 if not presence.inside:
                     presence.inside = True
                     changes.append(Change(self.name, track))

@@ -50,6 +50,16 @@ class Tracking(unittest.TestCase):
         self.assertEqual(update.tracks[0].number, 1)
         self.assertEqual([track.number for track in new._tracks], [1, 2])
 
+    def test_time_that_begins_anew_leaves_no_track_behind(self):
+        old, new = Tracker(), Tracker()
+        for n in range(3):
+            old.update([person(0), person(300)], 500 + n / 10)
+        new.restore(json.loads(json.dumps(old.state())))
+        update = new.update([person(0)], 0)
+        self.assertEqual([track.number for track in update.tracks], [1], "it is where it was")
+        self.assertEqual([track.number for track in update.ended], [2])
+        self.assertEqual([track.number for track in new.tracks], [1])
+
     def test_a_hostile_state_is_refused_and_changes_nothing(self):
         tracker = Tracker()
         tracker.update([person(0)], 0)
@@ -86,6 +96,14 @@ class Zones(unittest.TestCase):
         self.assertEqual(len(self.walk(old, [100, 100])), 1)
         new.restore(json.loads(json.dumps(old.state())))
         self.assertEqual(self.walk(new, [100, 100]), [])
+
+    def test_time_that_begins_anew_counts_the_dwell_from_there(self):
+        square = [[0, 0], [1, 0], [1, 1], [0, 1]]
+        tracker, zone = Tracker(hits=1), Zone("all", square)
+        for seconds in (500, 501, 0, 1):
+            update = tracker.update([person(100)], seconds)
+            zone.update(tracker.tracks, update.ended, seconds, 640, 480)
+        self.assertEqual(zone.dwell(tracker.tracks[0], 1), 1)
 
     def test_a_polygon_has_three_corners(self):
         with self.assertRaisesRegex(ValueError, "gate"):

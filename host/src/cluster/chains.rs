@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{Notify, mpsc};
 
+use super::snapshots::PipelineSnapshot;
 use super::state::StateMirror;
 use crate::event::{Relay, SessionState};
 use crate::journal::events::{Appended, EventDraft, EventLog, EventLogError};
@@ -33,11 +34,19 @@ pub(super) struct Chains {
 }
 
 /// A camera that this host has taken over.
-#[derive(Clone)]
 struct HeldCamera {
     fence: Fence,
     /// Locked while events are appended.
     end: Arc<tokio::sync::Mutex<ChainEnd>>,
+    /// The state with which its pipeline goes on here, until it is given one.
+    snapshot: Option<PipelineSnapshot>,
+}
+
+/// What a host that has taken a camera over goes on with.
+pub(super) struct Inheritance {
+    pub(super) chain: Chain,
+    /// The state of the camera's pipeline, if there is one.
+    pub(super) snapshot: Option<PipelineSnapshot>,
 }
 
 /// The end of a camera's events.
@@ -76,12 +85,12 @@ impl Chains {
     }
 
     /// Speaks for a camera from now on.
-    pub(super) fn hold(&self, camera: Arc<str>, chain: Chain) {
+    pub(super) fn hold(&self, camera: Arc<str>, Inheritance { chain, snapshot }: Inheritance) {
         let fence = chain.fence();
         let end = Arc::new(tokio::sync::Mutex::new(ChainEnd { chain, begun: None }));
         let mut held = self.held.lock();
         self.coming.lock().remove(&camera);
-        held.insert(camera, HeldCamera { fence, end });
+        held.insert(camera, HeldCamera { fence, end, snapshot });
     }
 
     /// Speaks no more for a camera.
@@ -106,6 +115,11 @@ impl Chains {
     /// The right to write what is kept beside a camera's events.
     pub(super) fn fence(&self, camera: &str) -> Option<Fence> {
         self.held.lock().get(camera).map(|held| held.fence.clone())
+    }
+
+    /// The state that came with a camera, once.
+    pub(super) fn take_snapshot(&self, camera: &str) -> Option<PipelineSnapshot> {
+        self.held.lock().get_mut(camera)?.snapshot.take()
     }
 
     /// Tells states, until it is dropped.
@@ -152,9 +166,9 @@ impl Chains {
         let host = &self.host;
         let not_owned =
             || EventLogError::NotOwned(format!("host {host} does not own the camera any more"));
-        let held = self.held.lock().get(camera).cloned().ok_or_else(not_owned)?;
-        let epoch = held.fence.epoch();
-        let mut end = held.end.lock().await;
+        let held = |held: &HeldCamera| (held.fence.epoch(), Arc::clone(&held.end));
+        let (epoch, end) = self.held.lock().get(camera).map(held).ok_or_else(not_owned)?;
+        let mut end = end.lock().await;
         if !self.member.may_speak(camera, epoch) {
             return Err(not_owned());
         }

@@ -17,6 +17,7 @@ mod follow;
 mod made;
 mod owned;
 mod ownership;
+mod snapshots;
 mod state;
 mod tokens;
 
@@ -46,6 +47,8 @@ use follow::EventFollower;
 use owned::UnfitCameras;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
+use snapshots::SiteSnapshots;
+pub use snapshots::{PipelineSnapshot, SnapshotStore};
 use state::StateMirror;
 use tokens::SiteTokens;
 pub use tokens::{SiteToken, SiteTokenError, SiteTokenList};
@@ -99,6 +102,7 @@ struct ClusterInner {
     faults: CameraFaults,
     unfit: UnfitCameras,
     chains: Arc<Chains>,
+    snapshots: Arc<SiteSnapshots>,
     tokens: SiteTokens,
     hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
@@ -148,6 +152,7 @@ impl Cluster {
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
         let mirror =
             Arc::new(StateMirror::new(streams.clone(), Arc::clone(&chains), journal.clone()));
+        let snapshots = Arc::new(SiteSnapshots::new(streams.clone(), Arc::clone(&chains)));
         journal.events().set_log(Arc::new(SiteLog {
             chains: Arc::clone(&chains),
             mirror: Arc::clone(&mirror),
@@ -165,6 +170,7 @@ impl Cluster {
             journal: journal.clone(),
             chains: Arc::clone(&chains),
             mirror: Arc::clone(&mirror),
+            snapshots: Arc::clone(&snapshots),
             key: key.clone(),
             cameras,
             faults: Arc::clone(&faults),
@@ -173,7 +179,7 @@ impl Cluster {
         let events = journal.events().clone();
         let follower =
             EventFollower::new(streams.clone(), events, Arc::clone(&chains), &cluster.host);
-        let telling = Arc::clone(&chains);
+        let (telling, keeping) = (Arc::clone(&chains), Arc::clone(&snapshots));
         let tasks = vec![
             spawn(task.run()),
             spawn(async move {
@@ -183,6 +189,7 @@ impl Cluster {
             }),
             spawn(async move { telling.tell_states().await }),
             spawn(async move { mirror.run().await }),
+            spawn(async move { keeping.run().await }),
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
             spawn(token_follower.run()),
@@ -198,6 +205,7 @@ impl Cluster {
             faults,
             unfit,
             chains,
+            snapshots,
             tokens,
             hooks,
             _tasks: tasks,
@@ -218,6 +226,11 @@ impl Cluster {
     /// What the site holds.
     pub fn streams(&self) -> &Streams {
         &self.inner.streams
+    }
+
+    /// Where states of cameras' pipelines outlast this host.
+    pub fn snapshots(&self) -> Arc<dyn SnapshotStore> {
+        Arc::<SiteSnapshots>::clone(&self.inner.snapshots)
     }
 
     /// Has cameras wait for what this does for them. No camera is taken over before.
@@ -347,6 +360,7 @@ impl Cluster {
             cameras: inner.chains.count(),
             faulty: self.faults().len(),
             live_dropped: inner.streams.live_dropped(),
+            snapshot_failures: inner.snapshots.failures(),
         }
     }
 
@@ -369,6 +383,8 @@ pub struct SiteFigures {
     pub faulty: usize,
     /// Detections that were not told to other hosts since the start.
     pub live_dropped: u64,
+    /// States of pipelines that could not be had, or were not taken by the site, since the start.
+    pub snapshot_failures: u64,
 }
 
 /// What a camera asks of its host.

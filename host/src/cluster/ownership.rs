@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ocelli_cluster::member::{CameraRecord, Ownership};
-use ocelli_cluster::streams::{Chain, StreamError, StreamHealth, Streams};
+use ocelli_cluster::streams::{StreamError, StreamHealth, Streams};
 use ocelli_cluster::{Epoch, Member};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::chains::Chains;
+use super::chains::{Chains, Inheritance};
 use super::entry::{self, SiteKey};
 use super::owned::{OwnedCamera, OwnedSender};
+use super::snapshots::SiteSnapshots;
 use super::state::StateMirror;
 use super::{AGAIN, ClusterError, HooksReceiver};
 use crate::journal::Journal;
@@ -43,6 +44,7 @@ pub(super) struct OwnedTask {
     pub(super) journal: Journal,
     pub(super) chains: Arc<Chains>,
     pub(super) mirror: Arc<StateMirror>,
+    pub(super) snapshots: Arc<SiteSnapshots>,
     pub(super) key: Option<SiteKey>,
     pub(super) cameras: OwnedSender,
     pub(super) faults: CameraFaults,
@@ -62,7 +64,7 @@ struct TakenOver {
     camera: Arc<str>,
     epoch: Epoch,
     /// None: another host was there first.
-    chain: Option<Chain>,
+    inheritance: Option<Inheritance>,
 }
 
 /// A camera that runs here.
@@ -189,14 +191,14 @@ impl OwnedTask {
             (self.streams.clone(), self.journal.clone(), Arc::clone(&self.mirror));
         let (faults, hooks) = (Arc::clone(&self.faults), self.hooks.clone());
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let chain = loop {
+            let inheritance = loop {
                 let taken = take_over(&streams, &journal, &mirror, &camera, epoch).await;
                 let restored = match taken {
-                    Ok(chain) => restore(hooks.clone(), &camera).await.map(|()| chain),
+                    Ok(taken) => restore(hooks.clone(), &camera).await.map(|()| taken),
                     Err(error) => Err(error.into()),
                 };
                 match restored {
-                    Ok(chain) => break Some(chain),
+                    Ok(taken) => break Some(taken),
                     Err(ClusterError::Streams(StreamError::Fenced { .. })) => break None,
                     Err(error) => {
                         let before = faults.lock().insert(camera.to_string(), error.to_string());
@@ -211,7 +213,7 @@ impl OwnedTask {
                 }
             };
             // The host stops.
-            let _ = done.send(TakenOver { camera, epoch, chain }).await;
+            let _ = done.send(TakenOver { camera, epoch, inheritance }).await;
         }))
     }
 
@@ -221,12 +223,12 @@ impl OwnedTask {
         wanted: &BTreeMap<String, Ownership>,
         cameras: &mut CameraTasks,
     ) {
-        let TakenOver { camera, epoch, chain } = taken;
+        let TakenOver { camera, epoch, inheritance } = taken;
         if cameras.taking.get(&camera).is_none_or(|taking| taking.epoch != epoch) {
             return;
         }
         cameras.taking.remove(&camera);
-        let Some(chain) = chain else {
+        let Some(inheritance) = inheritance else {
             self.chains.let_go(&camera);
             self.member.relinquish(&camera, epoch).await;
             return;
@@ -236,7 +238,7 @@ impl OwnedTask {
         tracing::info!(
             target: "ocelli::cluster", session = &*camera, %epoch, "is this host's from now on"
         );
-        self.chains.hold(Arc::clone(&camera), chain);
+        self.chains.hold(Arc::clone(&camera), inheritance);
         let record = Arc::clone(&ownership.record);
         cameras.running.insert(camera, RunningCamera { epoch, record });
     }
@@ -280,6 +282,7 @@ impl OwnedTask {
         let applied = self.cameras.applied(self.publish(cameras));
         let (member, chains) = (self.member.clone(), Arc::clone(&self.chains));
         let (events, mirror) = (self.journal.events().clone(), Arc::clone(&self.mirror));
+        let snapshots = Arc::clone(&self.snapshots);
         released.spawn(async move {
             let ended = async {
                 if was_running {
@@ -289,6 +292,7 @@ impl OwnedTask {
                     // Dropped once all its events are held.
                     let _ = told.await;
                     mirror.flush(&camera).await;
+                    snapshots.flush(&camera).await;
                 }
             };
             if tokio::time::timeout(HAND_OVER, ended).await.is_err() {
@@ -328,7 +332,7 @@ async fn take_over(
     mirror: &StateMirror,
     camera: &Arc<str>,
     epoch: Epoch,
-) -> Result<Chain, StreamError> {
+) -> Result<Inheritance, StreamError> {
     if let StreamHealth::Down(error) = &*streams.health().borrow() {
         return Err(error.clone());
     }
@@ -350,6 +354,6 @@ async fn take_over(
             "goes on without some of its events in this host's journal"
         );
     }
-    mirror.load(camera).await?;
-    Ok(chain)
+    let snapshot = mirror.load(camera).await?;
+    Ok(Inheritance { chain, snapshot })
 }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::chains::Chains;
+use super::snapshots::{PipelineSnapshot, SnapshotError};
 use crate::journal::{Journal, StoreMirror};
 
 /// Between two writes: a pipeline that writes with each frame costs ten in a second.
@@ -133,8 +134,12 @@ impl StateMirror {
         }
     }
 
-    /// Puts the site's store of a camera in the place of this host's.
-    pub(super) async fn load(&self, camera: &Arc<str>) -> Result<(), StreamError> {
+    /// Puts the site's store of a camera in the place of this host's. Gives the state of its
+    /// pipeline.
+    pub(super) async fn load(
+        &self,
+        camera: &Arc<str>,
+    ) -> Result<Option<PipelineSnapshot>, StreamError> {
         let state = self.streams.load(camera).await?;
         let mut contents = StoreContents::new();
         for StateEntry { bucket, key, value } in state.entries {
@@ -149,8 +154,23 @@ impl StateMirror {
             contents.entry(bucket).or_default().insert(key, value.to_vec());
         }
         let kept = self.journal.replace_store(camera, contents).await;
-        kept.map_err(|error| StreamError::Unavailable(format!("the journal of this host: {error}")))
+        kept.map_err(|error| {
+            StreamError::Unavailable(format!("the journal of this host: {error}"))
+        })?;
+        Ok(state.snapshot.and_then(|snapshot| readable(camera, &snapshot.bytes)))
     }
+}
+
+/// A snapshot of the site's, if this version reads it: a camera starts without one, too.
+fn readable(camera: &str, bytes: &Bytes) -> Option<PipelineSnapshot> {
+    let read = PipelineSnapshot::decode(bytes);
+    let unreadable = |error: &SnapshotError| {
+        tracing::warn!(
+            target: "ocelli::cluster", session = camera,
+            "its pipeline begins anew, since its state in the site cannot be read: {error}"
+        );
+    };
+    read.inspect_err(unreadable).ok()
 }
 
 impl StoreMirror for StateMirror {

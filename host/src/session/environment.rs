@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::rollout::RolloutTerms;
+use crate::cluster::SnapshotStore;
 use crate::config::Config;
 use crate::event::Hub;
 use crate::journal::Journal;
@@ -19,6 +20,8 @@ pub(super) struct Environment {
     pub(super) hub: Hub,
     pub(super) journal: Journal,
     pub(super) clips: Clips,
+    /// Where states of pipelines outlast the host, if it belongs to a site.
+    pub(super) snapshots: Option<Arc<dyn SnapshotStore>>,
     limits: Mutex<SessionLimits>,
 }
 
@@ -28,11 +31,12 @@ impl Environment {
         sources: Sources,
         hub: Hub,
         journal: Journal,
+        snapshots: Option<Arc<dyn SnapshotStore>>,
         config: &Config,
     ) -> Self {
         let clips = Clips::start(journal.events().clone(), config);
         let limits = Mutex::new(SessionLimits::new(config));
-        Self { workers, sources, hub, journal, clips, limits }
+        Self { workers, sources, hub, journal, clips, snapshots, limits }
     }
 
     /// See [`Sessions::apply_config`](super::Sessions::apply_config).

@@ -33,6 +33,7 @@ mod picture;
 mod recent;
 mod registry;
 pub mod rollout;
+mod snapshots;
 mod spec;
 mod status;
 mod stream_worker;

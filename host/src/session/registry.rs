@@ -12,6 +12,7 @@ use super::rollout::ProbationRequest;
 use super::spec::Spec;
 use super::status::{Observation, SessionStatus, StatusInner};
 use super::task::SessionTask;
+use crate::cluster::SnapshotStore;
 use crate::config::Config;
 use crate::event::Hub;
 use crate::journal::Journal;
@@ -26,15 +27,17 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// An empty registry. Results go to `hub`, the sessions' stores to `journal`.
+    /// An empty registry. Results go to `hub`, the sessions' stores to `journal`, and states of
+    /// pipelines to `snapshots`.
     pub fn new(
         workers: Arc<WorkerLauncher>,
         sources: Sources,
         hub: Hub,
         journal: Journal,
+        snapshots: Option<Arc<dyn SnapshotStore>>,
         config: &Config,
     ) -> Self {
-        let environment = Environment::new(workers, sources, hub, journal, config);
+        let environment = Environment::new(workers, sources, hub, journal, snapshots, config);
         Self { environment: Arc::new(environment), handles: Arc::default() }
     }
 

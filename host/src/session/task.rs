@@ -1,10 +1,13 @@
 //! The task of one session. [`SessionTask::run`] only loops: it serves, and decides what follows.
-//! `serve` is the service of one worker, `changeover` a change beside it.
+//! `serve` is the service of one worker, `changeover` a change beside it, `snapshot` the state that
+//! goes with a camera to its next host.
 
 mod answers;
 mod changeover;
 mod serve;
+mod snapshot;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,9 +28,11 @@ use super::rollout::{
     Candidate, Fallback, ProbationRequest, Report, Step, SwapRequest, VersionChange, VersionInput,
     send_report,
 };
+use super::snapshots::SnapshotSchedule;
 use super::spec::Spec;
 use super::stream_worker::StreamWorker;
 use super::totals::Frames;
+use crate::cluster::PipelineSnapshot;
 use crate::event::{SessionState, rfc3339, unix_ns};
 use crate::source::{ClipRecorder, PictureFeedOwner, PictureTap, Subscription};
 use crate::util::backoff::BackoffPolicy;
@@ -36,6 +41,7 @@ use crate::util::shown::without_folders;
 use crate::worker::{StartError, WorkerFault};
 
 use answers::PendingAnswers;
+use snapshot::SnapshotPurpose;
 
 /// Waits after losses of a worker in a row.
 const RESTART_BACKOFF: BackoffPolicy = BackoffPolicy {
@@ -123,9 +129,9 @@ struct Serving {
     picture: PendingPicture,
     /// The last frame that is done with.
     last_done: Option<u64>,
-    /// Snapshots that the worker was asked for and has not given: a change may be given up
-    /// meanwhile.
-    snapshots_pending: u32,
+    /// Snapshots that the worker was asked for and has not given, in their order: a change may be
+    /// given up meanwhile.
+    snapshots_owed: VecDeque<SnapshotPurpose>,
 }
 
 impl Serving {
@@ -145,7 +151,7 @@ impl Serving {
             answers: PendingAnswers::default(),
             picture: PendingPicture::default(),
             last_done,
-            snapshots_pending: 0,
+            snapshots_owed: VecDeque::new(),
         }
     }
 
@@ -154,7 +160,7 @@ impl Serving {
         self.since = Instant::now();
         self.last_result = None;
         self.missed_before = self.feed.missed();
-        self.snapshots_pending = 0;
+        self.snapshots_owed.clear();
         self.picture = PendingPicture::default();
         std::mem::replace(&mut self.worker, worker)
     }
@@ -227,6 +233,9 @@ pub(super) struct SessionTask {
     /// The change that made the session's version what it is, until its outcome is known.
     change: Option<VersionChange>,
     handoff: Option<FeedHandoff>,
+    /// The state with which the camera came to this host, until a worker is given it.
+    inherited: Option<PipelineSnapshot>,
+    snapshots: SnapshotSchedule,
     /// Whether the session's version has given a result.
     has_results: bool,
     /// The name by which the pipeline that last served describes itself.
@@ -253,6 +262,7 @@ impl SessionTask {
         let TaskEnd { shared, requests, alive, pictures } = end;
         let spec = shared.spec();
         let terms = environment.limits().rollout;
+        let inherited = environment.snapshots.as_ref().and_then(|store| store.take(&spec.id));
         let clips = environment.clips.recorder(&spec.id, Arc::clone(pictures.feed().counts()));
         Self {
             environment,
@@ -265,6 +275,8 @@ impl SessionTask {
             replica: None,
             change: probation.map(|request| VersionChange::in_place(request, terms)),
             handoff: None,
+            inherited,
+            snapshots: SnapshotSchedule::default(),
             has_results: false,
             served: None,
             settings_of: None,

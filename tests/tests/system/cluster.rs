@@ -276,6 +276,144 @@ async fn a_second_host_of_the_same_name_gets_nothing() {
     assert!(!second.get("/v1/sessions?local=true").await.contains("\"pid\""));
 }
 
+/// Two hosts, and a camera `cam` of the first one's pipelines: who has it, and who has not.
+async fn two_hosts_with_a_camera(hosts: &[Member; 2]) -> [&Member; 2] {
+    site_becomes(&hosts[0], "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&hosts[0], "cam", &source).await;
+    let name = owner(&hosts[1], "cam").await;
+    if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] }
+}
+
+/// How many frames the pipeline's state has, as one of its events says.
+fn frames(event: &Value) -> u64 {
+    event["data"]["frames"].as_u64().unwrap_or_else(|| panic!("{event}"))
+}
+
+/// Reads events up to a take-over by this host. Gives the frames of the last that was counted, or
+/// those that were `counted` before.
+async fn frames_before_take_over(
+    client: &mut Client,
+    last: &mut u64,
+    mut counted: u64,
+    by: &str,
+) -> u64 {
+    loop {
+        let event = events(client, last, |event| {
+            is_counted(event) || event["kind"] == "takeover" && event["data"]["host"] == by
+        });
+        match event.await {
+            event if is_counted(&event) => counted = frames(&event),
+            _ => return counted,
+        }
+    }
+}
+
+async fn wish(host: &Ocelli, camera: &str, to: &str) {
+    let wish = json!({"host": to}).to_string();
+    let path = format!("/v1/cluster/cameras/{camera}/move");
+    let (status, answer) = host.post(&path, "application/json", wish.as_bytes()).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// Frames of the clip in the time between two snapshots, at 25 a second.
+const BETWEEN_SNAPSHOTS: u64 = 125;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_a_pipeline_outlasts_its_host_but_for_a_few_seconds() {
+    let Some(site) = Site::single() else { return };
+    let hosts = [join(&site, "a").await, join(&site, "b").await];
+    let [dies, stays] = two_hosts_with_a_camera(&hosts).await;
+    let mut client = stays.client().await;
+    client.subscribe("cam").await;
+    let mut last = 0;
+    let long = 4 * BETWEEN_SNAPSHOTS;
+    let begun = |event: &Value| is_counted(event) && frames(event) >= long;
+    let event = events(&mut client, &mut last, begun).await;
+    assert_eq!(event["data"]["changes"], 0, "no state was given to it: {event}");
+
+    dies.process().signal(Signal::KILL);
+    let told = frames(&event);
+    let before = frames_before_take_over(&mut client, &mut last, told, stays.name).await;
+    let goes_on = events(&mut client, &mut last, is_counted).await;
+    assert_eq!(goes_on["data"]["changes"], 1, "{goes_on}");
+    let after = frames(&goes_on);
+    // One interval, and another for a machine that is busy.
+    assert!(after + 2 * BETWEEN_SNAPSHOTS >= before && after <= before + 10, "{before}, {after}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_a_pipeline_moves_with_its_camera_as_it_is() {
+    let Some(site) = Site::single() else { return };
+    let hosts = [join(&site, "a").await, join(&site, "b").await];
+    let [mut has, mut gets] = two_hosts_with_a_camera(&hosts).await;
+    // Moves close no connection of the host that has the camera before or after.
+    let mut client = gets.client().await;
+    client.subscribe("cam").await;
+    let mut last = 0;
+    for moves in 1..=3 {
+        let begun = frames(&events(&mut client, &mut last, is_counted).await);
+        wish(has, "cam", gets.name).await;
+        let before = frames_before_take_over(&mut client, &mut last, begun, gets.name).await;
+        let goes_on = events(&mut client, &mut last, is_counted).await;
+        // It tells an event with every fifth frame that its state has seen.
+        assert_eq!((frames(&goes_on), &goes_on["data"]["changes"]), (before + 5, &json!(moves)));
+        (has, gets) = (gets, has);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_refused_or_that_nobody_can_give_costs_a_camera_little() {
+    let Some(site) = Site::single() else { return };
+    let soon = "[deploy]\nprobation_s = 1\nreserve_mb = 0";
+    let hosts = [join_with(&site, "a", soon).await, join_with(&site, "b", soon).await];
+    let faults = [("restore", "refuse", 0), ("restore", "trap", 1), ("snapshot", "trap", 2)];
+    let [mut has, mut gets] = two_hosts_with_a_camera(&hosts).await;
+    let mut client = gets.client().await;
+    client.subscribe("cam").await;
+    let mut last = 0;
+    // Losses of a session are those of both faults that it meets.
+    for (number, (at, does, losses)) in (2..).zip(faults) {
+        has.wait_for_session("cam", |session| session["state"] == "running").await;
+        let version = format!("{number}.0.0");
+        let fault = json!({"at": at, "does": does});
+        let component = changeling(&json!({"version": version, "fault": fault}));
+        let (status, record) = has.deploy("cam", "?state=fresh", &component).await;
+        assert_eq!(status, 200, "{record}");
+        let is_healthy =
+            |newest: &Value| newest["version"] == version && newest["state"] == "healthy";
+        has.wait_for_deployment("cam", is_healthy).await;
+        let of_it = |event: &Value| is_counted(event) && event["data"]["version"] == version;
+        if at == "snapshot" {
+            // It is asked once, and then left alone for longer than that takes.
+            has.wait_for_session("cam", |session| session["restarts"] == losses).await;
+            let long = |event: &Value| of_it(event) && frames(event) >= 3 * BETWEEN_SNAPSHOTS;
+            events(&mut client, &mut last, long).await;
+            let session = has.session("cam").await;
+            assert_eq!(
+                (&session["state"], &session["restarts"]),
+                (&"running".into(), &losses.into())
+            );
+            assert!(session["last_error"].as_str().unwrap().contains("Snapshot"), "{session}");
+            break;
+        }
+        events(&mut client, &mut last, of_it).await;
+        wish(has, "cam", gets.name).await;
+        frames_before_take_over(&mut client, &mut last, 0, gets.name).await;
+        let anew = events(&mut client, &mut last, of_it).await;
+        assert_eq!(
+            (frames(&anew), &anew["data"]["changes"]),
+            (5, &0.into()),
+            "{at} {does}: {anew}"
+        );
+        let session = gets.session("cam").await;
+        assert_eq!(session["restarts"], losses, "{at} {does}: {session}");
+        let told = if does == "refuse" { "begins anew" } else { "Restore" };
+        assert!(session["last_error"].as_str().unwrap().contains(told), "{session}");
+        (has, gets) = (gets, has);
+    }
+}
+
 /// Lets subscribers name cameras of this machine.
 const SOURCES: &str = "[subscriptions]\ngrace_s = 1\nsources = [\"rtsp://127.0.0.1:*\"]";
 

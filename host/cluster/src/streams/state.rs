@@ -364,8 +364,23 @@ impl Streams {
         Ok(state)
     }
 
-    /// The snapshot of a message, `None` where its object is gone.
+    /// The snapshot of a message, `None` where its object is gone. One that is damaged is none: it
+    /// keeps no camera from its next host.
     async fn snapshot(&self, camera: &str, kept: &Kept) -> Result<Option<Snapshot>, StreamError> {
+        match self.whole_snapshot(camera, kept).await {
+            Err(error) if !error.passes() => {
+                tracing::warn!(camera, "a snapshot is left out: {error}");
+                Ok(None)
+            }
+            snapshot => snapshot,
+        }
+    }
+
+    async fn whole_snapshot(
+        &self,
+        camera: &str,
+        kept: &Kept,
+    ) -> Result<Option<Snapshot>, StreamError> {
         let By { epoch, seq, .. } = By::read(kept)?;
         let bytes = match object_of(kept) {
             None => kept.payload.clone(),

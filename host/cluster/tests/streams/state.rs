@@ -110,6 +110,23 @@ async fn a_snapshot_of_any_size_comes_back() {
     assert_eq!(objects(&nats).await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_nobody_can_read_is_none_and_keeps_nothing_else_back() {
+    let Some(nats) = Nats::single() else { return };
+    let a = host(&nats, "a").await;
+    let chain = a.take_over("door", Epoch(1), 0, 0).await.unwrap();
+    a.put_state(&chain, vec![change("b", "k", Some("v"))]).await.unwrap();
+    a.put_snapshot(&chain, "state".into()).await.unwrap();
+    let client = async_nats::connect(nats.urls().join(",")).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let subject = format!("{SITE}.st.door.snap");
+    context.publish(subject, "of nobody".into()).await.unwrap().await.unwrap();
+    let state = a.load("door").await.unwrap();
+    assert_eq!((state.snapshot, state.entries), (None, vec![entry("b", "k", "v")]));
+    a.put_snapshot(&chain, "next".into()).await.unwrap();
+    assert_eq!(a.load("door").await.unwrap().snapshot.unwrap().bytes, "next");
+}
+
 /// Chunks of objects that the site holds.
 async fn objects(nats: &Nats) -> u64 {
     let client = async_nats::connect(nats.urls().join(",")).await.unwrap();

@@ -267,7 +267,9 @@ impl Exposition {
         out.gauge("site_faulty_cameras", "Cameras of the host that it cannot run, or not yet")?
             .value(site.faulty as u64)?;
         out.counter("site_detections_dropped", "Detections that other hosts were not told")?
-            .value(site.live_dropped)
+            .value(site.live_dropped)?;
+        let help = "States of pipelines that the site did not get: attempts that failed";
+        out.counter("site_snapshot_failures", help)?.value(site.snapshot_failures)
     }
 
     fn traces(&self, out: &mut Families<'_, '_>) -> fmt::Result {

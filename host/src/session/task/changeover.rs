@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ocelli_protocol::worker::{Description, FromWorker, ToWorker};
 
-use super::{ServeOutcome, Serving, SessionTask};
+use super::{ServeOutcome, Serving, SessionTask, SnapshotPurpose};
 use crate::session::feed::{PumpCommand, Target};
 use crate::session::rollout::{
     Candidate, CandidateAction, CandidateEvent, CandidateInput, Completed, PipelineState, Report,
@@ -153,7 +153,7 @@ impl SessionTask {
                 feed.command(PumpCommand::Pause).await;
                 feed.send(Target::Active, ToWorker::Snapshot).await;
                 candidate.last_result = serving.last_result;
-                serving.snapshots_pending += 1;
+                serving.snapshots_owed.push_back(SnapshotPurpose::Change);
             }
             CandidateAction::Restore { state } => {
                 let store = (ToWorker::LoadStore, self.encoded_store());
@@ -211,6 +211,7 @@ impl SessionTask {
         let served = serving.worker.handle.description();
         (self.served, self.settings_of) = (served.map(|served| served.name.clone()), None);
         self.change.insert(change).on_completed(swapped);
+        self.begin_snapshots();
         self.end_in_background(before).await;
     }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ocelli_protocol::limit::Limit;
 use ocelli_protocol::worker::{Codec, Counters, FrameResult, FromWorker, LogLevel, ToWorker};
 
-use super::{FeedHandoff, ServeOutcome, Serving, SessionTask};
+use super::{FeedHandoff, ServeOutcome, Serving, SessionTask, SnapshotPurpose};
 use crate::session::feed::{Feed, MissedUnits, PumpCommand, SourceNote, Target};
 use crate::session::handle::SessionRequest;
 use crate::session::kv_replica::StoreReplica;
@@ -37,7 +37,11 @@ impl SessionTask {
             }
         };
         self.show_worker(&worker);
-        if let Err(outcome) = self.wait_until_ready(&mut worker).await {
+        let ready = match self.wait_until_ready(&mut worker).await {
+            Ok(()) => self.restore_inherited(&mut worker).await,
+            not_ready => not_ready,
+        };
+        if let Err(outcome) = ready {
             if let Some(handoff) = self.handoff.take() {
                 self.subscription = handoff.feed.stop(self.id()).await;
             }
@@ -53,6 +57,7 @@ impl SessionTask {
                 break outcome;
             }
         };
+        self.end_snapshots(&mut serving, &outcome).await;
         self.tear_down(serving, outcome).await
     }
 
@@ -128,7 +133,7 @@ impl SessionTask {
         }
     }
 
-    fn count_start(&self, message: &FromWorker) {
+    pub(super) fn count_start(&self, message: &FromWorker) {
         if let FromWorker::Failed { counters, .. } | FromWorker::Heartbeat { counters, .. } =
             message
         {
@@ -148,6 +153,7 @@ impl SessionTask {
             Err(outcome) => return Err((Box::new(worker), outcome)),
         };
         self.apply_event(LifecycleEvent::WorkerReady);
+        self.begin_snapshots();
         let probation = self.environment.limits().rollout.probation;
         let description = worker.handle.description();
         self.served = description.map(|described| described.name.clone());
@@ -219,6 +225,10 @@ impl SessionTask {
                 self.on_version(VersionInput::Tick);
                 Ok(())
             }
+            () = sleep_until(self.snapshots.deadline()) => {
+                self.on_snapshot_due(serving).await;
+                Ok(())
+            }
             request = self.requests.recv() => match request {
                 Some(SessionRequest::Ask { kind, request, reply }) => {
                     if let Some(id) = serving.answers.add(self.id(), reply) {
@@ -266,7 +276,7 @@ impl SessionTask {
     }
 
     /// Handles a message of the worker that is active.
-    async fn on_message(
+    pub(super) async fn on_message(
         &mut self,
         message: FromWorker,
         payload: Vec<u8>,
@@ -296,13 +306,15 @@ impl SessionTask {
                 self.commit_store(&mut serving.worker).await?;
                 serving.answers.answer(id, self.id(), answer)?;
             }
-            FromWorker::Snapshot { last_frame, counters } if serving.snapshots_pending > 0 => {
-                serving.snapshots_pending -= 1;
+            FromWorker::Snapshot { last_frame, counters } if !serving.snapshots_owed.is_empty() => {
+                let purpose = serving.snapshots_owed.pop_front();
                 self.commit_store(&mut serving.worker).await?;
                 self.count(serving, counters);
-                // An answer before the last was for a change that was given up.
-                if serving.snapshots_pending == 0 {
-                    self.on_snapshot(last_frame, payload, serving).await;
+                match purpose {
+                    Some(SnapshotPurpose::NextHost) => self.keep_snapshot(payload, serving),
+                    // An answer before the last was for a change that was given up.
+                    _ if serving.snapshots_owed.contains(&SnapshotPurpose::Change) => {}
+                    _ => self.on_snapshot(last_frame, payload, serving).await,
                 }
             }
             FromWorker::Restored(restored)
@@ -405,7 +417,7 @@ impl SessionTask {
     }
 
     /// Commits the store changes of the call that the last message is about.
-    async fn commit_store(&mut self, worker: &mut StreamWorker) -> Served {
+    pub(super) async fn commit_store(&mut self, worker: &mut StreamWorker) -> Served {
         let changes = std::mem::take(&mut worker.pending_store_changes);
         if changes.is_empty() {
             return Ok(());
