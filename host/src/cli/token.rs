@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use jiff::Timestamp;
 use ocelli_client::Request;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::host::{Asked, HostArgs};
 use super::table::{Look, entries, printable};
@@ -110,15 +110,14 @@ impl AddToken {
     fn run(self) -> anyhow::Result<()> {
         let Self { wanted, host } = self;
         let TokenRequest { name, role, sessions, expires } = wanted.request();
-        let mut body = json!({"name": name, "role": role});
-        if let Some(sessions) = sessions {
-            body["sessions"] = sessions.into();
-        }
-        if let Some(expires) = expires {
-            body["expires"] = expires.to_string().into();
-        }
+        let mut body = Map::from_iter([
+            ("name".to_owned(), Value::from(name)),
+            ("role".to_owned(), role.name().into()),
+        ]);
+        body.extend(sessions.map(|sessions| ("sessions".to_owned(), sessions.into())));
+        body.extend(expires.map(|expires| ("expires".to_owned(), expires.to_string().into())));
         let request = Request::post(&["cluster", "tokens"]);
-        let request = request.content("application/json", body.to_string().into());
+        let request = request.content("application/json", Value::from(body).to_string().into());
         let answer = host.answer(&request, Asked::nothing())?;
         let Some(text) = answer.get("token").and_then(Value::as_str) else {
             bail!("{} does not answer as an Ocelli host does", host.url);
@@ -154,7 +153,7 @@ fn list(host: &HostArgs) -> anyhow::Result<()> {
 }
 
 fn row(mut token: Value) -> Value {
-    let is = |member: &str| token[member] == true;
+    let is = |member: &str| token.get(member).and_then(Value::as_bool).unwrap_or_default();
     let reason = match (is("overridden"), is("expired")) {
         (true, _) => Some("the host that answers has another one of this name in its config"),
         (_, true) => Some("it has expired"),
