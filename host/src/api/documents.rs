@@ -23,6 +23,7 @@ use super::message::ClientMessage;
 use super::probe::ProbeAnswer;
 use super::rest::Readiness;
 use super::site::SiteStatus;
+use super::site::tokens::SiteTokenView;
 use super::state::ApiState;
 use super::tokens::TokenView;
 use crate::analyze::Analysis;
@@ -127,6 +128,7 @@ fn http_document() -> Value {
         SchemaGenerator::subschema_for::<ReloadReport>,
         SchemaGenerator::subschema_for::<SystemAnswer>,
         SchemaGenerator::subschema_for::<SiteStatus>,
+        SchemaGenerator::subschema_for::<SiteTokenView<'_>>,
         SchemaGenerator::subschema_for::<RolloutStatus>,
         SchemaGenerator::subschema_for::<Backup>,
     ];

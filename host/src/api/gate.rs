@@ -10,13 +10,12 @@ use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 use super::access::{Caller, Right};
 use super::audit::{AuditDetail, AuditLog};
 use super::connections::ConnectionSlot;
 use super::control::Refusal;
-use super::keys::{AuthError, Keys};
+use super::keys::{AuthError, Keys, TokenSources};
 use super::limits::{RateLimits, site};
 use super::logins::{CookieKind, LoginKey, Logins};
 use super::origin;
@@ -77,7 +76,7 @@ pub(super) struct Gate {
     pub(super) keys: Arc<Keys>,
     pub(super) logins: Logins,
     pub(super) audit: AuditLog,
-    config: watch::Receiver<Arc<Config>>,
+    pub(super) sources: TokenSources,
     /// `http` or `https`: what the host's own port speaks.
     pub(super) scheme: &'static str,
     /// The path of the host's addresses, as it was at the start.
@@ -99,19 +98,14 @@ pub(super) struct RouteGuard {
 
 impl Gate {
     /// `loopback`: the host listens on a loopback address.
-    pub(super) fn new(
-        config: watch::Receiver<Arc<Config>>,
-        loopback: bool,
-        scheme: &'static str,
-    ) -> Self {
-        let server = config.borrow().server.clone();
-        let keys = Keys::new(&server.tokens, loopback, Timestamp::now());
+    pub(super) fn new(sources: TokenSources, loopback: bool, scheme: &'static str) -> Self {
+        let keys = Keys::new(&sources.all(), loopback, Timestamp::now());
         Self {
             keys: Arc::new(keys),
-            base: server.base_path,
+            base: sources.config().server.base_path.clone(),
             logins: Logins::default(),
             audit: AuditLog::default(),
-            config,
+            sources,
             scheme,
             failures: RateLimits::default(),
             strangers: RateLimits::default(),
@@ -121,12 +115,12 @@ impl Gate {
 
     /// The config that is in force.
     pub(super) fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.borrow())
+        self.sources.config()
     }
 
-    /// Takes over the tokens of the config at once, for a caller that has just changed them.
+    /// Takes over the tokens of config and site at once, for a caller that has just changed them.
     pub(super) fn take_over_tokens(&self) {
-        self.keys.update(&self.config().server.tokens, Timestamp::now());
+        self.keys.refresh(&self.sources, Timestamp::now());
     }
 
     /// The cookie's kind for this request.
@@ -214,7 +208,7 @@ impl Gate {
 
     /// Checks the caller's rate.
     pub(super) fn check_rate(&self, caller: &Caller, peer: SocketAddr) -> Result<(), Problem> {
-        let per_second = f64::from(self.config.borrow().server.requests_per_second);
+        let per_second = f64::from(self.config().server.requests_per_second);
         if per_second <= 0.0 {
             return Ok(());
         }

@@ -1,5 +1,6 @@
-//! The valid tokens, as the config has them now.
+//! The valid tokens, as the config and the site have them now.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,8 +10,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Caller, Role, Scope};
+use crate::cluster::SiteTokenList;
 use crate::config::{Config, Token, TokenHash};
-use std::sync::Arc;
 
 /// The interval of checks for expired tokens; a change of the system's clock counts within it.
 const CLOCK: Duration = Duration::from_secs(15);
@@ -20,12 +21,69 @@ const CLOCK: Duration = Duration::from_secs(15);
 pub(super) enum AuthError {
     /// No token came with the request.
     Missing,
-    /// No token in the config has this text.
+    /// No token of this host or its site has this text.
     Wrong,
     /// The token of this name has expired.
     Expired(String),
     /// The cookie's login is over, or was never one.
     LoggedOut,
+}
+
+/// What the valid tokens are taken from.
+#[derive(Debug, Clone)]
+pub(super) struct TokenSources {
+    config: watch::Receiver<Arc<Config>>,
+    /// `None`: the host stands alone.
+    site: Option<watch::Receiver<SiteTokenList>>,
+}
+
+impl TokenSources {
+    pub(super) fn new(
+        config: watch::Receiver<Arc<Config>>,
+        site: Option<watch::Receiver<SiteTokenList>>,
+    ) -> Self {
+        Self { config, site }
+    }
+
+    /// The config that is in force.
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// The tokens of the config, and those of the site that it does not override.
+    pub(super) fn all(&self) -> Vec<Token> {
+        let mut tokens = self.config.borrow().server.tokens.clone();
+        let site = self.site.as_ref().map(|site| Arc::clone(&site.borrow()));
+        let added: Vec<Token> = site
+            .iter()
+            .flat_map(|site| site.iter())
+            .filter(|site| !site.is_overridden(&tokens))
+            .map(|site| site.token.clone())
+            .collect();
+        tokens.extend(added);
+        tokens
+    }
+
+    async fn changed(&mut self) {
+        let Self { config, site } = self;
+        let of_site = async {
+            match site {
+                Some(site) => change(site).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = change(config) => {}
+            () = of_site => {}
+        }
+    }
+}
+
+/// The next change; never where there are no more.
+async fn change<T>(receiver: &mut watch::Receiver<T>) {
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
 }
 
 /// The valid tokens and their callers.
@@ -79,11 +137,20 @@ impl Keys {
         keys
     }
 
-    /// Takes the tokens of another config. Connections of tokens that are removed, changed or
-    /// expired end.
-    pub(super) fn update(&self, tokens: &[Token], now: Timestamp) {
+    /// Takes the tokens as they are now. Connections of tokens that are removed, changed or expired
+    /// end.
+    pub(super) fn refresh(&self, sources: &TokenSources, now: Timestamp) {
         let mut table = self.table.write();
-        let TokenTable { entries: mut before, local } = std::mem::take(&mut *table);
+        // Read under the lock: of two who do this at once, the later one has the later tokens.
+        self.replace(&mut table, &sources.all(), now);
+    }
+
+    fn update(&self, tokens: &[Token], now: Timestamp) {
+        self.replace(&mut self.table.write(), tokens, now);
+    }
+
+    fn replace(&self, table: &mut TokenTable, tokens: &[Token], now: Timestamp) {
+        let TokenTable { entries: mut before, local } = std::mem::take(table);
         for token in tokens {
             let same = before.iter().position(|entry| entry.token == *token);
             table.entries.push(
@@ -128,21 +195,12 @@ impl Keys {
         self.table.write().revoke_ended(now)
     }
 
-    /// Follows the config and the clock until it is dropped.
-    pub(super) async fn follow(self: Arc<Self>, mut config: watch::Receiver<Arc<Config>>) {
+    /// Follows config, site and clock until it is dropped.
+    pub(super) async fn follow(self: Arc<Self>, mut sources: TokenSources) {
         loop {
             let ends = self.tick(Timestamp::now());
-            let changed = async {
-                if config.changed().await.is_err() {
-                    // The config changes no more.
-                    std::future::pending::<()>().await;
-                }
-            };
             tokio::select! {
-                () = changed => {
-                    let tokens = config.borrow_and_update().server.tokens.clone();
-                    self.update(&tokens, Timestamp::now());
-                }
+                () = sources.changed() => self.refresh(&sources, Timestamp::now()),
                 () = tokio::time::sleep(CLOCK), if ends => {}
             }
         }

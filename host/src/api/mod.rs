@@ -63,6 +63,7 @@ use crate::config::{BasePath, Config};
 use crate::event::Hub;
 
 use gate::Gate;
+use keys::TokenSources;
 use server::ApiListener;
 use site::SiteLink;
 use state::ApiState;
@@ -123,14 +124,16 @@ impl Server {
         };
         let scheme = if tls.is_some() { "https" } else { "http" };
         let loopback = address.ip().to_canonical().is_loopback();
-        let gate = Arc::new(Gate::new(config.clone(), loopback, scheme));
-        running.spawn(Arc::clone(&gate.keys).follow(config));
+        let site = control.site();
+        let sources = TokenSources::new(config, site.as_ref().map(|site| site.tokens()));
+        let gate = Arc::new(Gate::new(sources.clone(), loopback, scheme));
+        running.spawn(Arc::clone(&gate.keys).follow(sources));
         let logins = Arc::clone(&gate);
         running.spawn(async move { logins.logins.follow().await });
         let (ready, stop, tasks) =
             (Arc::new(AtomicBool::new(false)), CancellationToken::new(), TaskTracker::new());
         let state = ApiState {
-            site: control.site().map(|site| Arc::new(SiteLink::new(site))),
+            site: site.map(|site| Arc::new(SiteLink::new(site))),
             control,
             gate: Arc::clone(&gate),
             hub,

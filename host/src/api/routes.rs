@@ -69,6 +69,9 @@ routes! { |uploaded|
     "cluster", GET, "/v1/cluster", May(Operate), site::show;
     "drain_host", POST, "/v1/cluster/hosts/{id}/drain", May(Administer), site::drain;
     "move_camera", POST, "/v1/cluster/cameras/{id}/move", May(Administer), site::move_camera;
+    "list_site_tokens", GET, "/v1/cluster/tokens", May(Administer), site::tokens::list;
+    "make_site_token", POST, "/v1/cluster/tokens", May(Administer), site::tokens::make;
+    "revoke_site_token", DELETE, "/v1/cluster/tokens/{name}", May(Administer), site::tokens::revoke;
     "list_rollouts", GET, "/v1/cluster/rollouts", May(Operate), site::rollouts::list;
     "begin_rollout", POST, "/v1/cluster/rollouts", May(Operate), site::rollouts::create;
     "rollout", GET, "/v1/cluster/rollouts/{id}", May(Operate), site::rollouts::show;

@@ -7,6 +7,7 @@ mod list;
 mod overview;
 mod relay;
 pub(super) mod rollouts;
+pub(super) mod tokens;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ use futures_util::future::BoxFuture;
 use ocelli_cluster::member::{CoordError, MemberStatus};
 use ocelli_cluster::streams::StreamHealth;
 use ocelli_protocol::digest::Digest;
+use tokio::sync::watch;
 
 use crate::api::control::Refusal;
-use crate::cluster::{CameraOwner, Cluster};
+use crate::cluster::{CameraOwner, Cluster, SiteTokenError, SiteTokenList};
+use crate::config::Token;
 
 pub(super) use forward::{RemoteAnswer, SessionPlace, SiteLink, is_forwarded, to_owner};
 pub(super) use headers::OwnToken;
@@ -69,6 +72,15 @@ pub trait Site: Send + Sync + 'static {
         camera: &'a str,
         host: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, CoordError>>;
+
+    /// The tokens of the site as this host knows them.
+    fn tokens(&self) -> watch::Receiver<SiteTokenList>;
+
+    /// Makes a token for all hosts of the site. It is in force here once this returns.
+    fn make_token(&self, token: Token, by: String) -> BoxFuture<'_, Result<(), SiteTokenError>>;
+
+    /// Revokes a token on all hosts of the site. False where the site has none of the name.
+    fn revoke_token<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SiteTokenError>>;
 }
 
 /// The site of a host whose config has the section `[cluster]`.
@@ -183,5 +195,17 @@ impl Site for ClusterSite {
         host: Option<&'a str>,
     ) -> BoxFuture<'a, Result<bool, CoordError>> {
         Box::pin(self.cluster.member().move_camera(camera, host))
+    }
+
+    fn tokens(&self) -> watch::Receiver<SiteTokenList> {
+        self.cluster.tokens()
+    }
+
+    fn make_token(&self, token: Token, by: String) -> BoxFuture<'_, Result<(), SiteTokenError>> {
+        Box::pin(self.cluster.make_token(token, by))
+    }
+
+    fn revoke_token<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SiteTokenError>> {
+        Box::pin(self.cluster.revoke_token(name))
     }
 }

@@ -55,9 +55,23 @@ pub(super) async fn list<C: Control>(State(state): State<Arc<ApiState<C>>>) -> R
 
 /// A token that was made, the only time that it is shown.
 #[derive(Serialize)]
-struct MadeToken<'a> {
-    name: &'a str,
-    token: &'a str,
+pub(super) struct MadeToken<'a> {
+    pub(super) name: &'a str,
+    pub(super) token: &'a str,
+}
+
+/// Checks the role of a token that may be the first.
+pub(super) fn check_first(first: bool, role: Role) -> Result<(), Problem> {
+    if first && role != Role::Admin {
+        let detail = "from the first token on everyone needs one, so it has to be an admin's";
+        return Err(Problem::new(StatusCode::CONFLICT, "no_admin", detail));
+    }
+    Ok(())
+}
+
+/// Whether a token is an admin's, and has not ended.
+pub(super) fn is_admin(token: &Token, now: Timestamp) -> bool {
+    token.role == Role::Admin && token.expires.is_none_or(|expires| expires > now)
 }
 
 /// `POST /v1/tokens`. The caller that makes a host's first token needs it from then on, and is
@@ -71,10 +85,7 @@ pub(super) async fn make<C: ConfigControl>(
     let (cookie, first) = (gate.cookie(request.headers()), gate.keys.open());
     let wanted: TokenRequest = body::json(request).await?;
     let TokenRequest { name, role, .. } = wanted.clone();
-    if first && role != Role::Admin {
-        let detail = "from the first token on everyone needs one, so it has to be an admin's";
-        return Err(Problem::new(StatusCode::CONFLICT, "no_admin", detail));
-    }
+    check_first(first, role)?;
     let (text, token) = wanted.make().map_err(refused)?;
     let (change, by) = (ConfigChange::add_token(&token), caller.name.to_string());
     let edit = state.control.edit_config(ConfigEdit { change, of: None, by });
@@ -101,8 +112,7 @@ pub(super) async fn revoke<C: ConfigControl>(
 ) -> Result<StatusCode, Problem> {
     let _turn = state.revoking.lock().await;
     let (config, now) = (state.gate.config(), Timestamp::now());
-    let ends = |token: &Token| token.expires.is_some_and(|expires| expires <= now);
-    let admins = config.server.tokens.iter().filter(|it| it.role == Role::Admin && !ends(it));
+    let admins = config.server.tokens.iter().filter(|token| is_admin(token, now));
     let mut others = admins.clone().filter(|token| token.name != name);
     if admins.clone().any(|token| token.name == name) && others.next().is_none() {
         let detail = "no other admin's token would be left: make one first, or edit the config";
@@ -114,7 +124,7 @@ pub(super) async fn revoke<C: ConfigControl>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn refused(error: TokenRequestError) -> Problem {
+pub(super) fn refused(error: TokenRequestError) -> Problem {
     match error {
         TokenRequestError::Random(error) => Problem::internal(error),
         error => {

@@ -132,7 +132,7 @@ enum Command {
     Analyze(analyze::AnalyzeCommand),
     /// List the pipelines that have a name on a running host.
     Pipelines(host::HostArgs),
-    /// Make tokens for the API.
+    /// Make tokens for the API: of one host, or of all hosts of a site.
     #[command(subcommand)]
     Token(token::TokenCommand),
     /// List, inspect and add models.

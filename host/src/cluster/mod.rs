@@ -17,6 +17,7 @@ mod follow;
 mod owned;
 mod ownership;
 mod state;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::{ClusterConfig, Config};
+use crate::config::{ClusterConfig, Config, Token};
 use crate::event::{Hub, SessionState};
 use crate::journal::Journal;
 pub use chains::Speaker;
@@ -44,6 +45,8 @@ use follow::EventFollower;
 pub use owned::{OwnedCameras, OwnedFeed};
 use ownership::{CameraFaults, OwnedTask};
 use state::StateMirror;
+use tokens::SiteTokens;
+pub use tokens::{SiteToken, SiteTokenError, SiteTokenList};
 
 /// How long a camera is without a host before that is told: a planned move takes less.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -93,6 +96,7 @@ struct ClusterInner {
     key: Option<SiteKey>,
     faults: CameraFaults,
     chains: Arc<Chains>,
+    tokens: SiteTokens,
     hooks: watch::Sender<Option<Weak<dyn CameraHooks>>>,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -134,6 +138,8 @@ impl Cluster {
         let key = cluster.secret_file.as_deref().map(SiteKey::read).transpose()?;
         let options = options(cluster);
         let member = Member::start(options.clone(), record(config, cluster))?;
+        let (tokens, token_follower) =
+            SiteTokens::start(member.documents(), &cluster.site, &config.store.directory)?;
         let streams = Streams::connect(&options, limits(config, cluster)).await?;
         let (refused, refusals) = mpsc::channel(REFUSED);
         let chains = Arc::new(Chains::new(member.clone(), streams.clone(), refused));
@@ -175,12 +181,22 @@ impl Cluster {
             spawn(async move { mirror.run().await }),
             spawn(follow::states(streams.clone(), hub.clone(), cluster.host.clone())),
             spawn(follow::detections(streams.clone(), hub.clone(), Arc::clone(&chains))),
+            spawn(token_follower.run()),
             spawn(tell(member.status(), streams.health())),
             spawn(tell_of_cameras(member.site(), hub.clone())),
         ];
         let host = cluster.host.clone();
-        let inner =
-            ClusterInner { host, member, streams, key, faults, chains, hooks, _tasks: tasks };
+        let inner = ClusterInner {
+            host,
+            member,
+            streams,
+            key,
+            faults,
+            chains,
+            tokens,
+            hooks,
+            _tasks: tasks,
+        };
         Ok((Self { inner: Arc::new(inner) }, feed))
     }
 
@@ -289,6 +305,21 @@ impl Cluster {
         let (labels, networks) = (labels.into_iter().collect(), networks.into_iter().collect());
         let record = CameraRecord { entry, labels, networks, cost: 1 };
         Ok(self.inner.member.put_camera(id, &record).await?)
+    }
+
+    /// The site's tokens as this host knows them: while etcd is away, as it knew them last.
+    pub fn tokens(&self) -> watch::Receiver<SiteTokenList> {
+        self.inner.tokens.known()
+    }
+
+    /// Makes a token for all hosts of the site.
+    pub async fn make_token(&self, token: Token, by: String) -> Result<(), SiteTokenError> {
+        self.inner.tokens.make(token, by).await
+    }
+
+    /// Revokes a token on all hosts of the site: false where the site has none of the name.
+    pub async fn revoke_token(&self, name: &str) -> Result<bool, SiteTokenError> {
+        self.inner.tokens.revoke(name).await
     }
 
     /// Figures for the metrics.

@@ -59,7 +59,7 @@ pub fn check_session_id(id: &str) -> Result<(), NameError> {
 }
 
 /// Checks the name of a token, which stands in log lines and in the history of deployments.
-pub(super) fn check_token_name(name: &str) -> Result<(), NameError> {
+pub(crate) fn check_token_name(name: &str) -> Result<(), NameError> {
     if name == LOCAL_CALLER {
         return Err(NameError::Reserved);
     }
@@ -98,7 +98,7 @@ pub(super) fn into_config(
 ) -> Result<Config, Vec<ConfigProblem>> {
     let (mut config, cameras) = document.into_parts();
     let mut check = Check { tree, path, problems: Vec::new() };
-    check.server(&config.server);
+    check.server(&config.server, config.cluster.is_some());
     check.limits(&config.resource_limits);
     check.models(&config.inference);
     check.analyze(&config.analyze);
@@ -125,9 +125,10 @@ impl Check<'_> {
         self.problems.push(ConfigProblem::at(&self.tree.nearest(&key).origin, key, message));
     }
 
-    fn server(&mut self, server: &ServerConfig) {
-        let listen = server.listen;
-        if !listen.ip().to_canonical().is_loopback() && server.tokens.is_empty() {
+    /// `in_site`: the host may take all its tokens from its site, and lets nobody in before.
+    fn server(&mut self, server: &ServerConfig, in_site: bool) {
+        let (listen, none) = (server.listen, server.tokens.is_empty() && !in_site);
+        if none && !listen.ip().to_canonical().is_loopback() {
             self.report(
                 "server.listen",
                 format!(

@@ -33,7 +33,7 @@ mod sink;
 pub mod source;
 mod source_error;
 mod source_options;
-mod text;
+pub(crate) mod text;
 mod token;
 mod tree;
 mod trusted_proxy;
@@ -43,6 +43,7 @@ use std::path::Path;
 
 pub use allow::SourcePattern;
 pub use base_path::{BasePath, BasePathError};
+pub(crate) use check::check_token_name;
 pub use check::{EVERY_SESSION, LOCAL_CALLER, MAX_ID_BYTES, check_session_id};
 pub use cluster::ClusterConfig;
 pub use directory::{Directory, DirectoryError};

@@ -22,7 +22,8 @@ const SHA256: &str = "sha256:";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServerConfig {
-    /// Address and port. Without tokens a non-loopback address is refused.
+    /// Address and port. Without tokens a non-loopback address is refused, but of a host of a site,
+    /// which may have the site's.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// What the path of every address begins with, for a host behind a reverse proxy: `/ocelli`.

@@ -6,30 +6,30 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
 /// A type that is read from text.
-pub(super) trait FromText: FromStr<Err: Display> {}
+pub(crate) trait FromText: FromStr<Err: Display> {}
 
 impl<T: FromStr<Err: Display>> FromText for T {}
 
-pub(super) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 
-pub(super) fn deserialize<'de, T: FromText, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+pub(crate) fn deserialize<'de, T: FromText, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
     String::deserialize(from)?.parse().map_err(D::Error::custom)
 }
 
 /// The same for a key that may be left out.
-pub(super) mod optional {
+pub(crate) mod optional {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(in crate::config) fn serialize<T: ToString, S: Serializer>(
+    pub(crate) fn serialize<T: ToString, S: Serializer>(
         value: &Option<T>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
         value.as_ref().map(ToString::to_string).serialize(to)
     }
 
-    pub(in crate::config) fn deserialize<'de, T: super::FromText, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, T: super::FromText, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<T>, D::Error> {
         let text = Option::<String>::deserialize(from)?;

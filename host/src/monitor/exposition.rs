@@ -22,6 +22,7 @@ use super::process::{self, ProcessUsage, WorkerUsage};
 use super::{DiskSpace, MonitorInner, MonitorState};
 use crate::analyze::AnalysisFigures;
 use crate::cluster::{Cluster, SiteFigures};
+use crate::config::Config;
 use crate::deploy::{DeploymentFigures, ReloadFigures};
 use crate::event::HubCounts;
 use crate::inference::InferenceStatus;
@@ -70,7 +71,7 @@ pub(super) struct Exposition {
     journal: JournalMetrics,
     /// Events that wait for the disk.
     events_waiting: u64,
-    /// When tokens of the config end, by their names: seconds since 1970.
+    /// When tokens of config and site end, by their names: seconds since 1970.
     token_ends: Vec<(String, f64)>,
     programs: [ProcessSample; 2],
     /// Open descriptors of the host, and its limit.
@@ -127,9 +128,7 @@ impl Exposition {
         }
         let together = ProcessUsage::together(&inferring);
         let config = Arc::clone(&monitor.config.borrow());
-        let token_ends = config.server.tokens.iter();
-        let token_ends = token_ends
-            .filter_map(|token| Some((token.name.clone(), token.expires?.as_second() as f64)));
+        let token_ends = token_ends(&config, monitor.cluster.as_ref());
         let drifts = monitor.deployer.drifts().into_iter();
         let drifts = drifts.map(|(camera, drift)| (camera, drift.kind));
         Self {
@@ -140,7 +139,7 @@ impl Exposition {
             drifts: drifts.collect(),
             journal: monitor.hub.events().metrics(),
             events_waiting: monitor.hub.events().health().waiting,
-            token_ends: token_ends.collect(),
+            token_ends,
             programs: [
                 ProcessSample { name: "host", now: own, cpu: own.map_or(0.0, |own| own.cpu) },
                 ProcessSample { name: "inference", now: together, cpu: inference },
@@ -171,6 +170,18 @@ impl Exposition {
             Err(fmt::Error) => String::new(),
         }
     }
+}
+
+/// When tokens end: those of the config, and those of the site that it does not override.
+fn token_ends(config: &Config, cluster: Option<&Cluster>) -> Vec<(String, f64)> {
+    let own = &config.server.tokens;
+    let site = cluster.map(|cluster| Arc::clone(&cluster.tokens().borrow()));
+    let site = site.iter().flat_map(|site| site.iter());
+    let site = site.filter(|token| !token.is_overridden(own)).map(|site| &site.token);
+    own.iter()
+        .chain(site)
+        .filter_map(|token| Some((token.name.clone(), token.expires?.as_second() as f64)))
+        .collect()
 }
 
 impl Collector for Exposition {

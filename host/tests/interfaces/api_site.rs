@@ -1,5 +1,7 @@
 //! Two hosts of a site, each a real server: whichever is asked, the one that has a session answers.
 
+mod tokens;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use ocelli::api::{
     Control, EngineStatus, MemberState, Refusal, Server, Site, SiteCamera, SiteHost, SiteStatus,
     Timing,
 };
-use ocelli::cluster::CameraOwner;
+use ocelli::cluster::{CameraOwner, SiteToken, SiteTokenError, SiteTokenList};
 use ocelli::config::{Config, Role, ServerConfig, Token, TokenHash};
 use ocelli::event::{Hub, SessionState};
 use ocelli::session::{EncodedPicture, PictureError};
@@ -47,6 +49,9 @@ struct Believed {
     owners: BTreeMap<String, Option<String>>,
     addresses: BTreeMap<String, String>,
     wishes: Vec<String>,
+    tokens: watch::Sender<SiteTokenList>,
+    /// etcd does not answer.
+    away: bool,
 }
 
 /// The site as one host sees it.
@@ -156,6 +161,43 @@ impl Site for Double {
         let known = believed.owners.contains_key(camera);
         Box::pin(async move { Ok(known) })
     }
+
+    fn tokens(&self) -> watch::Receiver<SiteTokenList> {
+        self.believed.lock().tokens.subscribe()
+    }
+
+    fn make_token(&self, token: Token, by: String) -> BoxFuture<'_, Result<(), SiteTokenError>> {
+        let made = "2026-11-30T12:00:00.000Z".into();
+        let believed = self.believed.lock();
+        let result = believed.reach().and_then(|()| {
+            if believed.tokens.borrow().iter().any(|it| it.token.name == token.name) {
+                return Err(SiteTokenError::Exists(token.name));
+            }
+            let token = SiteToken { token, by, made };
+            believed.tokens.send_modify(|all| Arc::make_mut(all).push(token));
+            Ok(())
+        });
+        Box::pin(async { result })
+    }
+
+    fn revoke_token<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<bool, SiteTokenError>> {
+        let believed = self.believed.lock();
+        let result = believed.reach().map(|()| {
+            believed.tokens.send_if_modified(|all| {
+                let all = Arc::make_mut(all);
+                let before = all.len();
+                all.retain(|it| it.token.name != name);
+                all.len() < before
+            })
+        });
+        Box::pin(async { result })
+    }
+}
+
+impl Believed {
+    fn reach(&self) -> Result<(), SiteTokenError> {
+        if self.away { Err(CoordError::Unavailable("no server".into()).into()) } else { Ok(()) }
+    }
 }
 
 /// A picture of an event that the site keeps.
@@ -243,7 +285,7 @@ struct Host {
     server: Server,
     hub: Hub,
     double: Double,
-    _config: watch::Sender<Arc<Config>>,
+    config: watch::Sender<Arc<Config>>,
 }
 
 const TOKEN: &str = "ocelli_ann";
@@ -274,7 +316,7 @@ impl Host {
         let (told, timing) = (hub.clone(), Timing::default());
         let server = Server::start(listener, told, double.clone(), timing, seen).unwrap();
         double.believed.lock().addresses.insert(name.into(), server.url());
-        Self { server, hub, double, _config: config }
+        Self { server, hub, double, config }
     }
 
     /// Has a session from now on.
@@ -560,6 +602,12 @@ async fn a_host_that_stands_alone_has_no_site() {
     let alone = Host::start("", &Arc::default(), tokens(TOKEN)).await;
     alone.has("gate");
     alone.get("/v1/cluster").await.assert_problem(404, "no_cluster");
+    alone.get("/v1/cluster/tokens").await.assert_problem(404, "no_cluster");
+    let body = json!({"name": "wall", "role": "viewer"}).to_string();
+    let made = alone.ask("POST /v1/cluster/tokens", ANN, &body).await;
+    made.assert_problem(404, "no_cluster");
+    let revoked = alone.ask("DELETE /v1/cluster/tokens/wall", ANN, "").await;
+    revoked.assert_problem(404, "no_cluster");
     let told = alone.get("/v1/sessions").await.body;
     assert_eq!(told["sessions"][0], json!({"id": "gate", "state": "running", "by": ""}));
 }

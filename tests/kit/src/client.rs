@@ -8,6 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use crate::DEADLINE;
@@ -28,6 +29,16 @@ impl Client {
         let connecting = connect_async(format!("ws://{address}/v1/ws"));
         let (socket, _) =
             timeout(DEADLINE, connecting).await.expect("a WebSocket in time").unwrap();
+        Self { socket, received: Vec::new() }
+    }
+
+    /// One with a token.
+    pub(crate) async fn connect_as(address: SocketAddr, token: &str) -> Self {
+        let mut request = format!("ws://{address}/v1/ws").into_client_request().unwrap();
+        let header = format!("Bearer {token}").parse().unwrap();
+        request.headers_mut().insert("authorization", header);
+        let (socket, _) =
+            timeout(DEADLINE, connect_async(request)).await.expect("a WebSocket in time").unwrap();
         Self { socket, received: Vec::new() }
     }
 

@@ -230,6 +230,11 @@ impl Ocelli {
         Client::connect(self.address).await
     }
 
+    /// A new WebSocket of a client with a token.
+    pub async fn client_as(&self, token: &str) -> Client {
+        Client::connect_as(self.address, token).await
+    }
+
     /// A new WebSocket of a client that is slow: what it does not read soon waits at the host.
     pub async fn slow_client(&self) -> Client {
         Client::connect_unbuffered(self.address).await

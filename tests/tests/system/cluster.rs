@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ocelli_testkit::{
-    Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, changeling, depth,
+    Cameras, Client, ClosedPort, DEADLINE, Ocelli, PipelineFolder, Site, changeling, depth, program,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 /// A host of a site, with the pipelines of its own folder.
@@ -274,6 +275,101 @@ async fn a_second_host_of_the_same_name_gets_nothing() {
     add_camera(&first, "cam", &source).await;
     first.wait_for_session("cam", |session| session["state"] == "running").await;
     assert!(!second.get("/v1/sessions?local=true").await.contains("\"pid\""));
+}
+
+/// A request without a body, with a token.
+async fn ask(host: &Ocelli, token: &str, request: &str) -> (u16, Value) {
+    let (method, path) = request.split_once(' ').unwrap();
+    let headers = format!("Authorization: Bearer {token}\r\nContent-Length: 0");
+    let (status, answer) = host.send(method, path, &headers, &[]).await;
+    (status, serde_json::from_str(&answer).unwrap_or_default())
+}
+
+/// Waits until a request is answered as it should be.
+async fn answers(host: &Ocelli, token: &str, request: &str, good: impl Fn(u16, &Value) -> bool) {
+    let mut last = (0, Value::Null);
+    let wait = async {
+        loop {
+            last = ask(host, token, request).await;
+            if good(last.0, &last.1) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    };
+    let so = timeout(DEADLINE, wait).await;
+    so.unwrap_or_else(|_| panic!("{request} is answered with {last:?}"));
+}
+
+/// A command of `ocelli` for this host, with a token: what it prints, or else says.
+async fn command(host: &Ocelli, token: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new(program("ocelli"));
+    command.args(arguments).env("OCELLI_URL", format!("http://{}", host.address()));
+    command.env("OCELLI_TOKEN", token);
+    let output = timeout(DEADLINE, command.output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_the_site_is_in_force_at_each_host_until_it_is_revoked_at_one() {
+    let Some(mut site) = Site::single() else { return };
+    let a = join(&site, "a").await;
+    let mut b = join(&site, "b").await;
+    site_becomes(&a, "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
+    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
+    add_camera(&a, "cam", &source).await;
+    owner(&b, "cam").await;
+    let ops = command(&a, "", &["token", "add", "ops", "--role", "admin"]).await.unwrap();
+    let wall = ["token", "add", "wall", "--role", "viewer", "--session", "cam"];
+    let wall = command(&a, &ops, &wall).await.unwrap();
+    let is_known = |status: u16, me: &Value| status == 200 && me["name"] == "wall";
+    let is_closed = |status: u16, _: &Value| status == 401;
+    // The other host knows both, and that it lets nobody else in.
+    answers(&b, &wall, "GET /v1/me", |status, me| {
+        is_known(status, me) && me["role"] == "viewer" && me["sessions"] == json!(["cam"])
+    })
+    .await;
+    answers(&b, "", "GET /v1/me", is_closed).await;
+    // Whichever host has the camera: the token goes on with the request.
+    for host in [&a, &b] {
+        answers(host, &wall, "GET /v1/sessions/cam", |status, _| status == 200).await;
+        assert_eq!(ask(host, &wall, "GET /v1/sessions/yard").await.0, 404);
+        assert_eq!(ask(host, &wall, "GET /v1/cluster").await.0, 403);
+    }
+    let listed = command(&b, &ops, &["token", "list"]).await.unwrap();
+    assert!(listed.contains("wall") && !listed.contains(&wall), "{listed}");
+
+    // While etcd is away both hosts go by what they knew, also one that is started meanwhile.
+    site.etcd.kill(0);
+    let state = |state: &'static str| move |_: u16, site: &Value| site["state"] == state;
+    answers(&b, &ops, "GET /v1/cluster", state("lapsed")).await;
+    b.host.cut_and_start_again().await;
+    answers(&b, "", "GET /v1/me", is_closed).await;
+    for host in [&a, &b] {
+        assert!(is_known(200, &ask(host, &wall, "GET /v1/me").await.1));
+    }
+    let none = command(&a, &ops, &["token", "add", "late", "--role", "viewer"]).await;
+    assert!(none.as_ref().is_err_and(|said| said.contains("etcd")), "{none:?}");
+    site.etcd.run(0);
+    site.etcd.await_ready();
+    answers(&b, &ops, "GET /v1/cluster", state("member")).await;
+    answers(&a, &ops, "GET /v1/cluster", state("member")).await;
+
+    let mut client = b.client_as(&wall).await;
+    client.subscribe("cam").await;
+    command(&a, &ops, &["token", "revoke", "wall"]).await.unwrap();
+    let mut last = Value::Null;
+    while let Some(message) = client.next_or_end().await {
+        last = message;
+    }
+    assert_eq!(last["code"], "token_revoked", "{last}");
+    for host in [&a, &b] {
+        assert_eq!(ask(host, &wall, "GET /v1/me").await.0, 401);
+    }
+    assert_eq!(ask(&b, &ops, "GET /v1/me").await.0, 200);
+    let last = command(&b, &ops, &["token", "revoke", "ops"]).await;
+    assert!(last.as_ref().is_err_and(|said| said.contains("no other admin")), "{last:?}");
 }
 
 /// What takes a camera from its host.

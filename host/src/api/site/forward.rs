@@ -100,8 +100,8 @@ pub(in crate::api) enum OwnerFault {
     Moved { host: String, session: String },
     /// It does not know the caller's token.
     #[error(
-        "host {0} does not know the token: hosts of a site have the same [[server.tokens]], and \
-         [server] base_path is part of [cluster] address"
+        "host {0} does not know the token: one of the site (`ocelli token add`) every host knows, \
+         one of a config all need; and [server] base_path is part of [cluster] address"
     )]
     OtherTokens(String),
 }

@@ -48,7 +48,7 @@ const OWN: [&str; 12] = [
 /// Headers of browsers about how a page asks, and of WebSockets.
 const OF_BROWSERS: &str = "sec-";
 
-/// The token by which a request was let in, for hosts that it goes on to: they have the same tokens.
+/// The token by which a request was let in, for hosts that it goes on to: they know the same tokens.
 /// `None`: a host without tokens was asked.
 #[derive(Clone, Default)]
 pub(in crate::api) struct OwnToken(pub(in crate::api) Option<Arc<str>>);

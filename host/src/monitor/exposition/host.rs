@@ -192,8 +192,11 @@ impl Exposition {
 
     fn tokens(&self, out: &mut Families<'_, '_>) -> fmt::Result {
         let ends = self.token_ends.iter();
-        out.gauge("token_expiry_timestamp_seconds", "When a token of the config ends, since 1970")?
-            .samples(ends.map(|(token, end)| ([("token", token.as_str())], *end)))
+        out.gauge(
+            "token_expiry_timestamp_seconds",
+            "When a token of config or site ends, since 1970",
+        )?
+        .samples(ends.map(|(token, end)| ([("token", token.as_str())], *end)))
     }
 
     fn journal(&self, out: &mut Families<'_, '_>) -> fmt::Result {
