@@ -140,7 +140,7 @@ impl Etcd {
         let sum = options.host.bytes().map(usize::from).sum::<usize>();
         Ok(Self {
             inner: Arc::new(Inner {
-                prefix: format!("/ocelli/{}/", options.site),
+                prefix: options.prefix(),
                 options: connect,
                 current: AtomicUsize::new(sum % servers.len()),
                 servers,
@@ -352,6 +352,10 @@ fn fault(url: &str, error: &Error) -> Fault {
     };
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => Fault::Denied(said()),
+        // The certificate has no common name, or there is none.
+        Code::InvalidArgument if status.message().contains("user name is empty") => {
+            Fault::Denied(said())
+        }
         Code::OutOfRange if status.message().contains("compacted") => Fault::Compacted,
         Code::NotFound if status.message().contains("lease") => Fault::LeaseGone,
         Code::InvalidArgument if status.message().contains("too large") => Fault::TooLarge,

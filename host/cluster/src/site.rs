@@ -72,6 +72,11 @@ impl SiteOptions {
         }
         Ok(())
     }
+
+    /// What all keys of the site in etcd begin with.
+    pub(crate) fn prefix(&self) -> String {
+        format!("/ocelli/{}/", self.site)
+    }
 }
 
 /// Whether a site or a host can have this name.

@@ -8,13 +8,16 @@ mod hosts;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{
+    Certificate, Client, ConnectOptions, GetOptions, Identity, Permission, TlsOptions,
+    UserAddOptions, WatchOptions,
+};
 use hosts::{
     Host, Listener, SITE, again, all_owned, audit, camera, ids, options, put_camera, record, until,
 };
 use ocelli_cluster::documents::{DocumentMap, Expect, Revision};
-use ocelli_cluster::member::{CoordError, MemberStatus};
-use ocelli_cluster::{Epoch, Member, SiteTls};
+use ocelli_cluster::member::{CoordError, MemberStatus, SiteRefusal};
+use ocelli_cluster::{Epoch, Member, SiteOptions, SiteTls};
 use ocelli_testkit::{Authority, DEADLINE, EnginePlace, Etcd, Random, Relay, SignedCertificate};
 
 fn tls(ca: &Authority, client: SignedCertificate) -> SiteTls {
@@ -49,6 +52,116 @@ async fn a_wrong_certificate_is_named() {
     let mut missing = tls(&ours, ours.sign("d", &["d"]));
     missing.key = "/nowhere/key.pem".into();
     assert!(start(missing).unwrap_err().to_string().contains("/nowhere/key.pem"));
+}
+
+/// A client that etcd knows by its certificate's common name.
+async fn client_of(etcd: &Etcd, authority: &Authority, name: &str) -> Client {
+    let SignedCertificate { certificate, key } = authority.sign(name, &[name]);
+    let read = |path| std::fs::read(path).unwrap();
+    let tls = TlsOptions::new()
+        .ca_certificate(Certificate::from_pem(read(authority.file())))
+        .identity(Identity::from_pem(read(certificate), read(key)));
+    Client::connect(etcd.urls(), Some(ConnectOptions::new().with_tls(tls))).await.unwrap()
+}
+
+/// Has etcd ask for rights. A site's role has its prefix alone, and these users have these roles.
+async fn ask_for_rights(root: &Client, users: &[(&str, Option<&str>)]) {
+    let mut auth = root.auth_client();
+    for site in [SITE, "yard"] {
+        auth.role_add(site).await.unwrap();
+        let prefix = format!("/ocelli/{site}/");
+        let all = Permission::read_write(prefix).with_prefix();
+        auth.role_grant_permission(site, all).await.unwrap();
+    }
+    auth.role_add("root").await.unwrap();
+    for (user, role) in [("root", Some("root"))].iter().chain(users) {
+        let by_certificate = UserAddOptions::new().with_no_pwd();
+        auth.user_add(*user, "", Some(by_certificate)).await.unwrap();
+        if let Some(role) = *role {
+            auth.user_grant_role(*user, role).await.unwrap();
+        }
+    }
+    auth.auth_enable().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_is_in_the_site_that_its_user_has_the_right_to_and_in_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path());
+    let etcd = Etcd::start(&[EnginePlace::loopback()], Some(&authority), &[]);
+    let root = client_of(&etcd, &authority, "root").await;
+    let users = [("a", Some(SITE)), ("b", Some(SITE)), ("yard-host", Some("yard")), ("late", None)];
+    ask_for_rights(&root, &users).await;
+    let options = |site: &str, user: &str| SiteOptions {
+        site: site.into(),
+        tls: Some(tls(&authority, authority.sign(user, &[user]))),
+        ..options(&etcd.urls(), user)
+    };
+    // Those with the right do all that hosts do.
+    let a = Host::with(options(SITE, "a"), record(10));
+    let b = Host::with(options(SITE, "b"), record(10));
+    a.is_member().await;
+    b.is_member().await;
+    let cameras = ids(2);
+    a.put(&cameras).await;
+    all_owned(&[&a, &b], &cameras).await;
+    for id in &cameras {
+        again(|| a.member.move_camera(id, Some("a"))).await.unwrap();
+    }
+    a.owns(&cameras).await;
+    let documents = a.member.documents();
+    again(|| documents.put("token/x", b"hash", Expect::Anything)).await.unwrap();
+    a.member.leave(DEADLINE).await;
+    b.owns(&cameras).await;
+    let copy = b.member.documents().watch("token/").unwrap();
+    let has = |copy: &Option<Arc<DocumentMap>>| copy.as_ref().is_some_and(|it| it.len() == 1);
+    until(&mut copy.clone(), "the document", has).await;
+
+    // A user without a role, one that etcd does not have, and another site's.
+    let late = Host::with(options(SITE, "late"), record(10));
+    let stranger = Host::with(options(SITE, "stranger"), record(10));
+    let other = Host::with(options(SITE, "yard-host"), record(10));
+    for (host, user) in [(&late, "late"), (&stranger, "stranger"), (&other, "yard-host")] {
+        let refused = |status: &MemberStatus| matches!(status, MemberStatus::Refused(_));
+        let status = until(&mut host.member.status(), "a refusal", refused).await;
+        let MemberStatus::Refused(refusal @ SiteRefusal::NoRight { .. }) = status else {
+            panic!("{status:?}")
+        };
+        let said = refusal.to_string();
+        let certificate = format!("{user}.pem");
+        for named in ["/ocelli/hall/", certificate.as_str(), "permission denied"] {
+            assert!(said.contains(named), "{named}: {said}");
+        }
+        assert_eq!(refusal.code(), "no_right");
+        assert!(host.member.site().borrow().cameras.is_empty());
+        let error = host.member.documents().list("token/").await.unwrap_err();
+        assert_eq!(error.code(), "denied", "{error}");
+    }
+    let at_home = Host::with(options("yard", "yard-host"), record(10));
+    at_home.is_member().await;
+    assert!(at_home.member.site().borrow().cameras.is_empty());
+
+    // Nor by other means.
+    let mut raw = client_of(&etcd, &authority, "yard-host").await;
+    let denied = |error: etcd_client::Error| error.to_string().contains("permission denied");
+    for (key, all) in [("/ocelli/hall/token/x", false), ("/ocelli/hall/", true), ("/", true)] {
+        let all = all.then(|| GetOptions::new().with_prefix());
+        assert!(raw.get(key, all).await.is_err_and(denied), "{key}");
+    }
+    assert!(raw.put("/ocelli/hall/token/x", "mine", None).await.is_err_and(denied));
+    assert!(raw.delete("/ocelli/hall/token/x", None).await.is_err_and(denied));
+    let everything = WatchOptions::new().with_prefix();
+    if let Ok(mut watching) = raw.watch("/ocelli/hall/", Some(everything)).await {
+        let first = watching.message().await.unwrap().unwrap();
+        assert!(first.canceled() && first.events().is_empty(), "{first:?}");
+    }
+
+    // With the right, the host joins by itself; without it, what it writes is refused by name.
+    root.auth_client().user_grant_role("late", SITE).await.unwrap();
+    late.is_member().await;
+    root.auth_client().user_revoke_role("late", SITE).await.unwrap();
+    let put = again(|| late.member.set_draining("late", true)).await;
+    assert_eq!(put.unwrap_err().code(), "denied");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,7 +99,8 @@ pub(super) struct Keeper {
     join_at: Instant,
     /// Why it is not in, and whether it was in before.
     out: (String, bool),
-    same_host: Option<SiteRefusal>,
+    /// Why the site does not take it.
+    refused: Option<SiteRefusal>,
     pub(super) jobs: JoinSet<Done>,
     pub(super) cameras: BTreeMap<String, Local>,
     departure: Option<Departure>,
@@ -169,7 +170,7 @@ impl Keeper {
             joining: false,
             join_at: now,
             out: ("etcd has not answered yet".into(), false),
-            same_host: None,
+            refused: None,
             jobs: JoinSet::new(),
             cameras: BTreeMap::new(),
             departure: None,
@@ -216,7 +217,7 @@ impl Keeper {
     fn joined(&mut self, granted: Option<Granted>, result: Result<(), NotJoined>) {
         self.joining = false;
         self.join_at = Instant::now() + REJOIN;
-        self.same_host = None;
+        self.refused = None;
         match (granted, result) {
             (Some(granted), Ok(())) => {
                 let me = Me {
@@ -237,8 +238,8 @@ impl Keeper {
             (granted, Err(error)) => {
                 self.formers.extend(granted.map(|granted| granted.lease));
                 match error {
-                    NotJoined::Refused(refusal) => self.same_host = Some(refusal),
-                    NotJoined::Fault(fault) => self.out.0 = fault.reason(),
+                    NotJoined::Refused(refusal) => self.refused = Some(refusal),
+                    NotJoined::Fault(fault) => self.away(fault),
                 }
             }
             (None, Ok(())) => {}
@@ -264,6 +265,9 @@ impl Keeper {
         match change {
             Change::Read(entries, revision) => {
                 self.site.load(entries, revision);
+                if !self.known {
+                    self.refused = None;
+                }
                 self.known = true;
                 self.unpublished = true;
                 self.planning.ask(Touched::Soon);
@@ -275,11 +279,23 @@ impl Keeper {
                 }
                 self.unpublished = true;
             }
-            Change::Away(reason) => {
+            Change::Away(fault) => {
                 if self.alive.is_none() {
-                    self.out.0 = reason;
+                    self.away(fault);
                 }
             }
+        }
+    }
+
+    /// Notes why it is not in.
+    fn away(&mut self, fault: Fault) {
+        if let Fault::Denied(said) = fault {
+            self.refused = Some(SiteRefusal::no_right(&self.shared.options, said));
+            return;
+        }
+        self.out.0 = fault.reason();
+        if !self.known {
+            self.refused = None;
         }
     }
 
@@ -404,7 +420,7 @@ impl Keeper {
             MemberStatus::Refused(refusal.clone())
         } else if let Some(alive) = &self.alive {
             MemberStatus::Member { lease: alive.me.lease }
-        } else if let Some(refusal) = &self.same_host {
+        } else if let Some(refusal) = &self.refused {
             MemberStatus::Refused(refusal.clone())
         } else if self.out.1 {
             MemberStatus::Lapsed(self.out.0.clone())

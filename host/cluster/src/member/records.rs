@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::plan::{Needs, Place, Plan};
-use crate::site::Epoch;
+use crate::site::{Epoch, SiteOptions};
 
 /// What a host says of itself, as long as its lease lives.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -187,18 +187,33 @@ pub enum SiteRefusal {
     /// A host is of a version with a later format.
     #[error("host {host:?} has format {found}, of which this version ({known}) knows nothing")]
     HostFormat { host: String, found: u32, known: u32 },
+    /// etcd does not let this host into its site.
+    #[error("etcd gives {user} no right to read and write {prefix}: {said}")]
+    NoRight { user: String, prefix: String, said: String },
     /// A key that coordination depends on cannot be read.
     #[error("{key:?} cannot be read: {reason}")]
     Unreadable { key: String, reason: String },
 }
 
 impl SiteRefusal {
+    /// Of a host that etcd refuses with these words.
+    pub(super) fn no_right(options: &SiteOptions, said: String) -> Self {
+        let user = match &options.tls {
+            Some(tls) => {
+                format!("the user of {}, its common name,", tls.certificate.display())
+            }
+            None => "a host without a certificate".to_owned(),
+        };
+        Self::NoRight { user, prefix: options.prefix(), said }
+    }
+
     /// A stable name for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::SameHost { .. } => "same_host",
             Self::PlanFormat { .. } => "plan_format",
             Self::HostFormat { .. } => "host_format",
+            Self::NoRight { .. } => "no_right",
             Self::Unreadable { .. } => "unreadable",
         }
     }

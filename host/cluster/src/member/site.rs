@@ -86,7 +86,7 @@ pub(super) enum Change {
     Read(Vec<Entry>, u64),
     Events(Vec<Event>),
     /// etcd cannot be read now.
-    Away(String),
+    Away(Fault),
 }
 
 /// How soon a change of the site asks for a new plan.
@@ -301,9 +301,8 @@ pub(super) async fn watch(etcd: Etcd, changes: mpsc::Sender<Change>) {
         if fault == Fault::Compacted {
             from = None;
         }
-        let reason = fault.reason();
-        tracing::debug!("the site's keys are watched anew: {reason}");
-        if changes.send(Change::Away(reason)).await.is_err() {
+        tracing::debug!("the site's keys are watched anew: {}", fault.reason());
+        if changes.send(Change::Away(fault)).await.is_err() {
             return;
         }
         tokio::time::sleep(retry).await;

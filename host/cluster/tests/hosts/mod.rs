@@ -80,10 +80,15 @@ pub struct Host {
 
 impl Host {
     pub fn start(urls: &[String], id: &str, record: HostRecord) -> Self {
-        let member = Member::start(options(urls, id), record).unwrap();
+        Self::with(options(urls, id), record)
+    }
+
+    pub fn with(options: SiteOptions, record: HostRecord) -> Self {
+        let id = options.host.clone();
+        let member = Member::start(options, record).unwrap();
         let unprepared = Arc::new(AtomicBool::new(false));
         let driver = tokio::spawn(drive(member.clone(), Arc::clone(&unprepared)));
-        Self { id: id.into(), member, unprepared, driver }
+        Self { id, member, unprepared, driver }
     }
 
     pub async fn joined(urls: &[String], id: &str, record: HostRecord) -> Self {
