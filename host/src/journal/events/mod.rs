@@ -54,6 +54,7 @@ mod room;
 mod search;
 mod store;
 mod types;
+mod untold;
 mod writer;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -92,6 +93,7 @@ pub use types::{
     EventHealth, EventQuery, JournalMetrics, JournalPage, LOST_KIND, MQTT_SINK, NumberedEvent,
     NumberedPage, REDIS_SINK, RetentionLimits, SequenceRange, StoredEvent,
 };
+use untold::UntoldEvents;
 
 /// An error where a version to come has written the file of this folder.
 pub(super) fn refuse_newer(folder: &Folder) -> Result<(), JournalError> {
@@ -133,6 +135,8 @@ struct JournalInner {
     /// Changes when events were delivered, and when commits begin to fail.
     progress: watch::Sender<u64>,
     deliver: OnceLock<DeliveryHandler>,
+    /// Where events go that are not this host's to tell.
+    untold: OnceLock<UntoldEvents>,
     /// Holds events besides the file, where they are.
     log: OnceLock<Arc<dyn EventLog>>,
     keep: Mutex<RetentionLimits>,
@@ -218,7 +222,10 @@ impl EventJournal {
     /// Opens the journal in this folder, or begins one.
     pub(super) fn open(folder: &Folder) -> anyhow::Result<Self> {
         let (store, reader) = store::open(folder, ClockReading::now().wall)?;
-        Self::start(store, reader, Box::new(ClockReading::now))
+        let journal = Self::start(store, reader, Box::new(ClockReading::now))?;
+        // It has none yet.
+        let _ = journal.shared().untold.set(UntoldEvents::new(folder.clone()));
+        Ok(journal)
     }
 
     fn start(store: EventStore, reader: Connection, clocks: Clocks) -> anyhow::Result<Self> {
@@ -228,6 +235,7 @@ impl EventJournal {
             wake: Condvar::new(),
             progress: watch::Sender::new(0),
             deliver: OnceLock::new(),
+            untold: OnceLock::new(),
             log: OnceLock::new(),
             keep: Mutex::default(),
             metrics: Mutex::default(),

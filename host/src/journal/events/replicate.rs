@@ -12,8 +12,8 @@
 //! What other hosts have appended comes in by [`EventJournal::receive`], and goes the same way from
 //! there on: the file has the events of all, so whoever reads it need not know whose they are.
 //!
-//! Events of a session that this host no longer speaks for are not held, kept or told; the log of
-//! the host has them.
+//! Events of a session that this host no longer speaks for are not held, kept or told; a file of
+//! their own has them ([`untold`](super::untold)).
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::outbox::{OutboxBatch, OutboxItem};
+use super::untold::UntoldEvents;
 use super::writer::settle_lost;
 use super::{EventDraft, EventJournal, JournalInner};
 
@@ -146,7 +147,7 @@ async fn hold(journal: Arc<JournalInner>, log: Arc<dyn EventLog>, part: OutboxBa
                     break;
                 }
                 Err(EventLogError::NotOwned(reason)) => {
-                    refuse(&session, part, &reason);
+                    refuse(&journal, part, &reason).await;
                     break;
                 }
                 Err(EventLogError::Unavailable(reason)) => note_failing(&journal, Some(reason)),
@@ -164,18 +165,45 @@ async fn hold(journal: Arc<JournalInner>, log: Arc<dyn EventLog>, part: OutboxBa
     journal.wake.notify_all();
 }
 
-/// Takes the events out of a part that are not this host's to tell.
-fn refuse(session: &str, part: &mut OutboxBatch, reason: &str) {
-    for event in part.events() {
-        tracing::warn!(
+/// Takes the events out of a part that are not this host's to tell, and keeps them aside.
+async fn refuse(journal: &Arc<JournalInner>, part: &mut OutboxBatch, reason: &str) {
+    let events: Vec<EventDraft> = part.events().cloned().collect();
+    part.items.retain(|item| matches!(item, OutboxItem::Note(_)));
+    let (journal, session, reason) =
+        (Arc::clone(journal), Arc::clone(&part.session), reason.to_owned());
+    let kept = tokio::task::spawn_blocking(move || keep(&journal, &session, &reason, &events));
+    // It fails where the host ends.
+    let _ = kept.await;
+}
+
+/// Keeps events in the file of those that were never told; in the log where that takes none.
+fn keep(journal: &JournalInner, session: &str, reason: &str, events: &[EventDraft]) {
+    let at = (journal.clocks)().wall;
+    let untold = journal.untold.get();
+    let kept = match untold {
+        Some(untold) => untold.keep(session, reason, at, events),
+        None => Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let file = untold.map(UntoldEvents::shown).unwrap_or_default();
+    match kept {
+        Ok(()) => tracing::warn!(
             target: "ocelli::journal",
             session,
-            kind = event.kind,
-            event = %event.body,
-            "an event was neither held nor told: {reason}"
-        );
+            events = events.len(),
+            "events were neither held nor told, and are kept in {file}: {reason}"
+        ),
+        Err(error) => {
+            for event in events {
+                tracing::warn!(
+                    target: "ocelli::journal",
+                    session,
+                    kind = event.kind,
+                    event = %event.body,
+                    "an event was neither held nor told: {reason}; {file}: {error}"
+                );
+            }
+        }
     }
-    part.items.retain(|item| matches!(item, OutboxItem::Note(_)));
 }
 
 /// Notes why the log holds nothing, or that it does.

@@ -87,6 +87,9 @@ async fn what_is_another_hosts_to_tell_is_neither_kept_nor_told() {
     events.append("one", draft(2));
     events.flush().await.unwrap();
     assert_eq!(*told.lock(), ["one 101 {\"n\":2}"]);
+    let kept = std::fs::read_to_string(events.shared().untold.get().unwrap().shown()).unwrap();
+    let kept: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    assert_eq!((&kept["reason"], &kept["event"]["n"]), (&"it is b's".into(), &1.into()));
 }
 
 #[tokio::test]
