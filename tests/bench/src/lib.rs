@@ -23,6 +23,7 @@
 //! fanout    1000 subscribers at 10 messages a second: results, with some that never read, compressed, events
 //! sinks     a backlog and a steady rate to Redis, MQTT and a webhook beside bare clients: events a second, CPU, lag
 //! site      8 cameras: alone | in a site of one server of each engine | of three: CPU, memory, events' latency
+//! takeover  30 RTSP cameras on 10 hosts: a host is killed | frozen | again ...   seconds to events and detections elsewhere
 //! tracking  boxes and tracks against a ground truth: a file, cameras at full and at lower rates, a still scene
 //! page      the dashboard in a browser: joining, latency by rung, CPU a picture, walls of 1, 4 and 20
 //! peers     4, 8 and 20 cameras: Ocelli | each script of a folder that is given | again ...   results a second, CPU, memory, start
