@@ -17,6 +17,7 @@ use ocelli_cluster::member::{
 };
 use serde_json::{Map, Value};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{CameraNeeds, Cluster, ClusterError, DEPLOYMENTS};
@@ -31,6 +32,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// listens within that time.
 const SHORTEST_GRACE: Duration = Duration::from_secs(5);
 
+/// How long a host that has joined may take to hear of itself.
+const HEARD: Duration = Duration::from_secs(3);
+
 /// Words to the site that are under way: a host with a new lease has to say it of all its cameras.
 const WORDS: usize = 32;
 
@@ -44,8 +48,14 @@ impl Cluster {
     ) -> Result<Making, ClusterError> {
         let record = self.record(id, table, CameraNeeds::default())?;
         let record = CameraRecord { made: true, ..record };
-        let view = Arc::clone(&self.member().site().borrow());
-        Ok(self.member().make_camera(id, &record, capacity(&view)).await?)
+        let (host, mut site) = (self.host(), self.member().site());
+        // One that has just joined hears of itself within milliseconds.
+        let heard = timeout(HEARD, site.wait_for(|view| view.hosts.contains_key(host))).await;
+        let most = match heard {
+            Ok(Ok(view)) => capacity(&view),
+            _ => return Err(CoordError::NotMember.into()),
+        };
+        Ok(self.member().make_camera(id, &record, most).await?)
     }
 
     /// Whether the site has a camera of this name that subscribers had made.
