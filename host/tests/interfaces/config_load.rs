@@ -164,7 +164,7 @@ fn an_address_that_strangers_reach_needs_a_token() {
         load(&format!("{section}{}", token("ann", "t", "role = \"viewer\"")), &[]).unwrap();
         // It takes its tokens from the site, and lets nobody in before.
         let site = "[cluster]\nsite = \"hall\"\nhost = \"a\"\naddress = \"http://10.0.0.1:1\"\n\
-                    etcd = [\"http://10.0.0.1:2\"]\nnats = [\"nats://10.0.0.1:3\"]\n";
+                    etcd = [\"http://127.0.0.1:2\"]\nnats = [\"nats://127.0.0.1:3\"]\n";
         load(&format!("{section}{site}"), &[]).unwrap();
     }
     for listen in ["127.0.0.1:0", "127.9.9.9:80", "[::1]:8001", "[::ffff:127.0.0.1]:8001"] {

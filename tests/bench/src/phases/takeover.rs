@@ -95,7 +95,7 @@ enum Word {
 
 /// All that the subscriber heard.
 #[derive(Default)]
-struct Heard {
+struct HeardWords {
     words: Vec<(Instant, String, Word)>,
     last: BTreeMap<String, u64>,
     events: u64,
@@ -124,7 +124,7 @@ pub async fn measure(environment: &Environment) -> Result<Option<Takeovers>> {
         client.subscribe(&id(camera)).await;
     }
 
-    let mut heard = Heard::default();
+    let mut heard = HeardWords::default();
     let mut rows = Vec::new();
     let mut random = Random::with_seed(21);
     for fault in [Fault::Killed, Fault::Frozen] {
@@ -186,7 +186,7 @@ async fn add(host: &Ocelli, camera: usize, source: &str) -> Result<()> {
 async fn whole(
     host: &Ocelli,
     client: &mut Client,
-    heard: &mut Heard,
+    heard: &mut HeardWords,
 ) -> Result<BTreeMap<String, String>> {
     let (begun, mut from) = (Instant::now(), heard.words.len());
     let mut known = BTreeMap::new();
@@ -218,7 +218,7 @@ fn text<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.get(key).and_then(Value::as_str)
 }
 
-async fn listen(client: &mut Client, heard: &mut Heard, until: Instant) {
+async fn listen(client: &mut Client, heard: &mut HeardWords, until: Instant) {
     while let Ok(message) = timeout_at(until, client.next()).await {
         let Some(camera) = text(&message, "session") else { continue };
         let word = match text(&message, "type") {
@@ -242,7 +242,7 @@ async fn round(
     fault: Fault,
     hit: &BTreeSet<String>,
     client: &mut Client,
-    heard: &mut Heard,
+    heard: &mut HeardWords,
     row: &mut TakeoverTimes,
 ) -> Result<()> {
     let begun = Instant::now();
@@ -279,7 +279,7 @@ async fn round(
 }
 
 /// The longest time without detections of a camera that was not hit, in seconds.
-fn silence(heard: &Heard, hit: &BTreeSet<String>, from: Instant, to: Instant) -> f64 {
+fn silence(heard: &HeardWords, hit: &BTreeSet<String>, from: Instant, to: Instant) -> f64 {
     let mut longest = Duration::ZERO;
     for camera in (0..CAMERAS).map(id).filter(|camera| !hit.contains(camera)) {
         let mut last = from;
