@@ -50,10 +50,12 @@ impl Cluster {
         let record = CameraRecord { made: true, ..record };
         let (host, mut site) = (self.host(), self.member().site());
         // One that has just joined hears of itself within milliseconds.
-        let heard = timeout(HEARD, site.wait_for(|view| view.hosts.contains_key(host))).await;
-        let most = match heard {
-            Ok(Ok(view)) => capacity(&view),
-            _ => return Err(CoordError::NotMember.into()),
+        let heard = async {
+            let view = site.wait_for(|view| view.hosts.contains_key(host)).await;
+            view.map(|view| capacity(&view))
+        };
+        let Ok(Ok(most)) = timeout(HEARD, heard).await else {
+            return Err(CoordError::NotMember.into());
         };
         Ok(self.member().make_camera(id, &record, most).await?)
     }
