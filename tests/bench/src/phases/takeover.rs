@@ -106,14 +106,15 @@ struct HeardWords {
 pub async fn measure(environment: &Environment) -> Result<Option<Takeovers>> {
     let Some(site) = Site::cluster() else { return Ok(None) };
     let cameras = Cameras::start(&[], &[("/cam", CLIP)]);
-    let asked = start(&site, ASKED).await.ocelli;
+    let first = start(&site, ASKED).await;
+    let asked = &first.ocelli;
     let mut hosts = BTreeMap::new();
     for index in 1..HOSTS {
         let name = format!("h{index}");
         hosts.insert(name.clone(), start(&site, &name).await);
     }
     for camera in 0..CAMERAS {
-        add(&asked, camera, &cameras.url("/cam")).await?;
+        add(asked, camera, &cameras.url("/cam")).await?;
     }
     let draining = br#"{"draining":true}"#;
     let path = format!("/v1/cluster/hosts/{ASKED}/drain");
@@ -138,7 +139,7 @@ pub async fn measure(environment: &Environment) -> Result<Option<Takeovers>> {
             before: Vec::new(),
         };
         for _ in 0..environment.repeats {
-            let owners = whole(&asked, &mut client, &mut heard).await?;
+            let owners = whole(asked, &mut client, &mut heard).await?;
             listen(&mut client, &mut heard, Instant::now() + BEFORE).await;
             let victims: BTreeSet<&String> = owners.values().collect();
             let victim = victims.iter().nth(random.usize(..victims.len())).context("no owner")?;
