@@ -176,11 +176,7 @@ async fn reload(
     let looked = tokio::task::spawn_blocking(move || {
         let (mut file, mut unfit) =
             if of_site { fitting::in_force(&known)? } else { read(&known)? };
-        for finding in made::admit(&mut file, &known.site) {
-            if let Some(camera) = finding.camera.clone() {
-                unfit.entry(camera).or_default().push(finding.shown(&file));
-            }
-        }
+        unfit.append(&mut made::admit(&mut file, &known.site));
         let findings = preflight::files(&file);
         Ok((Arc::new(file), unfit, findings))
     });

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Caller, Role, Scope};
-use crate::cluster::SiteTokenList;
+use crate::cluster::{SiteTokenList, tokens_in_force};
 use crate::config::{Config, Token, TokenHash};
 
 /// The interval of checks for expired tokens; a change of the system's clock counts within it.
@@ -50,18 +50,10 @@ impl TokenSources {
         Arc::clone(&self.config.borrow())
     }
 
-    /// The tokens of the config, and those of the site that it does not override.
+    /// Those of both that are in force.
     pub(super) fn all(&self) -> Vec<Token> {
-        let mut tokens = self.config.borrow().server.tokens.clone();
         let site = self.site.as_ref().map(|site| Arc::clone(&site.borrow()));
-        let added: Vec<Token> = site
-            .iter()
-            .flat_map(|site| site.iter())
-            .filter(|site| !site.is_overridden(&tokens))
-            .map(|site| site.token.clone())
-            .collect();
-        tokens.extend(added);
-        tokens
+        tokens_in_force(&self.config().server.tokens, site.as_ref())
     }
 
     async fn changed(&mut self) {

@@ -51,7 +51,7 @@ use snapshots::SiteSnapshots;
 pub use snapshots::{PipelineSnapshot, SnapshotStore};
 use state::StateMirror;
 use tokens::SiteTokens;
-pub use tokens::{SiteToken, SiteTokenError, SiteTokenList};
+pub use tokens::{SiteToken, SiteTokenError, SiteTokenList, tokens_in_force};
 
 /// How long a camera is without a host before that is told: a planned move takes less.
 const BETWEEN: Duration = Duration::from_secs(1);

@@ -23,26 +23,18 @@ pub(super) struct OwnedCamera {
 }
 
 impl OwnedCameras {
-    /// Cameras with these names and lines.
+    /// Cameras with these names and lines, and whether subscribers had them made.
     #[cfg(test)]
-    pub(crate) fn new(lines: &[(&str, &str)]) -> Self {
-        let camera = |(id, lines): &(&str, &str)| {
-            ((*id).to_owned(), OwnedCamera { lines: (*lines).into(), made: false })
+    pub(crate) fn new(cameras: &[(&str, &str, bool)]) -> Self {
+        let camera = |(id, lines, made): &(&str, &str, bool)| {
+            ((*id).to_owned(), OwnedCamera { lines: (*lines).into(), made: *made })
         };
-        Self { generation: 1, cameras: Arc::new(lines.iter().map(camera).collect()) }
+        Self { generation: 1, cameras: Arc::new(cameras.iter().map(camera).collect()) }
     }
 
     /// The cameras as a config has them.
     pub fn text(&self) -> String {
         self.cameras.values().flat_map(|camera| [&*camera.lines, "\n"]).collect()
-    }
-
-    /// Cameras with these names, and whether subscribers had them made.
-    #[cfg(test)]
-    pub(crate) fn of<'a>(cameras: impl IntoIterator<Item = (&'a str, bool)>) -> Self {
-        let camera =
-            |(id, made): (&str, bool)| (id.to_owned(), OwnedCamera { lines: "".into(), made });
-        Self { generation: 1, cameras: Arc::new(cameras.into_iter().map(camera).collect()) }
     }
 
     /// Whether subscribers had a camera made.
@@ -183,8 +175,8 @@ mod tests {
 
     #[test]
     fn each_line_is_a_cameras() {
-        let cameras =
-            OwnedCameras::new(&[("a", "[[cameras]]\nid = 1\n"), ("b", "x"), ("c", "y\n")]);
+        let lines = [("a", "[[cameras]]\nid = 1\n"), ("b", "x"), ("c", "y\n")];
+        let cameras = OwnedCameras::new(&lines.map(|(id, lines)| (id, lines, false)));
         assert_eq!(cameras.text(), "[[cameras]]\nid = 1\n\nx\ny\n\n");
         let found: Vec<_> = (1..8).map(|line| cameras.camera_at(line)).collect();
         let (a, b, c) = (Some("a"), Some("b"), Some("c"));

@@ -92,8 +92,9 @@ pub trait SnapshotStore: Send + Sync {
     /// Whether a snapshot of this session would be kept at this moment.
     fn keeps(&self, session: &str) -> bool;
 
-    /// Keeps a snapshot in the place of the last one. Never waits.
-    fn keep(&self, session: &str, snapshot: &PipelineSnapshot);
+    /// Keeps a snapshot, [encoded](PipelineSnapshot::encode), in the place of the last one. Never
+    /// waits.
+    fn keep(&self, session: &str, snapshot: Bytes);
 
     /// The snapshot that came with the session's camera, once.
     fn take(&self, session: &str) -> Option<PipelineSnapshot>;
@@ -208,12 +209,11 @@ impl SnapshotStore for SiteSnapshots {
         self.chains.epoch(session).is_some()
     }
 
-    fn keep(&self, session: &str, snapshot: &PipelineSnapshot) {
+    fn keep(&self, session: &str, bytes: Bytes) {
         // What came with the camera is older.
         self.chains.take_snapshot(session);
         let Some(fence) = self.chains.fence(session) else { return };
-        let waiting = WaitingSnapshot { fence, bytes: snapshot.encode() };
-        self.waiting.lock().insert(session.into(), waiting);
+        self.waiting.lock().insert(session.into(), WaitingSnapshot { fence, bytes });
         self.changed.notify_one();
     }
 

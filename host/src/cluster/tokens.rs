@@ -65,6 +65,14 @@ impl SiteToken {
 /// The tokens of a site, by their names.
 pub type SiteTokenList = Arc<Vec<SiteToken>>;
 
+/// The tokens that are in force at a host: those of its config, and those of its site, if it has
+/// one, that the config does not override.
+pub fn tokens_in_force(own: &[Token], site: Option<&SiteTokenList>) -> Vec<Token> {
+    let site = site.into_iter().flat_map(|site| site.iter());
+    let added = site.filter(|site| !site.is_overridden(own)).map(|site| &site.token);
+    own.iter().chain(added).cloned().collect()
+}
+
 /// Why a token of the site is not made or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteTokenError {

@@ -179,7 +179,7 @@ impl Deployer {
         compiler.configure(&config.deploy);
         self.inner.journal.events().set_retention((&*config).into());
         self.inner.config.send_replace(Arc::clone(&config));
-        self.note_applied(*running != *config, (problems.clone(), waiting.clone(), refused));
+        self.note_applied(*running != *config, problems.clone(), waiting.clone(), refused);
         let cameras = cameras.apply(&config).await;
         ReloadReport { cameras, now, next_worker, waiting, problems }
     }
@@ -188,14 +188,16 @@ impl Deployer {
     fn note_applied(
         &self,
         is_other: bool,
-        now: (Vec<ShownProblem>, Vec<String>, Option<RefusedConfig>),
+        problems: Vec<ShownProblem>,
+        waiting: Vec<String>,
+        refused: Option<RefusedConfig>,
     ) {
         let mut reloads = self.inner.reloads.lock();
         if is_other {
             reloads.applied = record::now();
             reloads.times_applied += 1;
         }
-        (reloads.problems, reloads.waiting, reloads.refused) = now;
+        (reloads.problems, reloads.waiting, reloads.refused) = (problems, waiting, refused);
     }
 
     /// Notes that a config was read and not applied.

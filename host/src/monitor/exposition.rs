@@ -21,7 +21,7 @@ use super::alerts::Alert;
 use super::process::{self, ProcessUsage, WorkerUsage};
 use super::{DiskSpace, MonitorInner, MonitorState};
 use crate::analyze::AnalysisFigures;
-use crate::cluster::{Cluster, SiteFigures};
+use crate::cluster::{Cluster, SiteFigures, tokens_in_force};
 use crate::config::Config;
 use crate::deploy::{DeploymentFigures, ReloadFigures};
 use crate::event::HubCounts;
@@ -172,16 +172,11 @@ impl Exposition {
     }
 }
 
-/// When tokens end: those of the config, and those of the site that it does not override.
+/// When the tokens that are in force end.
 fn token_ends(config: &Config, cluster: Option<&Cluster>) -> Vec<(String, f64)> {
-    let own = &config.server.tokens;
     let site = cluster.map(|cluster| Arc::clone(&cluster.tokens().borrow()));
-    let site = site.iter().flat_map(|site| site.iter());
-    let site = site.filter(|token| !token.is_overridden(own)).map(|site| &site.token);
-    own.iter()
-        .chain(site)
-        .filter_map(|token| Some((token.name.clone(), token.expires?.as_second() as f64)))
-        .collect()
+    let tokens = tokens_in_force(&config.server.tokens, site.as_ref()).into_iter();
+    tokens.filter_map(|token| Some((token.name, token.expires?.as_second() as f64))).collect()
 }
 
 impl Collector for Exposition {

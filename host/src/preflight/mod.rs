@@ -36,7 +36,7 @@ impl Finding {
     }
 
     /// Of one camera.
-    pub(crate) fn of_camera(problem: ConfigProblem, camera: &Camera) -> Self {
+    fn of_camera(problem: ConfigProblem, camera: &Camera) -> Self {
         Self { problem, camera: Some(camera.id.clone()), stops_start: false }
     }
 

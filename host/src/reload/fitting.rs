@@ -100,7 +100,7 @@ mod tests {
             has_cameras: false,
             faulty: None,
             text: text.into(),
-            site: OwnedCameras::new(&[("door", DOOR), ("gate", GATE)]),
+            site: OwnedCameras::new(&[("door", DOOR, false), ("gate", GATE, false)]),
             unfit,
         }
     }

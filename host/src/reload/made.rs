@@ -11,13 +11,13 @@ use serde_json::{Map, Value, json};
 
 use super::SiteCameras;
 use super::editor::blocking;
+use super::fitting::Unfit;
 use super::site_cameras::{parsed, text};
 use crate::cluster::{ClusterError, OwnedCameras};
 use crate::config::ConfigFile;
 use crate::config::edit::{self, ConfigChange, EditError};
 use crate::config::source::Source;
 use crate::deploy::{DeployError, Deployer};
-use crate::preflight::Finding;
 
 /// How often a camera is looked for that others make and remove at the same time.
 const TRIES: usize = 4;
@@ -165,9 +165,8 @@ impl SiteCameras {
 
 /// Has the sources that subscribers have named read as such. A camera whose source the config does
 /// not let them name is left out.
-pub(super) fn admit(file: &mut ConfigFile, site: &OwnedCameras) -> Vec<Finding> {
+pub(super) fn admit(file: &mut ConfigFile, site: &OwnedCameras) -> Unfit {
     let subscriptions = file.config.subscriptions.clone();
-    let mut findings = Vec::new();
     let mut refused = Vec::new();
     for (index, camera) in file.config.cameras.iter_mut().enumerate() {
         if !site.is_made(&camera.id) {
@@ -175,16 +174,17 @@ pub(super) fn admit(file: &mut ConfigFile, site: &OwnedCameras) -> Vec<Finding> 
         }
         match subscriptions.admitted(&camera.source.clone().of_subscriber()) {
             Some(source) => camera.source = source,
-            None => refused.push((index, camera.clone())),
+            None => refused.push((index, camera.id.clone())),
         }
     }
-    for (index, camera) in &refused {
+    let why = |(index, id): (usize, String)| {
         let fault = DeployError::SourceNotAllowed.to_string();
         let problem = file.problem(format!("cameras[{index}].source"), fault);
-        findings.push(Finding::of_camera(problem, camera));
-    }
-    file.config.cameras.retain(|camera| refused.iter().all(|(_, one)| one.id != camera.id));
-    findings
+        (id.clone(), vec![problem.shown(&file.path, Some(&id))])
+    };
+    let unfit: Unfit = refused.into_iter().map(why).collect();
+    file.config.cameras.retain(|camera| !unfit.contains_key(&camera.id));
+    unfit
 }
 
 #[cfg(test)]
@@ -201,12 +201,11 @@ mod tests {
                     [[cameras]]\nid = \"yes\"\nsource = \"rtsp://10.0.0.1/1\"\npipeline = \"eye\"\n\
                     [[cameras]]\nid = \"file\"\nsource = \"file:/clips/a\"\npipeline = \"eye\"\n";
         let mut file = ConfigFile::from_text(Path::new("c.toml"), text, &[]).unwrap();
-        let made = ["no", "yes", "file"].map(|id| (id, true));
-        let site = OwnedCameras::of(made.into_iter().chain([("own", false)]));
-        let findings = admit(&mut file, &site);
-        let told: Vec<_> = findings.iter().map(|one| one.camera.as_deref()).collect();
-        assert_eq!(told, [Some("no")]);
-        assert!(!findings[0].stops_start);
+        let made = |id| (id, "", id != "own");
+        let site = OwnedCameras::new(&["no", "yes", "file", "own"].map(made));
+        let unfit = admit(&mut file, &site);
+        assert!(unfit.keys().eq(["no"]), "{unfit:?}");
+        assert_eq!(unfit["no"][0].camera.as_deref(), Some("no"));
         let ids: Vec<_> = file.config.cameras.iter().map(|camera| &*camera.id).collect();
         assert_eq!(ids, ["own", "yes", "file"]);
         let is_subscribers = |source: &Source| match source {

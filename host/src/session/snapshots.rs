@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use ocelli_protocol::digest::Digest;
 
-use crate::cluster::PipelineSnapshot;
-
 /// Between two snapshots: as much of its pipelines' states is lost with a host that dies. Each is
 /// one call into the component and, if the state has changed, one write to three disks.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -68,10 +66,11 @@ impl SnapshotSchedule {
         }
     }
 
-    /// A snapshot has come. Whether it is to be kept: the site has an equal one otherwise.
-    pub(super) fn on_snapshot(&mut self, snapshot: &PipelineSnapshot) -> bool {
+    /// A snapshot has come, as the site holds it. Whether it is to be kept: the site has an equal
+    /// one otherwise.
+    pub(super) fn on_snapshot(&mut self, snapshot: &[u8]) -> bool {
         self.told = false;
-        let digest = Some(Digest::of(snapshot.encode()));
+        let digest = Some(Digest::of(snapshot));
         std::mem::replace(&mut self.kept, digest) != digest
     }
 
@@ -85,8 +84,8 @@ impl SnapshotSchedule {
 mod tests {
     use super::*;
 
-    fn snapshot(version: &str, state: &'static str) -> PipelineSnapshot {
-        PipelineSnapshot { pipeline: "eye".into(), version: version.into(), state: state.into() }
+    fn snapshot(version: &str, state: &str) -> Vec<u8> {
+        format!("{version}\n{state}").into()
     }
 
     #[test]

@@ -199,11 +199,7 @@ async fn a_deployed_version_and_pictures_of_events_go_with_their_camera() {
     let Some(site) = Site::single() else { return };
     let soon = "[deploy]\nprobation_s = 1";
     let hosts = [join_with(&site, "a", soon).await, join_with(&site, "b", soon).await];
-    site_becomes(&hosts[0], "two hosts", |site| site["hosts"].as_array().unwrap().len() == 2).await;
-    let source = format!("file:{}", ocelli_testkit::clip("people-576-high-b3.mp4").display());
-    add_camera(&hosts[0], "cam", &source).await;
-    let name = owner(&hosts[1], "cam").await;
-    let [leaves, gets] = if name == "a" { [&hosts[0], &hosts[1]] } else { [&hosts[1], &hosts[0]] };
+    let [leaves, gets] = two_hosts_with_a_camera(&hosts).await;
     leaves.wait_for_session("cam", |session| session["state"] == "running").await;
     let settings = "?settings=%7B%22every%22%3A5%2C%22attach%22%3Atrue%7D";
     let version = changeling(&json!({"version": "2.0.0"}));
@@ -316,8 +312,8 @@ async fn wish(host: &Ocelli, camera: &str, to: &str) {
     assert_eq!(status, 200, "{answer}");
 }
 
-/// Frames of the clip in the time between two snapshots, at 25 a second.
-const BETWEEN_SNAPSHOTS: u64 = 125;
+/// Frames of the clip in the time between two snapshots, at ten a second.
+const BETWEEN_SNAPSHOTS: u64 = 50;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_state_of_a_pipeline_outlasts_its_host_but_for_a_few_seconds() {

@@ -7,8 +7,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType};
 
 use super::error::{STREAM_NAME_IN_USE, STREAM_NOT_FOUND};
 use super::link::Link;
-use super::names::Bucket;
-use super::names::{MAX_STREAMS, Names};
+use super::names::{Bucket, MAX_STREAMS, Names};
 use super::{StreamError, StreamLimits};
 
 /// How the streams are laid out. Another number is another way to read them.

@@ -74,11 +74,10 @@ impl SessionTask {
     pub(super) fn keep_snapshot(&mut self, state: Vec<u8>, serving: &Serving) {
         let Some(described) = serving.worker.handle.description() else { return };
         let (pipeline, version) = (described.name.clone(), described.version.clone());
-        let snapshot = PipelineSnapshot { pipeline, version, state: state.into() };
-        if let Some(store) = self.keeping().cloned()
-            && self.snapshots.on_snapshot(&snapshot)
-        {
-            store.keep(self.id(), &snapshot);
+        let Some(store) = self.keeping().cloned() else { return };
+        let snapshot = PipelineSnapshot { pipeline, version, state: state.into() }.encode();
+        if self.snapshots.on_snapshot(&snapshot) {
+            store.keep(self.id(), snapshot);
         }
     }
 

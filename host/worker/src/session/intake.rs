@@ -97,6 +97,7 @@ impl Intake {
         let work = match message {
             ToWorker::Unit(header) => {
                 self.ended = false;
+                self.count_unit();
                 let decoded =
                     self.stream.push(&header, payload, &mut |frame| self.sink.push(frame));
                 self.publish_counts(false);
@@ -106,6 +107,7 @@ impl Intake {
             }
             ToWorker::Picture(header) => {
                 self.ended = false;
+                self.count_unit();
                 self.stream.push_still(&header, payload, &mut |frame| self.sink.push(frame));
                 self.publish_counts(false);
                 self.log_fault();
@@ -172,6 +174,12 @@ impl Intake {
         if std::mem::take(&mut self.ended) {
             queue.push(Work::EndOfStream);
         }
+    }
+
+    /// Counts a unit before its pictures are: whoever looks in between sees no more pictures than
+    /// units.
+    fn count_unit(&self) {
+        self.counters.update(|counters| counters.received += 1);
     }
 
     fn publish_counts(&mut self, ended: bool) {
